@@ -67,11 +67,11 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], zones: Iterable[Zone] 
     for zone in zones:
         corners = (np.array(zone.corners) * (width, height)).round().astype(np.int32)
         cv2.polylines(canvas, [corners], isClosed=True, color=_WHITE, thickness=line_px)
-        left, bottom = min(corners.tolist(), key=lambda corner: (-corner[1], corner[0]))
-        _draw_plate(canvas, zone.name, (left, bottom), _WHITE)
+        lowest = [(x, y) for x, y in corners.tolist() if y == corners[:, 1].max()]
+        _draw_plate(canvas, zone.name, min(lowest), _WHITE)  # of several lowest corners, at the left one
     labelled = []
     for face in faces:
-        x0, y0, x1, y1 = _pixels(face)
+        x0, y0, x1, y1 = _rounded_xyxy(face)
         if x0 > 0 or y0 > 0 or x1 < width or y1 < height:
             cv2.rectangle(canvas, (x0, y0), (x1, y1), class_colour(face), line_px)
         if face.label:
@@ -101,10 +101,13 @@ def drawn_label(label: str, labels: Sequence[str]) -> str:
     is_unique = sum(_without_accents(other) == text for other in labels) <= 1
     if text.isascii() and is_unique:
         return text
-    return f"class {labels.index(label)}" if label in labels else text.encode("ascii", "replace").decode()
+    if label in labels:
+        return f"class {labels.index(label)}"
+    return text.encode("ascii", "replace").decode()
 
 
 def _without_accents(text: str) -> str:
+    # NFKD separates a letter from its accents.
     return "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
 
 
@@ -112,12 +115,15 @@ def _draw_label(canvas: ImageU8, face: Face) -> None:
     # The probability of an uncertain face is that of a class that is not drawn.
     probability = "" if face.uncertain else f" {face.probability:.0%}"
     text = f"{drawn_label(face.label, list(face.probabilities))}{probability}"
-    x0, y0, _, _ = _pixels(face)
-    _draw_plate(canvas, text, (x0, y0), class_colour(face))
+    left, top, _, _ = _rounded_xyxy(face)
+    _draw_plate(canvas, text, (left, top), class_colour(face))
 
 
-def _draw_plate(canvas: ImageU8, text: str, xy: tuple[int, int], colour: _Bgr) -> None:
-    """Draw a text on a filled plate above a point, inside the frame, smaller if the frame is narrow."""
+def _draw_plate(canvas: ImageU8, text: str, corner_xy: tuple[int, int], colour_bgr: _Bgr) -> None:
+    """Draw a text on a filled rectangle, the plate, whose lower left corner is `corner_xy`.
+
+    The plate is moved into the frame, and its text is smaller if the frame is too narrow for it.
+    """
     height, width = canvas.shape[:2]
     scale = max(_MIN_FONT_SCALE, min(height, width) / _PX_PER_FONT_SCALE)
     pad = _pad_px(scale)
@@ -126,25 +132,29 @@ def _draw_plate(canvas: ImageU8, text: str, xy: tuple[int, int], colour: _Bgr) -
         scale *= max(width - 2 * pad, 1) / text_w
         (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, _stroke_px(scale))
     plate_w, plate_h = text_w + 2 * pad, text_h + baseline + 2 * pad
-    x, y = xy
+    x, y = corner_xy
+    top = y - plate_h if y >= plate_h else y  # below the corner if there is too little room above
     left = min(max(x, 0), max(width - plate_w, 0))
-    top = min(max(y - plate_h if y >= plate_h else y, 0), max(height - plate_h, 0))
-    cv2.rectangle(canvas, (left, top), (left + plate_w - 1, top + plate_h - 1), colour, cv2.FILLED)
-    luma = sum(weight * value for weight, value in zip(_LUMA, colour, strict=True))
+    top = min(max(top, 0), max(height - plate_h, 0))
+    cv2.rectangle(canvas, (left, top), (left + plate_w - 1, top + plate_h - 1), colour_bgr, cv2.FILLED)
+    luma = sum(weight * value for weight, value in zip(_LUMA, colour_bgr, strict=True))
     text_bgr = _BLACK if luma >= _DARK_TEXT_FROM else _WHITE
-    origin = left + pad, top + plate_h - pad - baseline
-    cv2.putText(canvas, text, origin, _FONT, scale, text_bgr, _stroke_px(scale), cv2.LINE_AA)
+    text_xy = left + pad, top + plate_h - pad - baseline
+    cv2.putText(canvas, text, text_xy, _FONT, scale, text_bgr, _stroke_px(scale), cv2.LINE_AA)
 
 
 def _stroke_px(font_scale: float) -> int:
+    """Return the line width of letters."""
     return max(1, round(2 * font_scale))
 
 
 def _pad_px(font_scale: float) -> int:
+    """Return the distance between a text and the edges of its plate."""
     return max(2, round(6 * font_scale))
 
 
-def _pixels(face: Face) -> tuple[int, int, int, int]:
+def _rounded_xyxy(face: Face) -> tuple[int, int, int, int]:
+    """Return the left, top, right and bottom of a face's box in whole pixels."""
     x0, y0, x1, y1 = (round(float(value)) for value in face.xyxy)
     return x0, y0, x1, y1
 
@@ -172,12 +182,13 @@ class FaceBlur:
         """Add the boxes of a frame, and return the boxes to hide now; must be called for every frame."""
         time_s = self._presentation_time_s(frame)
         for face in result.faces:
-            # The next picture of a folder may show other people. Only the faces of a sequence are tracked.
-            is_kept = frame.file is None or face.track_id is not None
-            self._boxes.append((time_s + _KEPT_S if is_kept else time_s, face.xyxy))
+            # The next picture of a folder may show other people, unless its faces are tracked as those of a sequence.
+            is_video = frame.file is None or face.track_id is not None
+            hidden_until_s = time_s + _KEPT_S if is_video else time_s
+            self._boxes.append((hidden_until_s, face.xyxy))
         while self._boxes and time_s > self._boxes[0][0]:
             self._boxes.popleft()
-        return [xyxy for _, xyxy in self._boxes]
+        return [xyxy for _hidden_until_s, xyxy in self._boxes]
 
 
 # Returns the boxes to hide in a frame: `FaceBlur.update`, or `hide_nothing`.

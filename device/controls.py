@@ -5,11 +5,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 # Longest delay until a paused run notices `resume` or `end`. Polled flags: a signal handler may call `end` while its
 # own thread waits.
 _POLL_S = 0.1
+
+
+class _PauseTimes(NamedTuple):
+    """Seconds of all past pauses, and on the monotonic clock the begin of the current and the end of the last one."""
+
+    past_s: float = 0.0
+    current_began_s: float | None = None
+    last_ended_s: float | None = None
 
 
 class Controls:
@@ -29,9 +37,8 @@ class Controls:
         self._paused = False
         self._ended = False
         self._while_paused: list[Callable[[], None]] = []
-        # Seconds of past pauses, begin of the current one, end of the last one. Replaced as a whole, so that a reader
-        # never sees a part of a change.
-        self._times: tuple[float, float | None, float | None] = (0.0, None, None)
+        # Replaced as a whole, so that a reader in another thread never sees a part of a change.
+        self._times = _PauseTimes()
         self.commands: Counter[str] = Counter()
 
     @property
@@ -42,16 +49,18 @@ class Controls:
     @property
     def paused_s(self) -> float:
         """Seconds that the run has waited in pauses, the current one included."""
-        past_s, since_s, _ = self._times
-        return past_s if since_s is None else past_s + time.monotonic() - since_s
+        times = self._times
+        if times.current_began_s is None:
+            return times.past_s
+        return times.past_s + time.monotonic() - times.current_began_s
 
     @property
     def resumed_for_s(self) -> float:
         """Seconds since the last pause: 0 during one, infinite without any."""
-        _, since_s, ended_s = self._times
-        if self._paused or since_s is not None:
+        times = self._times
+        if self._paused or times.current_began_s is not None:
             return 0.0
-        return float("inf") if ended_s is None else time.monotonic() - ended_s
+        return float("inf") if times.last_ended_s is None else time.monotonic() - times.last_ended_s
 
     def pause(self) -> None:
         """Pause before the next frame is captured."""
@@ -74,22 +83,22 @@ class Controls:
 
         A source with the methods `release` and `reacquire` (cameras and network streams) is released during the pause.
         """
-        if not self._is_held():
+        if not self._must_wait():
             return
         began_s = time.monotonic()
-        past_s = self._times[0]
-        self._times = (past_s, began_s, None)
-        is_released = hasattr(source, "reacquire")
-        if is_released:
+        past_s = self._times.past_s
+        self._times = _PauseTimes(past_s, current_began_s=began_s)
+        can_release = hasattr(source, "reacquire")
+        if can_release:
             source.release()
-        while self._is_held():
+        while self._must_wait():
             for call in self._while_paused:
                 call()
             time.sleep(_POLL_S)
         ended_s = time.monotonic()
-        self._times = (past_s + ended_s - began_s, None, ended_s)
-        if is_released:
+        self._times = _PauseTimes(past_s + ended_s - began_s, last_ended_s=ended_s)
+        if can_release:
             source.reacquire()
 
-    def _is_held(self) -> bool:
+    def _must_wait(self) -> bool:
         return self._paused and not self._ended

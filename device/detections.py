@@ -26,7 +26,7 @@ class Classification:
         label: The index of the label.
         classified_s: Time of the last classification.
         seen_s: Time of the latest frame.
-        since_s: Average, as `mean`, of the time since the last classification.
+        since_s: The time since the last classification, averaged over the frames since then with the weights of `mean`.
         frames: Frames since the last classification.
         uncertain: Whether the largest of `shown` is below the threshold, with hysteresis.
         is_close: Whether a small change of the largest of `shown` would change `uncertain`.
@@ -200,6 +200,7 @@ class Detections:
         """Return one face for an integer, else the selected faces."""
         if isinstance(index, int | np.integer):
             return self._face(int(index))
+        # Each array has one row per face; the other attributes are of the frame or the run.
         arrays: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         return replace(self, **{name: array[index] for name, array in arrays.items()})
 
@@ -218,23 +219,24 @@ class Detections:
         return tuple(UNCERTAIN if is_uncertain else self.classes[index] for index, is_uncertain in pairs)
 
     def _face(self, index: int) -> Face:
+        """Return one face; without classification its label and probabilities are empty."""
         box, score = self.xyxy[index], float(self.scores[index])
         track_id = None if self.tracks is None else int(self.tracks[index].id)
         detected = self.detected is None or bool(self.detected[index])
         zone = None if self.zone_indices is None else self.zones[self.zone_indices[index]].name
         if self.probabilities is None or self.label_indices is None:
             return Face(box, score, track_id=track_id, detected=detected, zone=zone)
-        row, best = self.probabilities[index].tolist(), int(self.label_indices[index])
-        raw = row if self.raw_probabilities is None else self.raw_probabilities[index].tolist()
+        probabilities, label_index = self.probabilities[index].tolist(), int(self.label_indices[index])
+        raw = probabilities if self.raw_probabilities is None else self.raw_probabilities[index].tolist()
         uncertain = self.uncertain is not None and bool(self.uncertain[index])
         return Face(
             box,
             score,
             track_id=track_id,
             detected=detected,
-            label=UNCERTAIN if uncertain else self.classes[best],
-            probability=row[best],
-            probabilities=dict(zip(self.classes, row, strict=True)),
+            label=UNCERTAIN if uncertain else self.classes[label_index],
+            probability=probabilities[label_index],
+            probabilities=dict(zip(self.classes, probabilities, strict=True)),
             raw_probabilities=dict(zip(self.classes, raw, strict=True)),
             uncertain=uncertain,
             distance=None if self.distances is None else float(self.distances[index]),
@@ -253,8 +255,10 @@ def crop_boxes(faces: Detections, frame_wh: tuple[int, int], margin: float) -> l
     width, height = frame_wh
     boxes = []
     for x0, y0, x1, y1 in faces.xyxy.round().astype(int).tolist():
+        # Cut to the frame, and at least one pixel wide and high.
         left, top = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
-        boxes.append((left, top, min(max(x1, left + 1), width), min(max(y1, top + 1), height)))
+        right, bottom = min(max(x1, left + 1), width), min(max(y1, top + 1), height)
+        boxes.append((left, top, right, bottom))
     return boxes
 
 

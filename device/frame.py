@@ -44,10 +44,9 @@ class Planes:
         i420 = np.empty((height * 3 // 2, width), np.uint8)
         # OpenCV converts from limited range only.
         i420[:height] = cv2.LUT(self.raw_luma, _FULL_TO_LIMITED) if self.full_range else self.raw_luma
-        for place, plane in enumerate((self.u, self.v)):
-            chroma = cv2.LUT(plane, _FULL_TO_LIMITED_CHROMA) if self.full_range else plane
-            quarter = height * width // 4
-            i420[height:].reshape(-1)[place * quarter : (place + 1) * quarter] = np.asarray(chroma).reshape(-1)
+        u_and_v = i420[height:].reshape(2, height // 2, width // 2)  # a view of the rows after the luma
+        for target, plane in zip(u_and_v, (self.u, self.v), strict=True):
+            target[:] = cv2.LUT(plane, _FULL_TO_LIMITED_CHROMA) if self.full_range else plane
         return np.asarray(cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420), np.uint8)
 
     def rotated(self, degrees: int) -> Planes:
@@ -79,22 +78,24 @@ def split_planes(buffer: ImageU8, size_wh: tuple[int, int], stride: int, layout:
             f"the camera delivers {buffer.size} bytes per image, too few for {width}x{height} in {layout} with rows "
             f"of {stride} bytes: choose another camera size"
         )
-    whole = buffer[: rows * stride].reshape(rows, stride)
+    whole = buffer[: rows * stride].reshape(rows, stride)  # each row may end with unused bytes
     luma, chroma = whole[:height, :width], whole[height:]
     if layout == "nv12":
         return Planes(luma, chroma[:, 0:width:2], chroma[:, 1:width:2], full_range)
-    u, v = chroma.reshape(2, height // 2, stride // 2)[:, :, : width // 2]
+    u, v = chroma.reshape(2, height // 2, stride // 2)[:, :, : width // 2]  # each (height / 2, width / 2)
     return Planes(luma, u, v, full_range)
 
 
-def _table(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> ImageU8:
+def _lookup_table(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> ImageU8:
+    """Return the table uint8 (256,) for `cv2.LUT` that maps level i to `values[i]`."""
     return values.round().clip(0, 255).astype(np.uint8)
 
 
 _LEVELS = np.arange(256, dtype=np.float64)
-_LIMITED_TO_FULL = _table((_LEVELS - 16) * 255 / 219)
-_FULL_TO_LIMITED = _table(16 + _LEVELS * 219 / 255)
-_FULL_TO_LIMITED_CHROMA = _table(128 + (_LEVELS - 128) * 224 / 255)
+# Limited range is 16 to 235 for luma and 16 to 240 for chroma (ITU-R BT.601).
+_LIMITED_TO_FULL = _lookup_table((_LEVELS - 16) * 255 / 219)
+_FULL_TO_LIMITED = _lookup_table(16 + _LEVELS * 219 / 255)
+_FULL_TO_LIMITED_CHROMA = _lookup_table(128 + (_LEVELS - 128) * 224 / 255)
 
 
 # What a live source delivers: usable images, images that show nothing new or nothing at all, or none.
@@ -166,32 +167,26 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """The name in messages and reports."""
-        ...
 
     @property
     def fps(self) -> float | None:
         """Nominal frame rate."""
-        ...
 
     @property
     def frame_count(self) -> int | None:
         """Number of frames."""
-        ...
 
     @property
     def live(self) -> bool:
         """Whether frames arrive at the source's own pace."""
-        ...
 
     @property
     def dropped(self) -> int:
         """Frames that were captured but not read: replaced by newer ones, or discarded at the start of a pause."""
-        ...
 
     @property
     def skipped(self) -> int:
         """Image files, and frames of a video, that could not be decoded."""
-        ...
 
     def __enter__(self) -> Self: ...
 
@@ -201,7 +196,6 @@ class Source(Protocol):
 
     def stop(self) -> None:
         """End the iteration before its next frame. May be called from a signal handler or another thread."""
-        ...
 
 
 def presentation_time_s(source: Source, assumed_fps: float = _ASSUMED_FPS) -> Callable[[Frame], float]:
@@ -213,7 +207,11 @@ def presentation_time_s(source: Source, assumed_fps: float = _ASSUMED_FPS) -> Ca
     if source.live:
         return lambda frame: frame.monotonic_s
     fps = source.fps or assumed_fps
-    return lambda frame: frame.sequence / fps if frame.position_s is None else frame.position_s
+
+    def position_s(frame: Frame) -> float:
+        return frame.sequence / fps if frame.position_s is None else frame.position_s
+
+    return position_s
 
 
 class RecordedSource:
@@ -241,8 +239,10 @@ class RecordedSource:
 
 
 def _bgr(image: ImageU8 | Planes) -> ImageU8:
+    """Return an image as uint8 (H, W, 3) B, G, R; planes are converted."""
     return image if isinstance(image, np.ndarray) else image.bgr
 
 
 def _luma(image: ImageU8 | Planes) -> ImageU8 | None:
+    """Return the full-range luma of planes, uint8 (H, W); None for a B, G, R image."""
     return None if isinstance(image, np.ndarray) else image.luma

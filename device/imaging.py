@@ -28,6 +28,8 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Offset of the colour type in the first chunk.
 _PNG_COLOUR_TYPE = 25
 _JPEG_SIGNATURE = b"\xff\xd8"
+_BMP_SIGNATURE = b"BM"
+_PNM_SIGNATURES = (b"P2", b"P3", b"P5", b"P6")
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 _WHITE = 255
 _BLOCK_ROWS = 64
@@ -85,10 +87,10 @@ def decode_image(data: bytes, name: str) -> ImageU8:
             OpenCV does not read.
     """
     image = None
-    if data:
-        image = _transparent(data) if _may_be_transparent(data) else None
-        if image is None:
-            image = _decoded(data, cv2.IMREAD_ANYCOLOR)
+    if data and _may_be_transparent(data):
+        image = _transparent(data)
+    if data and image is None:
+        image = _decoded(data, cv2.IMREAD_ANYCOLOR)
     if image is None:
         raise InputError(
             f"image '{name}' cannot be decoded: it is damaged, not an image, larger than 2^27 pixels, or of a format "
@@ -102,7 +104,7 @@ def _transparent(data: bytes) -> ImageU8 | None:
     stored = _decoded(data, cv2.IMREAD_UNCHANGED)
     if stored is None or stored.ndim != 3 or stored.shape[2] != 4:
         return None
-    if data.startswith(b"BM") and not stored[..., 3].any():
+    if data.startswith(_BMP_SIGNATURE) and not stored[..., 3].any():
         return None  # many programs leave the fourth byte of a pixel unused, and write 0
     # libtiff has multiplied the colours of 8 bits with their alpha.
     premultiplied = data.startswith(_TIFF_SIGNATURES) and stored.dtype == np.uint8
@@ -142,7 +144,7 @@ def _may_be_transparent(data: bytes) -> bool:
     if data.startswith(_PNG_SIGNATURE):
         # Bit 2 of the colour type is alpha; a chunk tRNS before the pixels makes colours transparent (PNG, 11.2.2).
         return bool(data[_PNG_COLOUR_TYPE] & 4) or b"tRNS" in data[: data.find(b"IDAT")]
-    return not data.startswith((_JPEG_SIGNATURE, b"P2", b"P3", b"P5", b"P6"))
+    return not data.startswith((_JPEG_SIGNATURE, *_PNM_SIGNATURES))
 
 
 def _on_white(image_bgra: NDArray[Any], premultiplied: bool) -> ImageU8:
@@ -151,9 +153,11 @@ def _on_white(image_bgra: NDArray[Any], premultiplied: bool) -> ImageU8:
     # In blocks, because the numbers of a whole image of 25 megapixels would take more than a gigabyte.
     for top in range(0, len(image_bgra), _BLOCK_ROWS):
         rows = slice(top, top + _BLOCK_ROWS)
-        wide = image_bgra[rows].astype(np.uint32) >> 8 * (image_bgra.dtype.itemsize - 1)
-        colours, alpha = wide[..., :3], wide[..., 3:]
+        bits_dropped = 8 * (image_bgra.dtype.itemsize - 1)  # 8 of 16, or none
+        levels = image_bgra[rows].astype(np.uint32) >> bits_dropped
+        colours, alpha = levels[..., :3], levels[..., 3:]
         weighted = colours * _WHITE if premultiplied else colours * alpha
+        # Half of the divisor is added for rounding.
         composited[rows] = (weighted + _WHITE * (_WHITE - alpha) + _WHITE // 2) // _WHITE
     return composited
 

@@ -65,7 +65,7 @@ class Region:
         )
         # Rounded, because 0.4 + 0.2 is more than 0.6.
         x0, y0 = math.floor(round(left, 6)), math.floor(round(top, 6))
-        # At least one pixel, for fractions that are almost 0.
+        # At least one pixel, also for a width or height of almost 0 at the right or lower edge.
         x0, y0 = min(x0, frame_w - 1), min(y0, frame_h - 1)
         x1, y1 = max(math.ceil(round(right, 6)), x0 + 1), max(math.ceil(round(bottom, 6)), y0 + 1)
         if x1 > frame_w or y1 > frame_h:
@@ -106,10 +106,12 @@ def detector_input_px(image_wh: tuple[int, int], min_face_px: float) -> int:
     """
     if min_face_px <= 0:
         return DEFAULT_INPUT_SIZE_PX
-    longer_px = max(image_wh)
-    return math.ceil(longer_px * min(_FACE_IN_INPUT_PX / min_face_px, 1) / _STEP_PX) * _STEP_PX
+    scale = min(_FACE_IN_INPUT_PX / min_face_px, 1)
+    return math.ceil(max(image_wh) * scale / _STEP_PX) * _STEP_PX
 
 
 def scaled_input_px(input_size_px: int, scale: float) -> int:
     """Return a detector's input size times `scale`, rounded to a multiple of 32; the size itself for 1."""
-    return input_size_px if scale == 1 else max(round(input_size_px * scale / _STEP_PX), 1) * _STEP_PX
+    if scale == 1:  # the given size need not be a multiple of 32
+        return input_size_px
+    return max(round(input_size_px * scale / _STEP_PX), 1) * _STEP_PX

@@ -68,8 +68,8 @@ def own_names(kind: Kind) -> tuple[str, ...]:
 
 def names(kind: Kind) -> tuple[str, ...]:
     """Return all registered names, built-in ones first."""
-    others = sorted(point.name for point in _others(kind) if point.name not in _OWN[kind])
-    return (*_OWN[kind], *dict.fromkeys(others))
+    others = {point.name for point in _others(kind)} - _OWN[kind].keys()
+    return (*_OWN[kind], *sorted(others))
 
 
 def find(kind: Kind, name: str) -> Callable[..., Any]:
@@ -85,8 +85,9 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
     point = next((point for point in _others(kind) if point.name == name), None)
     if point is None:
         known = ", ".join(names(kind))
-        package = f"install a package that provides a {kind} (docs/how-to/extending.md)"
-        raise InputError(f"{kind} '{name}' does not exist: {f'use one of {known}' if known else package}")
+        install = f"install a package that provides a {kind} (docs/how-to/extending.md)"
+        cure = f"use one of {known}" if known else install
+        raise InputError(f"{kind} '{name}' does not exist: {cure}")
     try:
         return point.load()  # type: ignore[no-any-return]
     except Exception as error:  # the import runs code of another package
@@ -98,6 +99,7 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
 
 
 def _others(kind: Kind) -> tuple[EntryPoint, ...]:
+    """Return the entry points with which other packages register components."""
     from importlib.metadata import entry_points  # takes 20 ms to import on a PC, several times as long on a Pi
 
     return tuple(entry_points(group=f"edgekit.{kind}s"))

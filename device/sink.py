@@ -39,7 +39,6 @@ class Sink(Protocol):
         Raises:
             StorageError: The result cannot be stored.
         """
-        ...
 
 
 class SinkOptions(Options):
@@ -92,6 +91,7 @@ def read_secret(path: Path | None, variable: str, what: str, notify: Callable[[s
 
 
 def _decoded(data: bytes, message: str) -> str:
+    """Return a secret without surrounding spaces; raise InputError(`message`) if it is empty or not plain text."""
     try:
         secret = data.decode().strip()
     except UnicodeDecodeError:

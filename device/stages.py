@@ -63,7 +63,7 @@ class Stages:
     def __exit__(self, *exception: object) -> None:
         for stage in self._running:
             stage.close()
-        end_s = time.monotonic() + _JOIN_S
+        end_s = time.monotonic() + _JOIN_S  # for all stages together
         for stage in self._running:
             stage.join(max(end_s - time.monotonic(), 0))
 
@@ -82,13 +82,15 @@ class Stages:
 
 
 class _Stage(Generic[T]):
+    """Computes items in a thread, which puts them into a slot for one item; iteration takes them out of it."""
+
     def __init__(self, name: str, items: Iterator[T], every_item: bool) -> None:
         self.name = name
         self.dropped = 0
         self._items = items
         self._every_item = every_item
         self._changed = threading.Condition()
-        self._slot: list[T] = []
+        self._slot: list[T] = []  # empty, or one item
         self._ended = False
         self._closed = False
         self._thread = Worker(self._produce, name)
@@ -100,7 +102,7 @@ class _Stage(Generic[T]):
             self._changed.notify_all()
 
     def join(self, timeout_s: float) -> None:
-        # A run that nobody closed may be collected, and so closed, in this thread itself.
+        # The garbage collector closes a forgotten run in any thread: also in this one, which cannot join itself.
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
@@ -111,7 +113,7 @@ class _Stage(Generic[T]):
                     self._changed.wait()
                 if self._closed:
                     return
-                if not self._slot:
+                if not self._slot:  # the thread has ended, and its last item was taken
                     break
                 item = self._slot.pop()
                 self._changed.notify_all()
@@ -121,7 +123,7 @@ class _Stage(Generic[T]):
 
     def _produce(self) -> None:
         try:
-            while self._may_continue():
+            while self._wait_for_slot():
                 item = next(self._items, _END)
                 if item is _END:
                     break
@@ -131,13 +133,15 @@ class _Stage(Generic[T]):
                 self._ended = True
                 self._changed.notify_all()
 
-    def _may_continue(self) -> bool:
+    def _wait_for_slot(self) -> bool:
+        """Wait until an item may be put into the slot; return False if the stage was closed."""
         with self._changed:
             while self._every_item and self._slot and not self._closed:
                 self._changed.wait()
             return not self._closed
 
     def _put(self, item: T) -> None:
+        """Put an item into the slot, and count a waiting item that it replaces as dropped."""
         with self._changed:
             self.dropped += len(self._slot)
             self._slot = [item]

@@ -40,7 +40,8 @@ class Zone:
                 raise InputError(
                     f"zone '{self.name}' has a corner at {x:g},{y:g}, outside the frame: give fractions from 0 to 1"
                 )
-        if any(len(set(values)) == 1 for values in zip(*self.corners, strict=True)):
+        xs, ys = zip(*self.corners, strict=True)
+        if len(set(xs)) == 1 or len(set(ys)) == 1:
             raise InputError(f"zone '{self.name}' is a line: move one of its corners")
 
     @property
@@ -54,15 +55,18 @@ class Zone:
         # A line from the point to the right crosses the edges of the polygon an odd number of times.
         crossings = 0
         for (x0, y0), (x1, y1) in self._edges():
-            if (y0 > y) != (y1 > y) and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
+            is_at_height = (y0 > y) != (y1 > y)  # one end of the edge is above the point, the other is not
+            if is_at_height and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
                 crossings += 1
         return crossings % 2 == 1
 
     def _edges(self) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+        """Return the two ends of each edge; the last edge leads back to the first corner."""
         return zip(self.corners, (*self.corners[1:], self.corners[0]), strict=True)
 
     def __str__(self) -> str:
-        return f"{self.name}={','.join(f'{value:g}' for corner in self.corners for value in corner)}"
+        coordinates = [f"{x:g},{y:g}" for x, y in self.corners]
+        return f"{self.name}={','.join(coordinates)}"
 
 
 def parse_zone(text: str) -> Zone:

@@ -41,15 +41,17 @@ Describe who may use the model for what, on which pictures it was not measured, 
 
 
 def check_card(file: Path) -> None:
-    """Check that a card beside `file` replaces no files but those of another card.
+    """Check that the three files of a card can be written beside `file`: they may replace only those of an older card.
 
     Raises:
         InputError: The folder has a README.md, config.json or preprocessor_config.json that is not of a card.
     """
-    paths = [file.with_name(name) for name in (_CARD, _CONFIG, _PREPROCESSING)]
-    found = [path for path in paths if path.exists()]
-    if found and not (paths[0].exists() and _MARK in paths[0].read_text(errors="replace")):
-        raise InputError(f"'{found[0]}' is not of a model card: write the model to a folder of its own")
+    card = file.with_name(_CARD)
+    if card.exists() and _MARK in card.read_text(errors="replace"):
+        return
+    for path in (card, file.with_name(_CONFIG), file.with_name(_PREPROCESSING)):
+        if path.exists():
+            raise InputError(f"'{path}' is not of a model card: write the model to a folder of its own")
 
 
 def write_card(file: Path, contract: Contract) -> None:
@@ -58,12 +60,11 @@ def write_card(file: Path, contract: Contract) -> None:
     Raises:
         StorageError: A file cannot be written.
     """
-    labels = dict(enumerate(contract.labels))
     config = {
         "model_type": contract.architecture,
-        "num_labels": len(labels),
-        "id2label": {str(number): label for number, label in labels.items()},
-        "label2id": {label: number for number, label in labels.items()},
+        "num_labels": len(contract.labels),
+        "id2label": {str(number): label for number, label in enumerate(contract.labels)},
+        "label2id": {label: number for number, label in enumerate(contract.labels)},
     }
     write_atomic(file.with_name(_CARD), _card(file, contract).encode())
     write_atomic(file.with_name(_CONFIG), _json(config))
@@ -71,9 +72,9 @@ def write_card(file: Path, contract: Contract) -> None:
 
 
 def _preprocessing(contract: Contract) -> dict[str, Any]:
-    """Return the preprocessing in the words of transformers; they have none for the box of a face."""
+    """Return the preprocessing with the keys of transformers, which has no key for the box of a face."""
     spec, crop = contract.input, contract.crop
-    is_normalised = spec.element_type == "float32"
+    is_normalised = spec.element_type == "float32"  # a uint8 model normalises the pixels in its graph
     return {
         "do_resize": True,
         "size": dict(zip(("height", "width"), crop.resize_hw, strict=True)),
@@ -90,12 +91,22 @@ def _preprocessing(contract: Contract) -> dict[str, Any]:
 
 
 def _card(file: Path, contract: Contract) -> str:
-    spec, crop, is_face = contract.input, contract.crop, contract.subject == "face"
+    """Return the text of the card, README.md."""
+    spec, crop = contract.input, contract.crop
     measured = contract.provenance.accuracy
+    accuracy_lines = [
+        f"- {each.correct / each.total:.2%} ({each.correct} of {each.total}) on {each.dataset} {each.split}, "
+        f"{each.protocol}"
+        for each in measured
+    ]
+    if spec.element_type == "float32":
+        normalisation = f"The tensor is `(pixel * {spec.scale:g} - {list(spec.mean)}) / {list(spec.std)}`. "
+    else:
+        normalisation = "The file normalises the pixels. "
     return _TEXT.format(
         front=_front_matter(file, measured),
         title=file.stem,
-        subject="faces" if is_face else "whole images",
+        subject="faces" if contract.subject == "face" else "whole images",
         labels=", ".join(contract.labels),
         architecture=contract.architecture,
         precision=contract.precision,
@@ -107,23 +118,17 @@ def _card(file: Path, contract: Contract) -> str:
         width=spec.size_hw[1],
         element=spec.element_type,
         order=spec.channels,
-        crop=_region(contract),
+        crop=_crop_sentence(contract),
         resized="x".join(map(str, crop.resize_hw)),
-        gray=", made gray" * crop.grayscale,
-        normalisation=f"The tensor is `(pixel * {spec.scale:g} - {list(spec.mean)}) / {list(spec.std)}`. "
-        if spec.element_type == "float32"
-        else "The file normalises the pixels. ",
+        gray=", made gray" if crop.grayscale else "",
+        normalisation=normalisation,
         preprocessing=_PREPROCESSING,
-        accuracy="\n".join(
-            f"- {each.correct / each.total:.2%} ({each.correct} of {each.total}) on {each.dataset} {each.split}, "
-            f"{each.protocol}"
-            for each in measured
-        )
-        or "Not measured.",
+        accuracy="\n".join(accuracy_lines) or "Not measured.",
     )
 
 
-def _region(contract: Contract) -> str:
+def _crop_sentence(contract: Contract) -> str:
+    """Return the sentence of the card about the part of an image that the model receives."""
     if contract.subject == "face":
         return f"A square around the box of a face, widened by {contract.crop.margin:.0%} on every side, is cut out."
     ways = {"square": "cut to its central square", "pad": "padded to a square", "stretch": "stretched"}
@@ -131,6 +136,7 @@ def _region(contract: Contract) -> str:
 
 
 def _front_matter(file: Path, measured: tuple[Accuracy, ...]) -> str:
+    """Return the YAML at the beginning of the card: tags, and the measured accuracies in the Hub's `model-index`."""
     lines = ["---", _MARK, "pipeline_tag: image-classification", "tags:", f"- {file.suffix[1:]}", "- raspberry-pi"]
     if measured:
         lines += ["metrics:", "- accuracy", "model-index:", f"- name: {json.dumps(file.stem)}", "  results:"]
@@ -144,4 +150,5 @@ def _front_matter(file: Path, measured: tuple[Accuracy, ...]) -> str:
 
 
 def _json(document: dict[str, Any]) -> bytes:
+    """Return the content of a JSON file."""
     return (json.dumps(document, indent=2) + "\n").encode()

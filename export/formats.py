@@ -68,8 +68,9 @@ class FormatsReport:
     report: BenchmarkReport
 
     def rows(self, board: BoardResult) -> list[tuple[FormatFile, CellResult]]:
-        """Return the files as measured on a board, each with each number of threads."""
-        cells = sorted((cell for cell in board.cells if cell.kind == KIND), key=lambda cell: cell.intra_op_threads)
+        """Return each file with its measurement on a board, for each number of threads, in the order of `files`."""
+        cells = [cell for cell in board.cells if cell.kind == KIND]
+        cells.sort(key=lambda cell: cell.intra_op_threads)
         return [(file, cell) for file in self.files for cell in cells if cell.model == file.name]
 
     def recommended(self, board: BoardResult) -> tuple[FormatFile, CellResult]:
@@ -81,6 +82,7 @@ class FormatsReport:
 def measure_here(files: Mapping[str, Path]) -> BenchmarkReport:
     """Return the benchmark of files by name on this machine, with the defaults of `edgekit.benchmark`."""
     names = {str(path): name for name, path in files.items()}
+    # The files are temporary: the document has their names instead of their paths.
     return benchmark(list(names), kinds=[KIND], report_name=names.__getitem__)
 
 
@@ -120,10 +122,12 @@ def benchmark_formats(
         if name not in FORMATS:
             raise InputError(f"format '{name}' is not known: choose from {', '.join(FORMATS)}")
     checkpoint = resolve_model(str(model), (CHECKPOINT_SUFFIX,))
-    crop, reading = load_checkpoint(checkpoint).contract.crop, partial(progress, f"reading {Path(data).name}")
+    crop = load_checkpoint(checkpoint).contract.crop
+    reading = partial(progress, f"reading {Path(data).name}")
     dataset = load_dataset(Path(data), crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
-    split, target = dataset.chosen_split(None, "test"), target or this_machines_target()
-    files: list[FormatFile] = []
+    split = dataset.chosen_split(None, "test")
+    target = target or this_machines_target()
+    files: list[FormatFile] = []  # float32 first
     left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="edgekit-formats-") as folder:
         paths: dict[str, Path] = {}
@@ -140,7 +144,7 @@ def benchmark_formats(
                     export(checkpoint, path, target=target, **options)
                 evaluation = evaluate_file(path, dataset, split, partial(progress, f"evaluating {name}"))
             except (InputError, GateError, TemporaryError) as error:
-                if not files:
+                if not files:  # float32, the first format, with which the others are compared
                     raise
                 left_out[name] = str(error)
                 continue
@@ -156,5 +160,7 @@ def benchmark_formats(
 def this_machines_target() -> str:
     """Return the preset for this machine's processor; generic if there is none for it."""
     board = read_board()
-    core = "x86" if board.architecture == "x86_64" else (board.cpu or "").removeprefix("Cortex-").lower()
+    if board.architecture == "x86_64":
+        return "x86"
+    core = (board.cpu or "").removeprefix("Cortex-").lower()  # "Cortex-A53" is the preset "a53"
     return core if core in TARGETS else GENERIC

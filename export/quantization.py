@@ -5,6 +5,7 @@ ONNX Runtime's quantiser makes the int8 file, calibrated on real crops.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -158,6 +159,7 @@ def evaluate_file(path: Path, dataset: DataSet, split: str, progress: Progress) 
 
 
 def _with_accuracy(model: onnx.ModelProto, evaluation: tuple[DataSet, str], own: Evaluation) -> onnx.ModelProto:
+    """Return the model with the accuracy of `own`, its evaluation on a data set and split, in its contract."""
     contract, (dataset, split) = contract_of(model), evaluation
     measured_on = named_split(dataset.splits, split)
     accuracy = (Accuracy(dataset.name, measured_on, _PROTOCOL, own.correct, own.total),)
@@ -179,7 +181,8 @@ def quantize_static(
         StorageError: The disk of the temporary folder is full.
     """
     contract, crops = contract_of(model), calibration.crops
-    # The quantiser moves the tensors out of a model that it gets in memory, and logs advice that does not apply here.
+    # Files, because the quantiser moves the tensors out of a model that it gets in memory. It logs advice that does not
+    # apply here.
     with only_errors(), tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
         source.write_bytes(model.SerializeToString())
@@ -215,19 +218,24 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
-    """Calibration data: one preprocessed crop at a time; its length is rounded up to a multiple of the stride."""
+    """Calibration data: one preprocessed crop at a time; its length is rounded up to a multiple of the stride.
+
+    The quantiser calls `set_range` for each stride, and then `get_next` until it returns None.
+    """
 
     def __init__(self, crops: ImageU8, contract: Contract, progress: Progress) -> None:
         self._crops, self._spec, self._progress = crops, contract.input, progress
         self._next, self._end = 0, len(crops)
 
     def __len__(self) -> int:
-        return -(-len(self._crops) // _STRIDE_CROPS) * _STRIDE_CROPS
+        return math.ceil(len(self._crops) / _STRIDE_CROPS) * _STRIDE_CROPS
 
     def set_range(self, start_index: int, end_index: int) -> None:
+        """Let `get_next` return the crops from `start_index` up to, not including, `end_index`."""
         self._next, self._end = start_index, min(end_index, len(self._crops))
 
     def get_next(self) -> dict[str, Any] | None:
+        """Return the net's input for the next crop; None at the end of the range."""
         if self._next == self._end:
             return None
         crop = self._crops[self._next : self._next + 1]
@@ -237,13 +245,14 @@ class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
 
 
 def _logits(model: onnx.ModelProto, crops: ImageU8, contract: Contract) -> FloatArray:
+    """Return the logits (N, classes) of a model in memory for crops (N, H, W, 1 or 3)."""
     options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options.log_severity_level = 4  # fatal errors only
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    logits = [
-        session.run([contract.output.name], {contract.input.name: to_input(part, contract.input)})[0]
-        for part in (crops[start : start + _BATCH_CROPS] for start in range(0, len(crops), _BATCH_CROPS))
-    ]
+    logits = []
+    for start in range(0, len(crops), _BATCH_CROPS):
+        tensor = to_input(crops[start : start + _BATCH_CROPS], contract.input)
+        logits += session.run([contract.output.name], {contract.input.name: tensor})
     return np.concatenate(logits).astype(np.float32)
 
 

@@ -40,12 +40,13 @@ def relabelled(
     """
     if options.without_ensemble:
         raise InputError("without_ensemble (--no-ensemble) is for trained prompts: leave it out")
-    classes, labels = described_classes(new_classes(options), options.notify), checkpoint.contract.labels
+    classes = described_classes(new_classes(options), options.notify)
     if not classes and (options.clip or options.prompts):
         raise InputError("clip and prompts are for new classes: give some new classes, or leave both out")
     net: nn.Module
-    merges = _merges(options, tuple(classes) or labels) if options.merges else None
+    merges = _merges(options, tuple(classes) or checkpoint.contract.labels) if options.merges else None
     if classes:
+        # New classes that are in no merge are removed before their vectors are computed.
         kept = {name: classes[name] for name in merges.old} if merges else classes
         prompts = None if options.prompts is None else Path(options.prompts)
         net, contract = relabel_by_text(checkpoint, kept, options.clip, prompts, options.notify, text_tower)
@@ -61,6 +62,7 @@ def relabelled(
 
 
 def _merges(options: ExportOptions, labels: tuple[str, ...]) -> LabelMap:
+    """Return the merged labels that the options state, and report the labels that are in no merge."""
     merges = parse_merges(options.merges, labels)
     if len(merges.labels) < 2:
         raise InputError(f"merge '{options.merges[0]}' alone leaves one label: a classifier needs at least two")

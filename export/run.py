@@ -56,20 +56,22 @@ def export(options: ExportOptions) -> Exported:
     """
     path, file = resolve_model(str(options.model), (CHECKPOINT_SUFFIX,)), Path(options.output)
     remove_leftovers(file)
-    to_ncnn = file.suffix == NCNN_SUFFIX if options.engine is None else options.engine == "ncnn"
+    engine = options.engine or ("ncnn" if file.suffix == NCNN_SUFFIX else "onnx")
+    to_ncnn = engine == "ncnn"
     # Everything that can be wrong is checked before the slow steps.
     check_target(file, NCNN_SUFFIX if to_ncnn else ONNX_SUFFIX)
     if options.precision != "fp32" and not to_ncnn:
         raise InputError(f"precision {options.precision} is for .ncnn files: leave it out, or quantise to fp16")
     if options.card:
         check_card(file)
+    # `write` exports a net with its contract to a file.
     if is_prompts_file(path):
         _check_prompts(path, options, to_ncnn)
         write = partial(export_net, tolerance=PROMPTS_TOLERANCE, shares_weights=True)
     elif not to_ncnn:
         write = partial(export_net, passes=chosen_passes(options.target))
     else:
-        pnnx_program()
+        pnnx_program()  # raises if pnnx is not installed
         precision = options.precision
         if precision == "auto":
             precision = "fp16" if TARGETS[options.target].half_floats else "fp32"
@@ -107,14 +109,15 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
     passes = chosen_passes(options.target, quantized=True)
     contract = load_checkpoint(path).contract if is_checkpoint else contract_of(load_graph(path))
     refuse_quantized(contract, path)
-    # Both data sets are read, and their splits looked up, before the slow steps.
-    calibrate = _read(options.calibrate, options.calibrate_split, contract, options)
-    is_same = options.evaluate_on == options.calibrate
-    measured_on = calibrate if is_same else _read(options.evaluate_on, options.evaluation_split, contract, options)
+    # Both data sets are read, and their splits looked up, before the slow steps. Equal ones are read once.
+    calibrate = _data_with_split(options.calibrate, options.calibrate_split, contract, options)
+    measured_on = calibrate
+    if options.evaluate_on != options.calibrate:
+        measured_on = _data_with_split(options.evaluate_on, options.evaluation_split, contract, options)
     types = TARGETS[options.target].types
     with tempfile.TemporaryDirectory() as folder:
         exported = None
-        if is_checkpoint:
+        if is_checkpoint:  # the quantiser takes a float32 file
             write = partial(export_net, passes=passes)
             exported = _export(path, Path(folder) / "float32.onnx", options, write, refused_path(file))
             path, contract = exported.path, exported.contract
@@ -122,6 +125,7 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
         if calibrate is not None:
             count = options.calibration_images
             calibration = calibration_crops(calibrate, options.calibrate_split, contract, count)
+            # With a path in `evaluate_on`, the export above has reported the shares of these images.
             if new_classes(options) and not isinstance(options.evaluate_on, str | Path):
                 report_shares(contract.labels, open_classifier(path).logits(calibration.crops), options.notify)
         evaluation = None if measured_on is None else (measured_on, options.evaluation_split)
@@ -145,7 +149,15 @@ def refuse_quantized(contract: Contract, path: Path) -> None:
 def _export(
     path: Path, file: Path, options: ExportOptions, write: Callable[..., Exported], refused: Path | None = None
 ) -> Exported:
-    """Write the float32 file of a checkpoint, verified on `evaluate_on`, if it is given, before it is at its place."""
+    """Write the float32 file of a checkpoint; if `evaluate_on` is given, it is verified on these images before.
+
+    Args:
+        path: The checkpoint, or a file of trained prompts.
+        file: The file to write.
+        options: The options of the export.
+        write: Exports a net with its contract to a file: `export_net` or `export_net_to_ncnn` with some arguments set.
+        refused: Where a file that fails the verification is kept; default: `refused_path(file)`.
+    """
     progress, notify = options.progress, options.notify
     is_prompts = is_prompts_file(path)
     net, contract = open_prompted_tower(path, options) if is_prompts else open_checkpoint(path, options)
@@ -175,8 +187,9 @@ def _export(
 
 
 def _check_quantization(options: QuantizeOptions, is_checkpoint: bool, path: Path) -> None:
-    others = (new_classes(options), options.merges, options.clip, options.prompts, options.without_ensemble)
-    if not is_checkpoint and (any(others) or options.uncertain_below is not None):
+    """Check that the options of a quantisation fit the model, each other and the method."""
+    label_options = (new_classes(options), options.merges, options.clip, options.prompts, options.without_ensemble)
+    if not is_checkpoint and (any(label_options) or options.uncertain_below is not None):
         raise InputError(f"'{path}' is exported already: choose labels and uncertain_below when you export it")
     if options.evaluate_on is None and options.max_drop_points != defaults(QuantizeOptions)["max_drop_points"]:
         raise InputError("max_drop_points (--max-drop) has no effect without evaluate_on (--eval): leave it out")
@@ -188,19 +201,22 @@ def _check_quantization(options: QuantizeOptions, is_checkpoint: bool, path: Pat
         raise InputError(f"{options.method} takes no calibration: leave it out")
 
 
-def _read(data: str | Path | DataSet | None, split: str, contract: Contract, options: ExportOptions) -> DataSet | None:
-    """Return a data set with the pixels of a contract, which has the split; None for None."""
+def _data_with_split(
+    data: str | Path | DataSet | None, split: str, contract: Contract, options: ExportOptions
+) -> DataSet | None:
+    """Return the data set at a path, resized as the contract states, or the given one; check that it has the split."""
     if data is None:
         return None
     if not isinstance(data, DataSet):
         path, crop = Path(data), contract.crop
         reading = partial(options.progress, f"reading {path.name}")
         data = load_dataset(path, crop.resize_hw[0], reading, notify=options.notify, fit=crop.fit)
-    data.split(split)
+    data.split(split)  # raises if there is no such split
     return data
 
 
 def _check_prompts(path: Path, options: ExportOptions, to_ncnn: bool) -> None:
+    """Check that the options of an export fit a file of trained prompts."""
     if options.merges or options.prompts or options.target != GENERIC or to_ncnn:
         raise InputError(
             f"'{path}' holds trained prompts, which are exported for ONNX Runtime without rewrites and merged labels: "

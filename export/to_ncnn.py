@@ -126,7 +126,8 @@ def _converted(folder: Path, contract: Contract, shape: tuple[int, ...]) -> byte
         raise InputError(f"pnnx did not convert {contract.architecture} within {_TIMEOUT_S} s") from error
     made = [folder / "model.ncnn.param", folder / "model.ncnn.bin"]
     if done.returncode or not all(path.exists() for path in made):
-        reason = one_line((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])[:200]
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        reason = one_line(lines[-1])[:200]
         raise InputError(f"pnnx does not convert {contract.architecture} to ncnn: {reason}")
     # pnnx gives input and output its own names.
     spec, output = replace(contract.input, name=INPUT), replace(contract.output, name=OUTPUT)
@@ -158,7 +159,7 @@ def pnnx_program() -> Path:
     """
     spec = importlib.util.find_spec("pnnx")
     folders = spec.submodule_search_locations if spec else None
-    program = Path(next(iter(folders))) / "pnnx" if folders else None
+    program = Path(next(iter(folders))) / "pnnx" if folders else None  # the program lies in the Python package
     if program is None or not program.exists():
         raise InputError(f"export to ncnn needs pnnx, which is not installed: {install_command('export', 'ncnn')}")
     return program

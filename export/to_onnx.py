@@ -177,6 +177,7 @@ def contract_of(model: onnx.ModelProto) -> Contract:
 
 
 def _exported_graph(net: nn.Module, contract: Contract) -> ir.Model:
+    """Return the graph that torch exports of a net, with a dynamic batch size, before all rewrites."""
     spec = contract.input
     example = torch.zeros(_EXAMPLE_BATCH, channel_count(spec.channels), *spec.size_hw)
     _check_fit(net, example, contract)
@@ -199,6 +200,7 @@ def _exported_graph(net: nn.Module, contract: Contract) -> ir.Model:
 
 
 def _check_fit(net: nn.Module, example: torch.Tensor, contract: Contract) -> None:
+    """Check that the net takes the contract's input and returns one logit per label, with an example batch."""
     shape = list(example.shape[1:])
     try:
         with torch.no_grad():
@@ -234,7 +236,7 @@ def finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
 
 @contextmanager
 def only_errors(logger_name: str | None = None) -> Iterator[None]:
-    """Let a logger, by default the root of all, log errors only."""
+    """Let a logger log errors only, within the context; default: the root logger."""
     logger = logging.getLogger(logger_name)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -83,8 +83,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise InputError(
             f"checkpoint '{path}' is not a safetensors file ({error}): convert other formats with 'edgekit import'"
         ) from error
-    if kind := next((key for key in metadata if key.startswith(f"{METADATA_KEY}-")), None):
-        raise InputError(f"'{path}' {_OTHER_KINDS.get(kind, 'is not a classifier')}")
+    for key in metadata:
+        if key.startswith(f"{METADATA_KEY}-"):
+            raise InputError(f"'{path}' {_OTHER_KINDS.get(key, 'is not a classifier')}")
     if METADATA_KEY not in metadata:
         raise InputError(f"checkpoint '{path}' has no edgekit contract: convert it with 'edgekit import'")
     try:
@@ -109,7 +110,8 @@ def read_authors_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
     if not isinstance(state, dict) or not all(map(is_dense, state.values())):
         raise InputError(f"'{path}' has no dense tensors under 'net': it is not a checkpoint of the EdgeCNN authors")
     renamed = {_renamed(str(name)): tensor for name, tensor in state.items()}
-    bias, weight = renamed.get("blocks.0.0.reduce.bias"), renamed.get("classifier.weight")
+    weight = renamed.get("classifier.weight")
+    bias = renamed.get("blocks.0.0.reduce.bias")  # one value per output channel: the growth rate
     architecture = _ARCHITECTURES.get(bias.numel()) if bias is not None else None
     if architecture is None or weight is None or weight.ndim != 2:
         raise InputError(f"'{path}' is not a checkpoint of EdgeCNN: its first tensor is '{min(renamed, default='')}'")
@@ -117,6 +119,7 @@ def read_authors_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def _renamed(name: str) -> str:
+    """Return the name in `edgekit.models.nets.edgecnn` of a tensor of the authors' net."""
     name = name.removeprefix("module.")
     if match := _DENSE.fullmatch(name):
         block, layer, part, rest = match.groups()

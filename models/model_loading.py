@@ -95,7 +95,7 @@ def contract_for(
     with torch.device("meta"):
         create_model(architecture, len(labels))
     values = values or InputValues()
-    input_px = image_size_px * INPUT_SIZE_PX // SIDE_PX // 4 * 4
+    input_px = image_size_px * INPUT_SIZE_PX // SIDE_PX // 4 * 4  # 44/48 of the side, down to a multiple of 4
     size_hw = (input_px, input_px)
     return Contract(
         architecture=architecture,
@@ -118,7 +118,9 @@ def build_merged_net(checkpoint: Checkpoint, labels: LabelMap) -> tuple[nn.Modul
     kept = _with_labels(checkpoint, labels.old)
     net, contract = merge_net(build_net(kept), kept.contract, labels)
     before = checkpoint.contract.label_map
-    return net, contract if before is None else replace(contract, label_map=labels.after(before))
+    if before is not None:  # the checkpoint's labels are merged themselves
+        contract = replace(contract, label_map=labels.after(before))
+    return net, contract
 
 
 def merge_net(net: nn.Module, contract: Contract, labels: LabelMap) -> tuple[nn.Module, Contract]:
@@ -221,7 +223,8 @@ def _row_maximum(values: Tensor) -> Tensor:
     """Return each row's maximum, (N, 1), by comparing halves: pnnx does not convert a maximum reduction."""
     while (count := values.shape[1]) > 1:
         half = count // 2
-        halves = torch.split(values, [half, half, count % 2] if count % 2 else [half, half], dim=1)
-        larger = torch.maximum(halves[0], halves[1])
-        values = torch.cat([larger, halves[2]], dim=1) if count % 2 else larger
+        is_odd = count % 2 == 1  # the last column is left over
+        parts = torch.split(values, [half, half, 1] if is_odd else [half, half], dim=1)
+        larger = torch.maximum(parts[0], parts[1])
+        values = torch.cat([larger, parts[2]], dim=1) if is_odd else larger
     return values

@@ -114,6 +114,7 @@ def check_values(state: Mapping[str, Tensor], subject: str, cure: str) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; its errors are raised as `InputError`."""
     try:
         with path.open("rb"):  # safetensors reports every reason as a missing file
             pass
@@ -207,6 +208,8 @@ class _Module:
 
 
 class _TensorUnpickler(pickle.Unpickler):
+    """Unpickler of the modules in a TorchScript archive; it creates `_Module`s, tensors and plain values only."""
+
     def __init__(self, stream: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(stream)
         self._archive = archive
@@ -214,6 +217,7 @@ class _TensorUnpickler(pickle.Unpickler):
         self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return what stands in for a class or function that the pickle refers to; pickle calls this."""
         if module.split(".")[0] == "__torch__":
             return _Module
         if module == "torch" and name in _DTYPES:
@@ -227,6 +231,7 @@ class _TensorUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"its pickle refers to {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
+        """Return the values of a storage, (count,), that the pickle refers to; pickle calls this."""
         kind, dtype, key, _device, count = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise pickle.UnpicklingError("a storage has an unknown description")
@@ -251,6 +256,7 @@ def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
+    """Return a tensor of values of a storage, in place of `torch._utils._rebuild_tensor_v2`."""
     # torch checks the bounds, but with a stride of 0 a few bytes would expand to any number of values.
     if not isinstance(storage, Tensor) or math.prod(size) > len(storage):
         raise pickle.UnpicklingError("a tensor is larger than its storage")
@@ -266,6 +272,7 @@ def _first(value: object = None, *_: object) -> object:
 
 
 def _tensors(value: object, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and values of each tensor in a module and its submodules, whose names begin with `name`."""
     if depth > _MAX_DEPTH:
         raise pickle.UnpicklingError(f"its modules are nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Tensor):

@@ -67,15 +67,15 @@ def train(options: TrainOptions) -> TrainingResult:
         notify("the last layer starts from one that is fitted on the frozen features of the training images")
     recipe = net_recipe_of(options, initial, notify)
     calibration = data.calibration if options.calibrate else None
-    parts = data.training, data.validation
-    task = ClassificationTask(contract, recipe, *parts, initial=initial, balance=balance, calibration=calibration)
+    images = data.training, data.validation
+    task = ClassificationTask(contract, recipe, *images, initial=initial, balance=balance, calibration=calibration)
     result = train_net(options, data, task, recipe, merged=tuple(options.merges))
     _report_chance(result, data.validation, options)
     return result
 
 
 def _report_chance(result: TrainingResult, validation: ImageSet, options: TrainOptions) -> None:
-    """Print a line about a model that is right no more often than the most frequent class alone would be."""
+    """Report a model that is no better than one that predicts the most frequent class for every image."""
     share = np.bincount(validation.labels).max() / len(validation)
     if result.validation_accuracy <= share:
         is_adapted = options.recipe == "adapt"

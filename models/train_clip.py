@@ -178,10 +178,10 @@ class MiniClipTask(Task):
         return torch.randperm(len(self.training), generator=generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return random numbers (count, 11 + 2): augmentation, choice of the class, choice of the words."""
-        own = torch.rand(count, 1, generator=generator)
-        shared = torch.rand(1, 1, generator=generator).expand(count, 1)
-        return torch.cat([draw(count, generator, self.recipe.plain_augmentation), own, shared], dim=1)
+        """Return random numbers (count, 11 + 2): augmentation, choice of the expression, seed of the words."""
+        per_image = torch.rand(count, 1, generator=generator)
+        per_batch = torch.rand(1, 1, generator=generator).expand(count, 1)
+        return torch.cat([draw(count, generator, self.recipe.plain_augmentation), per_image, per_batch], dim=1)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Set the patch dropout, and compute the trunk's feature maps of the images and their mirror images once."""
@@ -195,36 +195,40 @@ class MiniClipTask(Task):
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the loss; a prediction is correct if the most similar caption is the image's caption."""
         assert self._feature_maps is not None
-        mirrored = flips(numbers.unbind(dim=1), self.recipe.plain_augmentation).long()
+        mirrored = flips(numbers.unbind(dim=1), self.recipe.plain_augmentation).long()  # (N,), 0 or 1
         images = self._feature_maps[mirrored, indices].float()  # (N, channels, h, w)
-        seed = int(numbers[0, -1].item() * (1 << 24))
-        texts, which = self._captions(indices, numbers[:, -2], seed)
-        which = which.to(images.device)
+        seed = int(numbers[0, -1].item() * (1 << 24))  # the last column is equal for the whole batch
+        texts, caption_of = self._captions(indices, numbers[:, -2], seed)
+        caption_of = caption_of.to(images.device)
         with torch.no_grad():
-            scale: Any = net.logit_scale
-            scale.clamp_(0, _MAX_LOG_SCALE)
-        tokens = tokenize(texts, self.config)  # (texts, context_length)
-        described = self._described(seed) if self._targets is not None else tokens[:0]
+            log_scale: Any = net.logit_scale
+            log_scale.clamp_(0, _MAX_LOG_SCALE)
+        caption_tokens = tokenize(texts, self.config)  # (texts, context_length)
+        # The teacher's loss needs features of descriptions: they are encoded together with the captions.
+        sentence_tokens = self._described(seed) if self._targets is not None else caption_tokens[:0]
         with trained_attention(self.config.context_length, images.device):
-            # image (N, embed_dim), text (texts + sentences, embed_dim)
-            image, text, scale = net(images, torch.cat([tokens, described]).to(images.device))
-        distinct, sentences = text[: len(tokens)], text[len(tokens) :]
-        loss = caption_loss(image, distinct, which, scale)
+            # image (N, embed_dim), text (texts + sentences, embed_dim): unit vectors
+            image, text, scale = net(images, torch.cat([caption_tokens, sentence_tokens]).to(images.device))
+        captions, sentences = text[: len(texts)], text[len(texts) :]
+        loss = caption_loss(image, captions, caption_of, scale)
         if self._targets is not None:
+            # (classes * sentences, embed_dim) → (classes, sentences, embed_dim) → (classes, embed_dim)
             vectors = F.normalize(sentences.float().view(len(self.classes), -1, sentences.shape[1]).mean(1), dim=1)
             with torch.autocast(image.device.type, enabled=False):
                 logits = scale.float() * image.float() @ vectors.T  # (N, classes)
             loss = loss + F.cross_entropy(logits, self._targets[indices])
-        return StepLoss(loss, ((image @ distinct.T).argmax(dim=1) == which).sum())
+        return StepLoss(loss, ((image @ captions.T).argmax(dim=1) == caption_of).sum())
 
     def _captions(self, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
+        """Return the distinct captions of a batch, and the index of each image's caption: int64 (N,)."""
         if self.contents is not None:
             return captions_of_votes(self.contents, indices.cpu(), uniform.cpu(), seed)
         return captions_of(self.classes, self._examples.labels[indices], seed)
 
     def _described(self, seed: int) -> Tensor:
         """Return the tokens of a few descriptions of each class, int64 (classes * sentences, context_length)."""
-        generator, start, chosen = torch.Generator().manual_seed(seed), 0, []
+        generator = torch.Generator().manual_seed(seed)
+        start, chosen = 0, []  # `_sentences` has the sentences of all classes, one class after the other
         for texts in self.descriptions.values():
             chosen.append(start + torch.randint(len(texts), (_SENTENCES_PER_STEP,), generator=generator))
             start += len(texts)
@@ -248,11 +252,11 @@ class MiniClipTask(Task):
 
 
 def caption_loss(image: Tensor, distinct: Tensor, which: Tensor, scale: Tensor) -> Tensor:
-    """Return the contrastive loss of images and the distinct captions of a batch.
+    """Return the contrastive loss, a scalar, of images and the distinct captions of a batch.
 
-    The loss of an image is a cross-entropy over the distinct captions, each counted once, so that similarities learn
-    how frequent a content is. In open_clip's loss a caption counts once for each of its images. The loss of a caption
-    is the cross-entropy over the images, whose target is divided equally among its images.
+    The loss of an image is the cross-entropy over the distinct captions. Each caption counts once, so that similarities
+    learn how frequent a caption is; in open_clip's loss it counts once for each of its images. The loss of a caption is
+    the cross-entropy over the images; its target is divided equally among the images with this caption.
 
     Args:
         image: Unit vectors (N, embed_dim).
@@ -277,7 +281,8 @@ def _feature_maps(patches: TrunkPatches, images: Tensor) -> Tensor:
     for mirror in (False, True):
         maps = []
         for batch in torch.split(images, _MAPS_BATCH):
-            pixels = (batch.flip(-1) if mirror else batch).float().div(255).expand(-1, 3, -1, -1)
+            view = batch.flip(-1) if mirror else batch
+            pixels = view.float().div(255).expand(-1, 3, -1, -1)
             with torch.autocast(images.device.type, torch.bfloat16, enabled=processor_has_bf16()):
                 found = patches.feature_maps(pixels.contiguous(memory_format=torch.channels_last))
             maps.append(found.bfloat16().contiguous())
@@ -304,14 +309,14 @@ def train_clip(options: MiniClipOptions) -> TrainingResult:
     check_training_images(data, notify)
     dataset = data.dataset
     task = MiniClipTask(
-        hybrid_config(trunk.architecture),
-        dataset.classes,
-        descriptions_for(dataset.classes, options.descriptions, notify, dataset=dataset.name),
-        recipe,
-        data.training,
-        data.validation,
-        dataset.name,
-        trunk,
+        config=hybrid_config(trunk.architecture),
+        classes=dataset.classes,
+        descriptions=descriptions_for(dataset.classes, options.descriptions, notify, dataset=dataset.name),
+        recipe=recipe,
+        training=data.training,
+        validation=data.validation,
+        dataset_name=dataset.name,
+        trunk=trunk,
         contents=_contents(options, data),
         teacher=_teacher_targets(options, data),
     )

@@ -39,6 +39,7 @@ async def start(folder: str, port: int) -> HomeAssistant:
     """Start Home Assistant, whose MQTT integration needs its web server."""
     Path(folder, "configuration.yaml").touch()
     home = HomeAssistant(folder)
+    home.config.skip_pip = True
     loader.async_setup(home)
     home.config_entries = ConfigEntries(home, {})
     await bootstrap.async_load_base_functionality(home)

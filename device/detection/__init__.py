@@ -39,7 +39,6 @@ class Detector(Protocol):
 
     def detect(self, image_bgr: ImageU8) -> Detections:
         """Return the faces of a uint8 (H, W, 3) image, the highest score first."""
-        ...
 
 
 @runtime_checkable
@@ -104,7 +103,7 @@ def detect_faces(
     """
     from edgekit.device.imaging import as_frame, check_image
 
-    kept: dict[str, Detector] = _kept.__dict__
+    kept: dict[str, Detector] = _kept.__dict__  # the detectors of this thread
     key = repr((str(detector), input_size_px, score_threshold))
     image = check_image(image_bgr)
     if key not in kept:

@@ -62,6 +62,7 @@ class Haar:
         boxes, neighbors = self._cascade.detectMultiScale2(
             cv2.equalizeHist(gray), SCALE_STEP, MIN_NEIGHBORS, 0, (min_face_px, min_face_px)
         )
+        # `neighbors` are the numbers of neighbouring windows, from which a box was merged.
         xywh = np.asarray(boxes, np.float32).reshape(-1, 4)
         windows = np.asarray(neighbors, np.float32).reshape(-1)
         scores = windows / (windows + 1)

@@ -54,7 +54,7 @@ class YuNet:
             intra_op_threads: Threads within one inference; default: `default_intra_op_threads`.
 
         Raises:
-            InputError: The file cannot be loaded, is not a YuNet.
+            InputError: The file cannot be loaded, or is not a YuNet.
         """
         self._path = model_path
         self._session = open_session(model_path, intra_op_threads or default_intra_op_threads())
@@ -77,8 +77,6 @@ class YuNet:
         tensor = self._letterbox(image_bgr)
         try:
             values = run_session(self._session, self._path, _OUTPUTS, {self._input_name: tensor})
-        except InputError:
-            raise
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             kind = TemporaryError if isinstance(error, TemporaryError) else InputError
             raise kind(
@@ -88,10 +86,12 @@ class YuNet:
         outputs = dict(zip(_OUTPUTS, values, strict=True))
         xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
         kept = suppress(xyxy, scores, NMS_THRESHOLD, TOP_K)
+        # From pixels of the scaled frame to pixels of the frame.
         to_frame: FloatArray = np.divide(self._frame_wh, self._content_wh, dtype=np.float32)
         return Detections(xyxy[kept] * np.tile(to_frame, 2), scores[kept], landmarks_xy[kept] * to_frame)
 
     def _letterbox(self, image_bgr: ImageU8) -> FloatArray:
+        """Return the net's input, float32 (1, 3, h, w): the scaled image in the upper left corner, black elsewhere."""
         height, width = image_bgr.shape[:2]
         if (width, height) != self._frame_wh or self.input_size_px != self._prepared_px:
             self._frame_wh, self._prepared_px = (width, height), self.input_size_px
@@ -125,7 +125,8 @@ def input_sizes(
     if fixed_size_hw:
         return content_wh, (canvas_w, canvas_h)
     stride = _STRIDES_PX[-1]
-    return content_wh, (math.ceil(content_wh[0] / stride) * stride, math.ceil(content_wh[1] / stride) * stride)
+    width, height = (math.ceil(side / stride) * stride for side in content_wh)
+    return content_wh, (width, height)
 
 
 def decode(
@@ -143,10 +144,9 @@ def decode(
     """
     boxes, scores, landmarks = [], [], []
     for stride in _STRIDES_PX:
-        probability = np.clip(outputs[f"cls_{stride}"][0, :, 0], 0, 1) * np.clip(
-            outputs[f"obj_{stride}"][0, :, 0], 0, 1
-        )
-        score = np.sqrt(probability)
+        face_probability = outputs[f"cls_{stride}"][0, :, 0].clip(0, 1)  # (cells,)
+        object_probability = outputs[f"obj_{stride}"][0, :, 0].clip(0, 1)
+        score = np.sqrt(face_probability * object_probability)
         (cells,) = np.nonzero(score >= score_threshold)
         rows, columns = np.divmod(cells, input_width_px // stride)
         corner_xy = np.stack((columns, rows), axis=1).astype(np.float32)

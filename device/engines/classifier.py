@@ -21,7 +21,7 @@ import numpy as np
 from edgekit.contract import Contract
 from edgekit.device.engines.engine import device_suffixes, open_engine
 from edgekit.device.engines.session import default_intra_op_threads
-from edgekit.device.imaging import read_image, resize
+from edgekit.device.imaging import check_image, read_image, resize
 from edgekit.errors import InputError
 from edgekit.model_store import asset, resolve_model
 from edgekit.preprocess import (
@@ -110,8 +110,6 @@ class Classifier:
         Raises:
             InputError: An image has another shape or type, or the model returns NaN or infinity.
         """
-        from edgekit.device.imaging import check_image, resize
-
         if channels not in ("bgr", "rgb"):
             raise InputError(f"channels is {channels!r}: expected 'bgr' or 'rgb'")
 
@@ -145,12 +143,14 @@ class Classifier:
         if self.contract.distance is None or len(crops) == 0:
             return self.probabilities(crops), None
         views = with_mirror_images(crops) if self.mirror else crops
+        # Only files of ONNX Runtime have distances.
         logits, distances = cast("OnnxRuntimeEngine", self._engine).infer_with_distance(
             to_input(views, self.contract.input)
         )
         self._require_finite(logits)
-        means = [each.reshape(-1, len(crops), *each.shape[1:]).mean(axis=0) for each in (softmax(logits), distances)]
-        return means[0], means[1]
+        # (1 or 2 views, N, ...): the crops and, with `mirror`, their mirror images.
+        probabilities = softmax(logits).reshape(-1, len(crops), len(self.labels))
+        return probabilities.mean(axis=0), distances.reshape(-1, len(crops)).mean(axis=0)
 
     def logits(self, crops: ImageU8) -> FloatArray:
         """Return the logits (N, classes) of crops: uint8 (N, H, W, 1 or 3) from `preprocess.crop_face`, N may be 0.
@@ -162,9 +162,10 @@ class Classifier:
         if not self.mirror:
             return self.infer(to_input(crops, self.contract.input))
         both = self.infer(to_input(with_mirror_images(crops), self.contract.input))
-        return log_mean_probabilities(both.reshape(2, len(crops), -1))
+        return log_mean_probabilities(both.reshape(2, len(crops), -1))  # (views, N, classes)
 
     def _require_finite(self, logits: FloatArray) -> None:
+        """Raise InputError if the model's output contains NaN or infinity."""
         if not np.isfinite(logits).all():
             raise InputError(f"the output of model '{self.path}' contains NaN or infinity: export the model again")
 

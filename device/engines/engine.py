@@ -78,7 +78,7 @@ def open_engine(path: Path, intra_op_threads: int) -> InferenceEngine:
         InputError: The file cannot be loaded, has no valid contract, its graph does not fit the contract, or its engine
             is not installed.
     """
-    engine_of(path)
+    engine_of(path)  # raises for an unknown suffix
     # An engine is imported for its own files only: imports take seconds on a Pi.
     engine: InferenceEngine = registry.find("engine", path.suffix[1:])(path, intra_op_threads)
     return engine

@@ -30,7 +30,9 @@ INPUT, OUTPUT = "in0", "out0"
 _MAGIC = "7767517"
 MEMBERS = ("contract.json", "graph.param", "weights.bin")
 _DATE = (1980, 1, 1, 0, 0, 0)
-_MODE = 0o100644 << 16
+# The values of zip entries for a regular file with mode 644 that was made on Unix.
+_MADE_ON_UNIX = 3
+_UNIX_MODE = 0o100644 << 16
 # Exceptions of zipfile for damaged archives: RuntimeError for an encrypted member, NotImplementedError for an unknown
 # compression.
 _DAMAGES = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError, struct.error)
@@ -51,7 +53,8 @@ class NcnnFile:
 
     def layers(self) -> list[tuple[str, str]]:
         """Return the name and the kind of each layer."""
-        rows = [line.split() for line in self.graph.splitlines()[2:]]
+        lines = self.graph.splitlines()[2:]  # after the magic number and the counts; each begins with kind and name
+        rows = [line.split() for line in lines]
         return [(row[1], row[0]) for row in rows if len(row) > 1]
 
 
@@ -66,7 +69,7 @@ def pack_ncnn(contract: Contract, graph: str, weights: bytes) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in zip(MEMBERS, (contract.to_json().encode(), graph.encode(), weights), strict=True):
             entry = zipfile.ZipInfo(name, _DATE)
-            entry.create_system, entry.external_attr = 3, _MODE
+            entry.create_system, entry.external_attr = _MADE_ON_UNIX, _UNIX_MODE
             archive.writestr(entry, content)
     return buffer.getvalue()
 
@@ -92,6 +95,7 @@ def read_ncnn(path: Path) -> NcnnFile:
 
 
 def _members(path: Path) -> tuple[bytes, bytes, bytes]:
+    """Return the contents of contract.json, graph.param and weights.bin."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
@@ -119,9 +123,10 @@ def _check(contract: Contract, graph: str) -> None:
         raise InputError("its graph is not a .param file of ncnn")
 
 
-_HALF = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")
-_ROUNDING = (*_HALF, "use_bf16_packed", "use_bf16_storage")
-_WAITING = "OMP_WAIT_POLICY"
+# Options of ncnn that allow float16, and all options that allow less precision than float32.
+_FLOAT16_OPTIONS = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")
+_ROUNDING_OPTIONS = (*_FLOAT16_OPTIONS, "use_bf16_packed", "use_bf16_storage")
+_WAIT_POLICY = "OMP_WAIT_POLICY"
 
 
 class NcnnEngine:
@@ -141,13 +146,13 @@ class NcnnEngine:
         self.contract = file.contract
         precision = precision or file.contract.precision
         self._net = self._ncnn.Net()
-        for name in _ROUNDING:
+        for name in _ROUNDING_OPTIONS:
             if hasattr(self._net.opt, name):  # older versions lack some of them
-                setattr(self._net.opt, name, name in _HALF and precision == "float16")
+                setattr(self._net.opt, name, precision == "float16" and name in _FLOAT16_OPTIONS)
         self._net.opt.num_threads = intra_op_threads
         # ncnn would keep references to weights that it loads from memory.
         with _as_file(file.weights) as weights:
-            if self._net.load_param_mem(file.graph) or self._net.load_model(weights):
+            if self._net.load_param_mem(file.graph) or self._net.load_model(weights):  # they return 0 on success
                 raise self._refusal(f"ncnn {self._ncnn.__version__} cannot load its graph and weights")
         spec = self.contract.input
         self.infer(np.zeros((1, channel_count(spec.channels), *spec.size_hw), np.float32))
@@ -179,11 +184,13 @@ class NcnnEngine:
         return logits
 
     def _failure(self, reason: str) -> EdgekitError:
+        """Return the error of a failed inference: temporary if the graph has run before, as without memory."""
         if self._has_run:
             return TemporaryError(f"an inference of model '{self._path}' fails: is the memory full? ({reason})")
         return self._refusal(f"inference fails: {reason}")
 
     def _refusal(self, reason: str) -> InputError:
+        """Return the error of a file that ncnn cannot run."""
         return InputError(f"model '{self._path}' cannot be run by ncnn: {reason}: export it again")
 
 
@@ -194,9 +201,9 @@ def _load_library(path: Path) -> Any:
         InputError: ncnn is not installed; `path` is the model in the message.
     """
     # OpenMP reads the variable once, when it is loaded.
-    before = os.environ.get(_WAITING)
-    if before is None:
-        os.environ[_WAITING] = "PASSIVE"
+    is_set_by_user = _WAIT_POLICY in os.environ
+    if not is_set_by_user:
+        os.environ[_WAIT_POLICY] = "PASSIVE"
     try:
         import ncnn
     except ModuleNotFoundError as error:
@@ -204,8 +211,8 @@ def _load_library(path: Path) -> Any:
             raise
         raise InputError(f"model '{path}' runs on ncnn, which is not installed: {install_command('ncnn')}") from error
     finally:
-        if before is None:
-            os.environ.pop(_WAITING, None)
+        if not is_set_by_user:
+            os.environ.pop(_WAIT_POLICY, None)
     return ncnn
 
 

@@ -40,16 +40,16 @@ def _register_schemas() -> None:
     that threads print meanwhile follows afterwards. Called once, by the import.
     """
     try:
-        kept = os.dup(2)
+        stderr = os.dup(2)
     except OSError:  # stderr is closed
         return
     messages = os.memfd_create("stderr")
     try:
-        os.dup2(messages, 2)
+        os.dup2(messages, 2)  # from here on, what is printed to stderr goes to this file in memory
         ort.capi.onnxruntime_pybind11_state.get_all_operator_schema()
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         text = os.pread(messages, os.fstat(messages).st_size, 0)
         os.close(messages)
         os.write(2, re.sub(rb"Schema error: [^\n]*\n\n?", b"", text))
@@ -98,8 +98,9 @@ def plan_threads(
     if not staged:
         alone = min(default_intra_op_threads(), processors)
         return ThreadUse(staged=False, detector=alone, classifier=alone, opencv=processors)
-    longest = 1 if default_intra_op_threads() == 1 else max(processors - 2, 1)
-    detector, classifier = (longest, 1) if detects else (1, longest)
+    # The other stages need about two processors.
+    longest_stage = 1 if default_intra_op_threads() == 1 else max(processors - 2, 1)
+    detector, classifier = (longest_stage, 1) if detects else (1, longest_stage)
     return ThreadUse(staged=True, detector=detector, classifier=classifier, opencv=1)
 
 
@@ -129,7 +130,7 @@ def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        _raise_lack_of_memory(f"loading model '{path}'", error)
+        _raise_if_out_of_memory(f"loading model '{path}'", error)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"model '{path}' cannot be loaded by onnxruntime {ort.__version__}: is it an ONNX file? ({reason})"
@@ -148,12 +149,13 @@ def run_session(
     try:
         outputs: list[Any] = session.run(names, feed)
     except Exception as error:
-        _raise_lack_of_memory(f"an inference of model '{path}'", error)
+        _raise_if_out_of_memory(f"an inference of model '{path}'", error)
         raise
     return outputs
 
 
-def _raise_lack_of_memory(what: str, error: Exception) -> None:
+def _raise_if_out_of_memory(what: str, error: Exception) -> None:
+    """Raise TemporaryError if onnxruntime failed for lack of memory; `what` failed."""
     # onnxruntime's exceptions have no class for it.
     if any(words in str(error) for words in ("bad_alloc", "ailed to allocate memory")):
         raise TemporaryError(f"{what} fails: is the memory full? ({one_line(str(error))})") from error
@@ -257,6 +259,7 @@ class OnnxRuntimeEngine:
         return self._checked(output, len(tensor)), np.asarray(distances, np.float32)
 
     def _run(self, names: list[str], tensor: FloatArray | ImageU8) -> list[Any]:
+        """Return the outputs `names` of an inference; raises as `infer`."""
         try:
             return run_session(self._session, self._path, names, {self.contract.input.name: tensor})
         except EdgekitError:
@@ -266,11 +269,13 @@ class OnnxRuntimeEngine:
             raise InputError(f"model '{self._path}' fails in inference: export it again ({reason})") from error
 
     def _checked(self, output: Any, images: int) -> FloatArray:
+        """Return the output as float32 (images, labels or features), or raise InputError if it has another shape."""
         logits = np.asarray(output, np.float32)
         has_labels = self.contract.output.meaning == "logits"
-        if logits.shape != (images, len(self.contract.labels) if has_labels else logits.shape[-1]):
+        columns = len(self.contract.labels) if has_labels else logits.shape[-1]
+        if logits.shape != (images, columns):
             raise InputError(
-                f"model '{self._path}' returns {_size(logits.shape)} values for {counted(images, 'image')} and "
+                f"model '{self._path}' returns {_shape_text(logits.shape)} values for {counted(images, 'image')} and "
                 f"{counted(len(self.contract.labels), 'label')}: export it with a dynamic batch"
             )
         return logits
@@ -281,7 +286,9 @@ def contradictions(session: ort.InferenceSession, contract: Contract) -> list[st
     spec = contract.input
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
-    named = [contract.output.name, *([contract.distance.name] if contract.distance else [])]
+    named = [contract.output.name]
+    if contract.distance:
+        named.append(contract.distance.name)
     if list(inputs) != [spec.name] or not outputs.keys() >= set(named):
         return [
             f"the contract names input '{spec.name}' and output {', '.join(map(repr, named))}, "
@@ -289,10 +296,10 @@ def contradictions(session: ort.InferenceSession, contract: Contract) -> list[st
         ]
     node, output = inputs[spec.name], outputs[contract.output.name]
     found = []
-    expected = [None, channel_count(spec.channels), *spec.size_hw]
-    if len(node.shape) != 4 or any(
-        isinstance(a, int) and b is not None and a != b for a, b in zip(node.shape, expected, strict=True)
-    ):
+    expected = [None, channel_count(spec.channels), *spec.size_hw]  # None: any batch size
+    sides = zip(node.shape[1:], expected[1:], strict=False)  # a dynamic side of a graph is a name or None
+    has_other_side = any(isinstance(side, int) and side != wanted for side, wanted in sides)
+    if len(node.shape) != len(expected) or has_other_side:
         found.append(f"the contract's input shape {expected} is not the graph's {node.shape}: export it again")
     elif isinstance(node.shape[0], int):
         found.append(f"the batch size is fixed at {node.shape[0]}: export it with a dynamic batch")
@@ -312,5 +319,5 @@ def contradictions(session: ort.InferenceSession, contract: Contract) -> list[st
     return found
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "1"

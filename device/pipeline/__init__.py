@@ -187,6 +187,10 @@ class StreamOptions(Options):
             raise InputError(f"{given[0]} needs a detector; with detector none every frame is a face")
 
     def changed(self, fields: tuple[str, ...]) -> list[str]:
-        """Return those of the fields that do not have their default, by flag where they have one."""
+        """Return the names of those of the fields whose value is not the default.
+
+        The name is the flag of the command line, or that of the field if there is no flag.
+        """
         flags = {name: declared.flag for name, declared in declared_options(StreamOptions).items()}
-        return [flags.get(name, name) for name in fields if getattr(self, name) != getattr(StreamOptions, name)]
+        given = [name for name in fields if getattr(self, name) != getattr(StreamOptions, name)]
+        return [flags.get(name, name) for name in given]

@@ -40,9 +40,12 @@ _CUT = 0.5
 
 @dataclass(frozen=True)
 class Choice:
-    """The faces of a frame to classify, and those that are another picture than in the frame before, bool (N,).
+    """Which of the N faces of a frame are to be classified.
 
-    `crops` has a coarse form of each crop for the comparison in the next frame, (N, pixels); None: nothing is compared.
+    Attributes:
+        due: bool (N,): the face is to be classified.
+        cut: bool (N,): the crop shows something else than in the frame before, as after a cut of a film.
+        crops: `_coarse` of each crop, for the comparison in the next frame; None: nothing is compared.
     """
 
     due: BoolArray
@@ -53,9 +56,11 @@ class Choice:
         """Keep the crop of a face for the next frame's choice."""
         if self.crops is None:
             return
-        face.crop, face.frames = self.crops[index], face.frames + 1
+        face.crop = self.crops[index]
+        face.frames += 1
         if self.due[index]:
-            face.classified_crop, face.frames = face.crop, 0
+            face.classified_crop = face.crop
+            face.frames = 0
 
 
 def choose(
@@ -84,28 +89,35 @@ def choose(
     if every == 1:
         return Choice(due, cut)
     coarse = [_coarse(crop) for crop in crops]
-    needs = _image_needs if are_images else _needs
+    needs = _image_needs if are_images else _face_needs
     waiting = []
     for index, (crop, face) in enumerate(zip(coarse, last, strict=True)):
         if face is None:
             continue
-        due[index], cut[index] = False, _change(crop, face.crop) > _CUT
-        if face.frames + 1 >= every if every != "auto" else cut[index] or needs(face, crop, time_s):
+        due[index] = False
+        cut[index] = _change(crop, face.crop) > _CUT
+        is_its_turn = every != "auto" and face.frames + 1 >= every
+        is_needed = every == "auto" and (cut[index] or needs(face, crop, time_s))
+        if is_its_turn or is_needed:
             waiting.append((face.classified_s, index))
-    for _, index in sorted(waiting)[: _PER_FRAME if every == "auto" else None]:
+    most = _PER_FRAME if every == "auto" else len(waiting)
+    for _classified_s, index in sorted(waiting)[:most]:  # those that have waited longest
         due[index] = True
     return Choice(due, cut, coarse)
 
 
-def _needs(face: Classification, crop: FloatArray, time_s: float) -> bool:
+def _face_needs(face: Classification, crop: FloatArray, time_s: float) -> bool:
     """Return whether a face needs a classification now."""
     if _is_late(face, time_s, _LONGEST_S):
         return True
-    second, best = np.sort(face.shown)[-2:] if len(face.shown) > 1 else (0.0, 1.0)
-    margin = float(best - second)
+    margin = 1.0  # of the only class
+    if len(face.shown) > 1:
+        second, best = np.sort(face.shown)[-2:]
+        margin = float(best - second)
     has_other_class = face.raw.argmax() != face.shown.argmax()
     is_near_tie = margin < _UNDECIDED and not face.uncertain
-    if face.frames + 1 >= _UNDECIDED_FRAMES and (face.is_close or has_other_class or is_near_tie):
+    is_undecided = face.is_close or has_other_class or is_near_tie
+    if is_undecided and face.frames + 1 >= _UNDECIDED_FRAMES:
         return True
     return _change(crop, face.classified_crop) > _CHANGED + _CHANGED_PER_MARGIN * margin
 
@@ -113,23 +125,28 @@ def _needs(face: Classification, crop: FloatArray, time_s: float) -> bool:
 def _image_needs(face: Classification, crop: FloatArray, time_s: float) -> bool:
     """Return whether a whole image needs a classification now."""
     assert face.classified_crop is not None
-    parts = np.abs(crop - face.classified_crop)
-    return _is_late(face, time_s, _LONGEST_OF_IMAGE_S) or float(parts.max()) > _PART_CHANGED
+    change_of_parts = np.abs(crop - face.classified_crop)
+    return _is_late(face, time_s, _LONGEST_OF_IMAGE_S) or float(change_of_parts.max()) > _PART_CHANGED
 
 
 def _is_late(face: Classification, time_s: float, longest_s: float) -> bool:
     """Return whether the next frame would be later than `longest_s` after the last classification."""
-    return 2 * time_s - face.seen_s - face.classified_s > longest_s + _ROUNDING_S
+    next_frame_s = time_s + (time_s - face.seen_s)
+    return next_frame_s - face.classified_s > longest_s + _ROUNDING_S
 
 
 def _coarse(crop: ImageU8) -> FloatArray:
-    """Return a small version of a crop with mean 0 and standard deviation 1: exposure and contrast are no change."""
+    """Return a crop as float32 (11, 11) or (11, 11, 3) with mean 0 and standard deviation 1.
+
+    Thus another exposure or contrast does not count as a change.
+    """
     small = np.asarray(cv2.resize(crop, (_COARSE_PX, _COARSE_PX), interpolation=cv2.INTER_AREA), np.float32)
     small -= small.sum() / np.float32(small.size)
     return small / np.float32(max(float(small.std()), _LEAST_CONTRAST))
 
 
 def _change(crop: FloatArray, other: FloatArray | None) -> float:
+    """Return the mean absolute difference of two coarse crops, in standard deviations of their pixels."""
     assert other is not None
-    # As `mean`, which takes twice as long.
+    # Not `ndarray.mean`, which takes twice as long.
     return float(np.abs(crop - other).sum() / np.float32(crop.size))

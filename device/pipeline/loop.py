@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from edgekit.device.detections import Classification, Detections, FrameResult, c
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import Frame, Source
 from edgekit.device.imaging import resize
-from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choose
+from edgekit.device.pipeline.classification_schedule import Choice, ClassifyEvery, choose
 from edgekit.device.pipeline.smoothing import check_crop, check_threshold, is_uncertain, smooth
 from edgekit.device.pipeline.summary import LatencyMeter
 from edgekit.device.stages import Stages, StageTimer
@@ -98,7 +98,8 @@ def frame_results(
         items: Iterator[_InFlight] = itertools.chain([first], captured)
         if not source.live:  # a live source captures in its own thread
             items = _prefetch(stages, "capture", items)
-        items = _prefetch(stages, "detect", _tracked(items, current_nets or (lambda: (localizer, classifier))))
+        tracked = _tracked(items, current_nets or (lambda: (localizer, classifier)))
+        items = _prefetch(stages, "detect", tracked)
         classified = _classified(items, smooth_s, classify_every, presentation_time_s)
         items = _prefetch(stages, "classify", classified)
         try:
@@ -148,25 +149,16 @@ def classify(
     """
     contract = classifier.contract
     crops = crop_faces(frame, faces, contract)
-    # Without smoothing, nothing is kept of a face.
-    tracks = [] if faces.tracks is None or smooth_s == 0 else list(faces.tracks)
-    last = [_recent(track.classification, time_s) for track in tracks] or [None] * len(faces)
-    choice = choose(crops, last, time_s, classify_every if tracks else 1, are_images=faces.are_regions)
+    last: list[Classification | None] = [None] * len(faces)
+    tracks = None if smooth_s == 0 else faces.tracks  # without smoothing, nothing is kept of a face
+    if tracks is not None:
+        last = [_recent(track.classification, time_s) for track in tracks]
+    choice = choose(crops, last, time_s, 1 if tracks is None else classify_every, are_images=faces.are_regions)
     timer.mark("crop")
-    probabilities, distances = classifier.outputs(crops[choice.due])
-    outputs = iter(zip(probabilities, [None] * len(probabilities) if distances is None else distances, strict=True))
-    found = []
-    for index, before in enumerate(last):
-        is_new, is_cut = bool(choice.due[index]), bool(choice.cut[index])
-        raw, distance = next(outputs) if before is None or is_new else (before.raw, None)
-        face = smooth(before, raw, time_s, smooth_s, is_new=is_new, is_cut=is_cut)
-        check_threshold(face, contract.uncertain_below)
-        if is_new:
-            check_crop(face, crops[index], distance, contract)
-        choice.record(index, face)
-        found.append(face)
-    for track, face in zip(tracks, found, strict=bool(tracks)):
-        track.classification = face
+    found = _classifications(classifier, crops, choice, last, time_s, smooth_s)
+    if tracks is not None:
+        for track, face in zip(tracks, found, strict=True):
+            track.classification = face
     shape = len(found), len(contract.labels)
     classified = replace(
         faces,
@@ -192,6 +184,34 @@ def classify(
     )
 
 
+def _classifications(
+    classifier: Classifier,
+    crops: ImageU8,
+    choice: Choice,
+    last: Sequence[Classification | None],
+    time_s: float,
+    smooth_s: float,
+) -> list[Classification]:
+    """Return the classifications of a frame's faces (N,), smoothed with `last`, those in earlier frames (N,)."""
+    contract = classifier.contract
+    probabilities, distances = classifier.outputs(crops[choice.due])
+    # The outputs of the faces that are due, in the order of the faces.
+    next_raw = iter(probabilities)
+    next_distance = itertools.repeat(None) if distances is None else iter(distances)
+    found = []
+    for index, before in enumerate(last):
+        is_due = bool(choice.due[index])
+        # A new face is always due.
+        raw = next(next_raw) if before is None or is_due else before.raw
+        face = smooth(before, raw, time_s, smooth_s, is_new=is_due, is_cut=bool(choice.cut[index]))
+        check_threshold(face, contract.uncertain_below)
+        if is_due:
+            check_crop(face, crops[index], next(next_distance), contract)
+        choice.record(index, face)
+        found.append(face)
+    return found
+
+
 def crop_faces(frame: Frame, faces: Detections, contract: Contract) -> ImageU8:
     """Return the crops of all faces of a frame as one batch: uint8 (N, H, W, 1 or 3), N may be 0.
 
@@ -211,14 +231,18 @@ def crop_faces(frame: Frame, faces: Detections, contract: Contract) -> ImageU8:
 
 
 def _recent(last: Classification | None, time_s: float) -> Classification | None:
-    """Return the classification of a face; None, as for a new face, if the face was away for long."""
-    return None if last is None or time_s - last.seen_s > _FORGET_S else last
+    """Return a face's last classification; None, as for a new face, if the face was absent for more than 2 s."""
+    if last is None or time_s - last.seen_s > _FORGET_S:
+        return None
+    return last
 
 
 def _captured(source: Source, max_frames: int | None, controls: Controls) -> Iterator[_InFlight]:
-    timer = StageTimer()
+    """Yield the frames of the source; between two frames, wait while the run is paused."""
     # A live source may have to capture more: some frames are replaced by newer ones before they have a result.
-    for frame in source if source.live else itertools.islice(source, max_frames):
+    frames = source if source.live else itertools.islice(source, max_frames)
+    timer = StageTimer()
+    for frame in frames:
         timer.mark("capture")
         yield _InFlight(frame, timer, controls.paused_s)
         controls.wait(source)
@@ -226,7 +250,7 @@ def _captured(source: Source, max_frames: int | None, controls: Controls) -> Ite
 
 
 def _prefetch(stages: Stages, name: str, items: Iterator[_InFlight]) -> Iterator[_InFlight]:
-    """Yield the items; with threads, a separate thread computes them, and the wait for the consumer is timed."""
+    """Yield the items, with threads computed in one called `name`; then stage WAIT is the wait for the consumer."""
     for item in stages.prefetch(name, items):
         if stages.threaded:
             item.timer.mark(WAIT)
@@ -236,6 +260,7 @@ def _prefetch(stages: Stages, name: str, items: Iterator[_InFlight]) -> Iterator
 def _tracked(
     items: Iterable[_InFlight], current_nets: Callable[[], tuple[Localizer, Classifier]]
 ) -> Iterator[_InFlight]:
+    """Add the detected or tracked faces to each item."""
     for item in items:
         localizer, item.classifier = current_nets()
         item.faces = localizer.find(item.frame, item.timer)
@@ -248,6 +273,7 @@ def _classified(
     classify_every: ClassifyEvery,
     presentation_time_s: Callable[[Frame], float],
 ) -> Iterator[_InFlight]:
+    """Add the result with the classified faces to each item."""
     for item in items:
         assert item.faces is not None
         assert item.classifier is not None

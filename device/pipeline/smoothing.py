@@ -23,7 +23,9 @@ _LEAD = 0.1
 def smooth(
     last: Classification | None, raw: FloatArray, time_s: float, smooth_s: float, *, is_new: bool, is_cut: bool
 ) -> Classification:
-    """Return the classification of a face in the next frame: an exponential moving average, whatever the frame rate.
+    """Return the classification of a face in the next frame, an exponential moving average of the classifier's outputs.
+
+    The average depends on times, not on the frame rate.
 
     The label changes only when another class leads by 0.1. Until then, the label and the classes above it share the
     mean of their averages, so that no class has a larger probability than the label.
@@ -41,17 +43,19 @@ def smooth(
     """
     if last is None:
         return Classification(raw, raw, raw, int(raw.argmax()), time_s, time_s)
+    # Weight of this frame in the average.
     weight = 1 - math.exp(-max(time_s - last.seen_s, 0.0) / smooth_s)
     elapsed_s = time_s - last.classified_s
     since_s = (1 - weight) * last.since_s + weight * elapsed_s
-    # Share of the change from the last output to this one in the average over the frames between.
-    share = weight if is_cut or elapsed_s <= 0 else since_s / elapsed_s
-    mean = last.mean + np.float32(weight) * (last.raw - last.mean) + np.float32(share) * (raw - last.raw)
+    # The average so far used the last output in all frames since it. With the transition, this frame and those before
+    # would have had a part of the change from the last output to `raw`: `change_share` of it in the average.
+    change_share = weight if is_cut or elapsed_s <= 0 else since_s / elapsed_s
+    mean = last.mean + np.float32(weight) * (last.raw - last.mean) + np.float32(change_share) * (raw - last.raw)
     best = int(mean.argmax())
     if mean[best] >= mean[last.label] + _LEAD:
         last.label = best
-    shared = mean >= mean[last.label]
-    last.shown = np.where(shared, np.float32(mean[shared].mean(dtype=np.float64)), mean)
+    is_shared = mean >= mean[last.label]  # (classes,): the label, and the classes above it
+    last.shown = np.where(is_shared, np.float32(mean[is_shared].mean(dtype=np.float64)), mean)
     last.mean, last.seen_s, last.since_s = mean, time_s, since_s
     if is_new:
         last.raw, last.classified_s, last.since_s = raw, time_s, 0.0
@@ -77,17 +81,22 @@ def is_uncertain(face: Classification) -> bool:
 
 
 def check_crop(face: Classification, crop: ImageU8, distance: float | None, contract: Contract) -> None:
-    """Set what the crop that was classified last, and its distance from the model's classes, say about a face."""
+    """Set `is_blank`, `distance` and `is_unlike` of a face from the crop that was just classified.
+
+    `distance` is the model's output `Contract.distance` for the crop; None for a model without it.
+    """
     if contract.subject == "face" and contract.uncertain_below > 0:
         face.is_blank = is_blank(crop)
     if distance is not None and contract.distance is not None:
         limit = contract.distance.threshold
-        limit -= _DISTANCE_LEAD * abs(limit) if face.is_unlike else 0
-        face.distance, face.is_unlike = float(distance), bool(distance > limit)
+        if face.is_unlike:  # hysteresis
+            limit -= _DISTANCE_LEAD * abs(limit)
+        face.distance = float(distance)
+        face.is_unlike = bool(distance > limit)
 
 
 def check_threshold(face: Classification, below: float) -> None:
-    """Set whether a face is uncertain, and whether it is close to a change.
+    """Set `uncertain` and `is_close` of a face from its largest probability and the threshold `below`.
 
     A face becomes uncertain when its largest probability is lower than `below`. It stays uncertain until the
     probability is larger by 0.1, or by half of the difference to 1 if this is less. In the frame of a change, closeness
@@ -96,11 +105,13 @@ def check_threshold(face: Classification, below: float) -> None:
     if below == 0:
         return
     half = (1 - below) / 2
-    limit = np.float32(below) + np.float32(min(_UNCERTAIN_LEAD, half) if face.uncertain else 0)
+    limit = np.float32(below)
+    if face.uncertain:  # hysteresis
+        limit += np.float32(min(_UNCERTAIN_LEAD, half))
     largest = face.shown.max()
     face.uncertain = bool(largest < limit)
-    close = np.float32(min(_CLOSE_UNCERTAIN if face.uncertain else _CLOSE_WITH_LABEL, half))
-    face.is_close = bool(abs(largest - limit) < close)
+    close = _CLOSE_UNCERTAIN if face.uncertain else _CLOSE_WITH_LABEL
+    face.is_close = bool(abs(largest - limit) < np.float32(min(close, half)))
 
 
 def is_blank(crop: ImageU8) -> bool:

@@ -79,7 +79,7 @@ class Stream:
         self.meter = LatencyMeter()
         model_path = resolve_model(str(options.model), device_suffixes(str(options.model)))
         self.controls = Controls()
-        # The threads of most models, those of faces: only the loaded file states what it classifies.
+        # Planned for a model of faces, as most are. Only the loaded file states whether a detector is needed.
         self.threads = plan_threads(options.threaded, options.threads)
         classifier = Classifier(model_path, self.threads.classifier)
         contract = classifier.contract
@@ -124,6 +124,7 @@ class Stream:
         classifier = Classifier(path, self.threads.classifier)
         options = replace(self._given, model=path)
         if classifier.contract.subject == "image":
+            # The user gave these options for faces, and they have no effect now: `_completed` would refuse them.
             of_faces: dict[str, Any] = {name: getattr(StreamOptions, name) for name in _OF_FACES}
             options = replace(options, detector=None, **of_faces)
         options = _completed(options, classifier.contract, path)
@@ -194,7 +195,7 @@ class Stream:
         the stream's nets are not used, so that its frames do not wait. The function raises InputError if a picture
         cannot be decoded.
         """
-        pictures = ImageSource([], "pictures", self.options.notify)
+        # At most one entry: the nets for pictures, by the stream's classifier from which they were made.
         nets: dict[Classifier, tuple[Localizer, Classifier]] = {}
         lock, numbers = threading.Lock(), itertools.count()
 
@@ -205,16 +206,20 @@ class Stream:
                 current = self.classifier
                 if current not in nets:
                     nets.clear()
-                    options = replace(self.options, region=None, zones=(), min_face_px=0, detect_every="auto")
-                    classifier = Classifier(current.path, 1)
-                    classifier.contract = current.contract
-                    classifier.mirror = _mirrors(options, classifier.contract, pictures)
-                    make_detector = partial(_create_detector, options, 1)
-                    localizer = create_localizer(classifier.contract, pictures, options, make_detector)
-                    nets[current] = localizer, classifier
+                    nets[current] = self._picture_nets(current)
                 return recognise(frame, *nets[current], StageTimer())
 
         return recognise_picture
+
+    def _picture_nets(self, current: Classifier) -> tuple[Localizer, Classifier]:
+        """Return nets for single pictures, with the model and the contract of `current` and one thread each."""
+        pictures = ImageSource([], "pictures", self.options.notify)
+        options = replace(self.options, region=None, zones=(), min_face_px=0, detect_every="auto")
+        classifier = Classifier(current.path, 1)
+        classifier.contract = current.contract
+        classifier.mirror = _mirrors(options, classifier.contract, pictures)
+        make_detector = partial(_create_detector, options, 1)
+        return create_localizer(classifier.contract, pictures, options, make_detector), classifier
 
     def stop(self) -> None:
         """End the iteration before its next frame; may be called from a signal handler or another thread."""
@@ -230,12 +235,14 @@ class Stream:
         self._opened.close()
 
     def _iterate(self) -> _Results:
+        """Yield all results, and close the source after the last one."""
         with self._opened:
             yield from self._frame_results(self.source)
 
     def _frame_results(
         self, source: Source, annotate: Callable[[FrameResult], FrameResult] = lambda result: result
     ) -> _Results:
+        """Return `loop.frame_results` with the stream's nets, options and meter."""
         return frame_results(
             source,
             self.localizer,
@@ -267,6 +274,7 @@ def stream(options: StreamOptions) -> Stream:
 
 
 def _open(options: StreamOptions) -> Source:
+    """Return the opened source or camera of the options."""
     if (options.source is None) == (options.camera is None):
         raise InputError("a stream reads either a source or a camera: give one of source= and camera=")
     if options.source is not None:
@@ -299,12 +307,13 @@ def create_localizer(
     detector = make_detector()
     every = 1 if options.every_frame else options.detect_every
     schedule = Adaptive() if every == "auto" else Every(every)
-    # Images without an order in time are not tracked: the detector runs on each of them.
+    # Images without an order in time are not tracked: the detector runs on each of them. With `detect_every` the user
+    # has stated that they are a sequence.
     is_sequence = source.live or source.fps is not None or options.detect_every != "auto"
-    tracks = detector.name != "none" and is_sequence
+    is_tracked = detector.name != "none" and is_sequence
     return FaceTracker(
         detector,
-        schedule if tracks else None,
+        schedule if is_tracked else None,
         tracker=find("tracker", options.tracker)(),
         region=options.region,
         min_face_px=options.min_face_px,
@@ -340,15 +349,19 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
 def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool:
     """Return whether crops are classified together with their mirror images.
 
-    By default those of the detected faces of pictures are, where nothing else averages. Whole images never are: their
-    sides may matter.
+    By default those of the detected faces of pictures are, because single pictures have no average over time. Whole
+    images never are: left and right may differ in meaning.
     """
+    if contract.subject != "face":
+        return False
+    if options.mirror is not None:
+        return options.mirror
     is_picture = not source.live and source.fps is None
-    mirrors = is_picture and options.detector != "none" if options.mirror is None else options.mirror
-    return mirrors and contract.subject == "face"
+    return is_picture and options.detector != "none"
 
 
 def _create_detector(options: StreamOptions, threads: int) -> Detector:
+    """Return the detector that the options name; `threads` are those within one inference."""
     assert options.detector is not None
     return create_detector(
         str(options.detector),

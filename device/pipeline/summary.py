@@ -118,6 +118,7 @@ class _Latest:
         self._count += 1
 
     def values(self) -> NDArray[np.float64]:
+        """Return the kept samples, not in their order once the buffer is full."""
         return self._ring[: self._count]
 
 
@@ -175,7 +176,7 @@ def summary_table(meter: LatencyMeter) -> TextTable:
 def rate_line(meter: LatencyMeter) -> str:
     """Return the number of frames, the dropped frames per stage and the frame rate."""
     where = ", ".join(f"{count} after {stage}" for stage, count in meter.dropped_by_stage.items() if count)
-    dropped = f", {meter.dropped} dropped ({where})" if meter.dropped else ""
+    dropped = f", {meter.dropped} dropped ({where})" if meter.dropped else ""  # "9 dropped (7 after capture, …)"
     return f"{meter.frames} frames{dropped}, {meter.fps:.1f} frames/s"
 
 

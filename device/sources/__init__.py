@@ -52,13 +52,17 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False,
 
 
 def _open(uri: str, notify: Callable[[str], None]) -> Source:
+    """Return the source of an address, the demo clip or files, played as it is; raises as `open_source`."""
     if not uri:
         raise InputError("the source is empty: name a file, a folder, a stream or `demo`")
     scheme, separator, rest = uri.partition(":")
-    is_address = separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme)
-    if uri == _DEMO or (is_address and (rest.startswith("//") or not _exists(uri))):
-        name = scheme.lower() if scheme.lower() in registry.own_names("source") else scheme
-        if name in registry.own_names("source") or name in registry.names("source"):
+    has_scheme = separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme)
+    # The name of a file may contain a colon, too.
+    is_address = has_scheme and (rest.startswith("//") or not _exists(uri))
+    if uri == _DEMO or is_address:
+        own_names = registry.own_names("source")
+        name = scheme.lower() if scheme.lower() in own_names else scheme
+        if name in own_names or name in registry.names("source"):  # other packages are searched only if necessary
             source: Source = registry.find("source", name)(uri, notify)
             return source
         if rest.startswith("//"):
@@ -109,6 +113,7 @@ def open_camera(which: str, notify: Callable[[str], None], settings: CameraSetti
 
 
 def _open_any(settings: CameraSettings, notify: Callable[[str], None]) -> Source:
+    """Return the camera "auto": see `open_camera`."""
     if not _is_raspberry_pi():
         return _first_v4l2(settings, notify, usb_only=False)
     from edgekit.device.sources.picamera import open_picamera
@@ -123,6 +128,11 @@ def _open_any(settings: CameraSettings, notify: Callable[[str], None]) -> Source
 
 
 def _first_v4l2(settings: CameraSettings, notify: Callable[[str], None], usb_only: bool) -> Source:
+    """Return the first V4L2 camera that can be opened.
+
+    Raises:
+        SourceError: There is none.
+    """
     from edgekit.device.sources.opencv import open_v4l2, v4l2_cameras
 
     reasons = []

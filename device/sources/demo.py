@@ -50,11 +50,13 @@ def open_demo(_uri: str, _notify: Callable[[str], None]) -> DemoSource:
 
 
 def _view(portrait_bgr: ImageU8, progress: float) -> ImageU8:
-    turn = 2 * math.pi * progress
-    centre_x = _CENTRE_XY[0] + _PAN_XY[0] * math.sin(turn)
-    centre_y = _CENTRE_XY[1] + _PAN_XY[1] * math.cos(turn)
-    zoom = _ZOOM + _ZOOM_SWING * math.sin(2 * turn)
-    matrix = cv2.getRotationMatrix2D((centre_x, centre_y), _ROLL_DEGREES * math.sin(turn), zoom)
+    """Return the frame, uint8 (480, 640, 3) B, G, R, at `progress` from 0 (first frame) to 1 (end of the clip)."""
+    angle = 2 * math.pi * progress
+    centre_x = _CENTRE_XY[0] + _PAN_XY[0] * math.sin(angle)
+    centre_y = _CENTRE_XY[1] + _PAN_XY[1] * math.cos(angle)
+    zoom = _ZOOM + _ZOOM_SWING * math.sin(2 * angle)
+    matrix = cv2.getRotationMatrix2D((centre_x, centre_y), _ROLL_DEGREES * math.sin(angle), zoom)
+    # The centre of the rotation comes to the middle of the frame.
     matrix[:, 2] += np.array([_SIZE_WH[0] / 2 - centre_x, _SIZE_WH[1] / 2 - centre_y])
     view = cv2.warpAffine(portrait_bgr, matrix, _SIZE_WH, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(view, np.uint8)

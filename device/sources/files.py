@@ -102,7 +102,7 @@ class VideoSource(RecordedSource):
         self._sequence = 0
         self._period_s = _ASSUMED_PERIOD_S if self.fps is None else 1 / self.fps
         self._position_s = 0.0
-        self._shift_s = 0.0
+        self._shift_s = 0.0  # added to time stamps that have started again
         # The first frame is read here, so that an unreadable video fails before any output file is created.
         self._first = self._read()
         if self._first is None:
@@ -111,7 +111,7 @@ class VideoSource(RecordedSource):
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
-        # A network can block the read of another thread for ever. To release what it uses would crash it.
+        # A network can block the read of another thread for ever. To release the capture during the read would crash.
         if self._reading.acquire(timeout=_CLOSE_S):
             self._capture.release()
 
@@ -132,9 +132,10 @@ class VideoSource(RecordedSource):
 
     def _read(self) -> Frame | None:
         """Return the next frame that can be decoded, None at the end."""
-        missing = (self.frame_count or 0) - self._sequence
+        frames_left = (self.frame_count or 0) - self._sequence
+        attempts = min(max(frames_left, _MIN_ATTEMPTS), _MAX_ATTEMPTS)
         end_s = time.monotonic() + _MAX_ATTEMPTS_S
-        for failed in range(min(max(missing, _MIN_ATTEMPTS), _MAX_ATTEMPTS)):
+        for failed in range(attempts):
             image = self._decode()
             if image is not None:
                 self.skipped += failed
@@ -146,6 +147,7 @@ class VideoSource(RecordedSource):
         return None
 
     def _decode(self) -> ImageU8 | None:
+        """Return the next image; None at the end, or if it cannot be decoded."""
         with self._reading:
             try:
                 ok, image = self._capture.read()
@@ -157,7 +159,8 @@ class VideoSource(RecordedSource):
         """Set the position to that of the frame just read; positions never decrease."""
         before_s = self._position_s
         stamp_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
-        if not stamp_s > 0:  # the first frame, or a video without time stamps
+        has_stamp = stamp_s > 0  # false for NaN, too
+        if not has_stamp:  # the first frame, or a video without time stamps
             self._position_s = max((self._sequence - 1) * self._period_s, before_s)
             return
         if stamp_s + self._shift_s < before_s:
@@ -166,6 +169,7 @@ class VideoSource(RecordedSource):
         self._position_s = stamp_s + self._shift_s
 
     def _report_damage(self) -> None:
+        """Warn of frames that could not be decoded, and of damaged ones."""
         if self.skipped:
             self._notify(f"video '{self.name}': {self.skipped} frames cannot be decoded and were skipped")
         if self.damaged:
@@ -173,11 +177,13 @@ class VideoSource(RecordedSource):
             self._notify(f"video '{self.name}': {damaged}")
 
     def _warn_of_early_end(self) -> None:
+        """Warn if the video ends early according to both its number of frames and its time stamps."""
         expected = self.frame_count or 0
         duration_s = expected * self._period_s
         end_s = self._position_s + self._period_s
-        few = self._sequence < min(expected * _MIN_SHARE, expected - _COUNT_TOLERANCE_FRAMES)
-        if few and end_s < duration_s * _MIN_SHARE:
+        lacks_frames = self._sequence < min(expected * _MIN_SHARE, expected - _COUNT_TOLERANCE_FRAMES)
+        lacks_time = end_s < duration_s * _MIN_SHARE
+        if lacks_frames and lacks_time:
             self._notify(
                 f"video '{self.name}' ends after {end_s:.1f} of {duration_s:.1f} s: the rest is damaged or missing"
             )
@@ -245,6 +251,7 @@ def capture_frame_count(capture: cv2.VideoCapture) -> int | None:
 
 
 def _images(found: list[Path], name: str, subject: str, notify: Callable[[str], None]) -> ImageSource:
+    """Return the source of the image files among `found`; `subject` begins the error message if there are none."""
     report_unread(found, notify)
     visible = [path for path in found if not path.name.startswith(".")]
     paths = [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]

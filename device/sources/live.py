@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 # Pause before each attempt to reopen a lost device. The source fails after the last attempt.
 _REOPEN_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 # No attempt begins later than this after the loss, so that a run ends with complete recordings before the service
-# watchdog ends it (service/spec.py).
+# watchdog ends it (service/__init__.py).
 LAST_ATTEMPT_S = 25.0
 # A driver that blocks a call for longer never returns, as after a cable is unplugged: the source fails. Longer than the
 # time-outs of the drivers.
@@ -60,11 +60,9 @@ class Device(Protocol):
 
     def read(self) -> Picture | None:
         """Return the next image, or None if the device is lost."""
-        ...
 
     def close(self) -> None:
         """Release the device."""
-        ...
 
 
 class LiveSource:
@@ -95,9 +93,9 @@ class LiveSource:
         self._captured = 0
         self._slot: Frame | None = None
         self._device: Device | None = None
-        # Begin of the call of the driver that has not returned yet.
-        self._called_s = math.inf
-        self._thread = Worker(self._grab, f"read {name}")
+        # When the driver was called, if it has not returned yet.
+        self._driver_called_s = math.inf
+        self._thread = Worker(self._capture, f"read {name}")
         self._thread.start()
         try:
             self._wait()
@@ -149,11 +147,12 @@ class LiveSource:
             while self._slot is None and not self._stopping:
                 if not self._thread.is_alive():
                     self._thread.check()
-                if time.monotonic() - self._called_s > HANGS_S:
+                if time.monotonic() - self._driver_called_s > HANGS_S:
                     raise SourceError(f"{self.name} has not responded for {HANGS_S:g} s: check cable and sender")
                 self._news.wait(_POLL_S)
 
     def _put(self, picture: Picture) -> None:
+        """Make an image the newest frame; a frame that still waits is dropped."""
         frame = _frame(self._captured, picture)
         with self._news:
             if self._released:
@@ -163,7 +162,8 @@ class LiveSource:
             self._slot = frame
             self._news.notify()
 
-    def _grab(self) -> None:
+    def _capture(self) -> None:
+        """Open the device and read it until `stop`; this is the work of the thread."""
         try:
             image: Picture | None = self._open()
             while not self._stopping:
@@ -176,7 +176,7 @@ class LiveSource:
             self._close()
 
     def _after_release(self) -> Picture | None:
-        """Close the device, and return the first image after `reacquire`; None if there is none."""
+        """Close the device, and return the first image after `reacquire`; None if it is lost, or after `stop`."""
         self._close()
         while self._released:
             if not self._sleep(_POLL_S):
@@ -220,6 +220,7 @@ class LiveSource:
         return image
 
     def _read(self) -> Picture | None:
+        """Return the next image, or None if the device is lost or closed."""
         return None if self._device is None else self._call(self._device.read)
 
     def _close(self) -> None:
@@ -231,13 +232,15 @@ class LiveSource:
                 self._notify(f"{self.name} could not be closed: {one_line(str(error))}")
 
     def _call(self, driver: Callable[[], _T]) -> _T:
-        self._called_s = time.monotonic()
+        """Call the driver, and meanwhile record since when, so that `_wait` detects a call that hangs."""
+        self._driver_called_s = time.monotonic()
         try:
             return driver()
         finally:
-            self._called_s = math.inf
+            self._driver_called_s = math.inf
 
     def _sleep(self, pause_s: float) -> bool:
+        """Wait; return False as soon as `stop` is called."""
         end_s = time.monotonic() + pause_s
         while not self._stopping and (left_s := end_s - time.monotonic()) > 0:
             time.sleep(min(left_s, _POLL_S))
@@ -245,10 +248,12 @@ class LiveSource:
 
 
 def _frame(sequence: int, picture: Picture) -> Frame:
+    """Return the frame of an image that was just read; a capture time of another clock is replaced by the time now."""
     now_s, wall_s = time.monotonic(), time.time()
     if not isinstance(picture, CapturedImage):
         return Frame(sequence, now_s, wall_s, picture)
     taken_s = picture.taken_s
     if taken_s is None or not 0 <= now_s - taken_s <= _MAX_AGE_S:
         taken_s = now_s
-    return Frame(sequence, taken_s, wall_s - (now_s - taken_s), picture.picture, small=picture.small)
+    age_s = now_s - taken_s
+    return Frame(sequence, taken_s, wall_s - age_s, picture.picture, small=picture.small)

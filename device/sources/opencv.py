@@ -60,6 +60,7 @@ class CaptureDevice:
 def oriented(image_bgr: ImageU8, settings: CameraSettings) -> ImageU8:
     """Return an image, uint8 (H, W, 3), flipped and rotated according to `settings`."""
     if settings.flip_horizontal or settings.flip_vertical:
+        # OpenCV's codes: 1 mirrors left and right, 0 top and bottom, -1 both.
         code = -1 if settings.flip_horizontal and settings.flip_vertical else int(settings.flip_horizontal)
         image_bgr = np.asarray(cv2.flip(image_bgr, code), np.uint8)
     if settings.rotation:
@@ -76,7 +77,7 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     """
     try:
         url.encode()  # FFmpeg needs UTF-8
-        _ = urlsplit(url).port
+        _ = urlsplit(url).port  # raises for a port that is no number
     except ValueError as error:
         raise InputError(f"source '{without_password(url)}' is not a network address: {error}") from error
     name = f"stream '{without_password(url)}'"
@@ -88,7 +89,12 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     opener.check()
     if capture_frame_count(opened[0]) is not None:
         return VideoSource(opened[0], without_password(url), notify)
-    return LiveSource(name, lambda: CaptureDevice(opened.pop() if opened else _open_url(url, name)), notify)
+
+    def connect() -> CaptureDevice:
+        is_first_time = bool(opened)
+        return CaptureDevice(opened.pop() if is_first_time else _open_url(url, name))
+
+    return LiveSource(name, connect, notify)
 
 
 def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None]) -> LiveSource:
@@ -110,7 +116,7 @@ def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None
         capture = _open_node(path, name, settings)
         size = f"{int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))}x{int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))}"
         pixel_format = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
-        wanted_size = settings.size_wh and "{}x{}".format(*settings.size_wh)
+        wanted_size = "{}x{}".format(*settings.size_wh) if settings.size_wh else None
         for wanted, found in ((wanted_size, size), (settings.pixel_format, printable(pixel_format))):
             if wanted not in (None, found):
                 notify(f"{name} delivers {found} instead of {wanted}: see v4l2-ctl -d {path} --list-formats-ext")
@@ -127,10 +133,11 @@ def v4l2_cameras(usb_only: bool, root: Path = Path("/")) -> list[Path]:
     found = []
     for node in (root / "sys/class/video4linux").glob("video*"):
         index = (node / "index").read_text().strip() if (node / "index").exists() else "0"
-        on_usb = (node / "device/subsystem").resolve().name == "usb"
-        if index == "0" and (on_usb or not usb_only):
-            found.append((not on_usb, int(re.sub(r"\D", "", node.name) or 0), Path("/dev") / node.name))
-    return [path for _, _, path in sorted(found)]
+        is_usb = (node / "device/subsystem").resolve().name == "usb"
+        if index == "0" and (is_usb or not usb_only):
+            number = int(re.sub(r"\D", "", node.name) or 0)
+            found.append((not is_usb, number, Path("/dev") / node.name))  # in the order of sorting
+    return [path for _is_not_usb, _number, path in sorted(found)]
 
 
 def without_password(url: str) -> str:
@@ -139,6 +146,7 @@ def without_password(url: str) -> str:
 
 
 def _open_url(url: str, name: str) -> cv2.VideoCapture:
+    """Return an opened network stream; raise SourceError if it does not respond. `name` is for messages."""
     settings = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS,
         cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT_MS,
@@ -150,6 +158,7 @@ def _open_url(url: str, name: str) -> cv2.VideoCapture:
 
 
 def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapture:
+    """Return an opened V4L2 camera with the requested format, size and rate; raises as `open_v4l2`."""
     if not path.exists():
         found = ", ".join(str(node) for node in v4l2_cameras(usb_only=False)) or "none"
         raise SourceError(f"{name} does not exist: connect it, or use another camera (found: {found})")
@@ -234,6 +243,7 @@ def _list_picameras() -> list[dict[str, Any]]:
 
 
 def _csi_camera(entry: dict[str, Any]) -> Camera:
+    """Return the camera of an entry of `picamera.list_picameras`."""
     number = int(entry.get("Num", 0))
     error = entry.get("error")
     modes = tuple({"sensor_mode": index, **mode} for index, mode in enumerate(entry.get("modes", ())))
@@ -248,7 +258,7 @@ def _csi_camera(entry: dict[str, Any]) -> Camera:
 
 
 def _v4l2_camera(node: Path, root: Path) -> Camera:
-    name = root / "sys/class/video4linux" / node.name / "name"
-    model = printable(name.read_text().strip()) if name.exists() else "unknown"
+    name_file = root / "sys/class/video4linux" / node.name / "name"
+    model = printable(name_file.read_text().strip()) if name_file.exists() else "unknown"
     may_open = os.access(root / node.relative_to("/"), os.R_OK | os.W_OK)
     return Camera(str(node), "v4l2", model, (), None if may_open else NOT_PERMITTED)

@@ -86,6 +86,8 @@ def list_picameras() -> list[dict[str, Any]]:
 
 
 class _PiCamera:
+    """A started camera as a `live.Device`; it also encodes the video for `settings.recording`."""
+
     def __init__(
         self,
         picamera2_class: Any,
@@ -109,6 +111,7 @@ class _PiCamera:
             raise
 
     def _record(self, recording: EncodedVideo, size_wh: tuple[int, int], notify: Callable[[str], None]) -> None:
+        """Start the encoder; if it fails, continue without it unless the recording is required."""
         recording.start(size_wh)
         try:
             _start_encoder(self._camera, recording, self.fps or _FPS, self._name, notify)
@@ -120,6 +123,7 @@ class _PiCamera:
             notify(f"{error}: clips have the frames of the run")
 
     def read(self) -> CapturedImage | None:
+        """Return the next image, rotated; None if the camera is lost."""
         try:
             # Without a time-out a thread could wait for ever and hold the camera, which could not be opened again.
             # picamera2 raises a TimeoutError, which is an OSError.
@@ -131,10 +135,12 @@ class _PiCamera:
             taken_s = _taken_s(request.get_metadata())
         finally:
             request.release()
-        rotated = {name: stream_planes.rotated(self._rotation) for name, stream_planes in planes.items()}
-        return CapturedImage(rotated["main"], taken_s, rotated.get("lores"))
+        main = planes["main"].rotated(self._rotation)
+        lores = planes["lores"].rotated(self._rotation) if "lores" in planes else None
+        return CapturedImage(main, taken_s, lores)
 
     def close(self) -> None:
+        """Stop the encoder and close the camera."""
         try:
             if self._camera.encoders:
                 self._camera.stop_encoder()
@@ -150,6 +156,7 @@ def _name(number: int) -> str:
 
 
 def _picamera2(name: str) -> Any:
+    """Return the class `picamera2.Picamera2`; raise SourceError if it cannot be imported. `name` is for messages."""
     os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")
     # The error message contains the reason: picamera2's own log lines on stderr would repeat it.
     logging.getLogger("picamera2").addHandler(logging.NullHandler())
@@ -171,6 +178,7 @@ def _camera_infos(picamera2_class: Any, name: str) -> list[dict[str, Any]]:
 
 
 def _start(picamera2_class: Any, name: str, number: int, settings: CameraSettings) -> Any:
+    """Return a Picamera2 object that is configured and started; raises as `open_picamera`."""
     cameras = _camera_infos(picamera2_class, name)
     if not cameras:
         raise SourceError(f"{name}: no camera found: check the ribbon cable and 'rpicam-hello --list-cameras'")
@@ -221,6 +229,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
+    """Return picamera2's configuration for the settings; raise InputError if the camera does not support them."""
     import libcamera
 
     size_wh = settings.size_wh or _SIZE_WH
@@ -317,14 +326,20 @@ def _plane_readers(configuration: Any, name: str) -> dict[str, Callable[[Any], P
         SourceError: A stream has an unsupported format.
     """
     colour_space = configuration.get("colour_space")
+    # Cameras without this entry are full-range.
     full_range = "full" in str(getattr(colour_space, "range", "full")).lower()
     present = {stream: configuration[stream] for stream in ("main", "lores") if configuration.get(stream) is not None}
-    return {stream: _plane_reader(layout, full_range, name) for stream, layout in present.items()}
+    return {stream: _plane_reader(description, full_range, name) for stream, description in present.items()}
 
 
 def _plane_reader(stream: dict[str, Any], full_range: bool, name: str) -> Callable[[Any], Planes]:
+    """Return the reader of a stream with picamera2's description `stream`; see `_plane_readers`."""
     if stream["format"] not in _LAYOUTS:
         raise SourceError(f"{name} delivers format {stream['format']} instead of {_FORMAT}: try camera 'usb'")
     layout, stride = _LAYOUTS[stream["format"]], int(stream["stride"])
     size_wh = (int(stream["size"][0]), int(stream["size"][1]))
-    return lambda buffer: split_planes(np.asarray(buffer, np.uint8).reshape(-1), size_wh, stride, layout, full_range)
+
+    def read_planes(buffer: Any) -> Planes:
+        return split_planes(np.asarray(buffer, np.uint8).reshape(-1), size_wh, stride, layout, full_range)
+
+    return read_planes

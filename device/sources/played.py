@@ -100,19 +100,23 @@ class RepeatedSource(PlayedSource):
         Raises:
             InputError: The file was deleted or cannot be read.
         """
-        position_s = presentation_time_s(self._recording)
+        position_s_of = presentation_time_s(self._recording)
         period_s = 1 / (self._recording.fps or 25.0)
-        first, start_s, length = 0, 0.0, None
-        sequence, played_s = -1, 0.0
+        # Number and position of the first frame of this pass, and of the frame yielded last.
+        first_sequence, first_position_s = 0, 0.0
+        sequence, position_s = -1, 0.0
+        frames_per_pass: int | None = None  # known after the first pass
         while not self._stopped.is_set():
             for frame in self._recording:
                 if self._stopped.is_set():
                     return
-                sequence, played_s = first + frame.sequence, start_s + position_s(frame)
-                yield replace(frame, sequence=sequence, position_s=played_s)
-                if frame.sequence + 1 == length:  # at its end a video counts damaged frames: once is enough
+                sequence = first_sequence + frame.sequence
+                position_s = first_position_s + position_s_of(frame)
+                yield replace(frame, sequence=sequence, position_s=position_s)
+                if frame.sequence + 1 == frames_per_pass:
+                    # Not to the end of the iteration, where a video counts its damaged frames: once is enough.
                     break
-            length = sequence + 1 - first
-            first, start_s = sequence + 1, played_s + period_s
+            frames_per_pass = sequence + 1 - first_sequence
+            first_sequence, first_position_s = sequence + 1, position_s + period_s
             self._recording.__exit__(None, None, None)
             self._recording = self._reopen().__enter__()

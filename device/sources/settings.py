@@ -33,7 +33,6 @@ class EncodedVideo(Protocol):
     @property
     def required(self) -> bool:
         """Whether a source without an encoder is refused."""
-        ...
 
     def start(self, size_wh: tuple[int, int]) -> None:
         """Begin a video of images of this size.
@@ -41,15 +40,12 @@ class EncodedVideo(Protocol):
         Raises:
             InputError: The video cannot be recorded here.
         """
-        ...
 
     def put(self, packet: EncodedPacket) -> None:
         """Take the next packet without waiting."""
-        ...
 
     def stop(self) -> None:
         """Finish the video; another `start` may follow."""
-        ...
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -74,7 +70,7 @@ def parse_control(text: str) -> tuple[str, ControlValue]:
     name, separator, value = text.partition("=")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or not value:
         raise InputError(f"control '{text}' is not of the form Name=value: write for example ExposureTime=10000")
-    return name, _value(value)
+    return name, _parsed_value(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +148,7 @@ class CameraSettings(Options):
             raise InputError("a control is given twice: remove one")
         if controls.get(_FORMAT) not in (None, *_USB_FORMATS):
             raise InputError(f"control '{_FORMAT}={controls[_FORMAT]}': choose from {', '.join(_USB_FORMATS)}")
-        object.__setattr__(self, "controls", controls)
+        object.__setattr__(self, "controls", controls)  # the class is frozen
 
     @property
     def flip_horizontal(self) -> bool:
@@ -176,7 +172,8 @@ class CameraSettings(Options):
         return {name: value for name, value in self.controls.items() if name != _FORMAT}
 
 
-def _value(text: str) -> ControlValue:
+def _parsed_value(text: str) -> ControlValue:
+    """Return a text as bool, int, float or a tuple of numbers, the first of these that fits; else the text itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for number in (int, float):

@@ -57,9 +57,10 @@ class HeldBack:
 
     def confusions(self, classes: Sequence[str]) -> list[tuple[str, str, int]]:
         """Return (class, predicted class, pictures) of all wrong pictures, the most frequent pair first."""
-        pairs = np.stack([self.labels, self.probabilities.argmax(axis=1)], axis=1)[~self.correct]
-        found, counts = np.unique(pairs, axis=0, return_counts=True)
-        rows = [(classes[a], classes[b], int(count)) for (a, b), count in zip(found, counts, strict=True)]
+        predicted = self.probabilities.argmax(axis=1)
+        wrong = np.stack([self.labels, predicted], axis=1)[~self.correct]  # (wrong pictures, 2)
+        pairs, counts = np.unique(wrong, axis=0, return_counts=True)
+        rows = [(classes[true], classes[other], int(n)) for (true, other), n in zip(pairs, counts, strict=True)]
         return sorted(rows, key=lambda row: -row[2])
 
 
@@ -125,23 +126,24 @@ def fit_classes(
     """
     check_counts(labels, classes)
     fold_of = folds(labels, groups)
-    numbers = np.unique(fold_of)
-    total, done = len(strengths) * len(numbers) + 1, 0
+    fold_numbers = np.unique(fold_of)
+    total, done = len(strengths) * len(fold_numbers) + 1, 0
+    # Logits of each picture while it was held back, for each strength.
     logits = np.zeros((len(strengths), len(labels), len(classes)), np.float32)
-    for fold in numbers:
+    for fold in fold_numbers:
         kept, held = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
         features, targets = _flat(views[kept], labels[kept])
-        found = None
+        part: LinearFit | None = None
         for index, strength in enumerate(strengths):
-            found = fit_linear(features, targets, classes, strength, found)
-            logits[index, held] = found.logits(views[held, 0])
+            part = fit_linear(features, targets, classes, strength, start=part)
+            logits[index, held] = part.logits(views[held, 0])
             done += 1
             progress(done, total)
-    scaled = [_best_temperature(each, labels) for each in logits]
-    best = min(range(len(strengths)), key=lambda index: scaled[index][1])
-    temperature = scaled[best][0]
+    temperatures, losses = zip(*(_best_temperature(each, labels) for each in logits), strict=True)
+    best = losses.index(min(losses))
+    strength, temperature = strengths[best], temperatures[best]
     features, targets = _flat(views, labels)
-    linear = fit_linear(features, targets, classes, strengths[best]).with_temperature(temperature)
+    linear = fit_linear(features, targets, classes, strength).with_temperature(temperature)
     progress(total, total)
     novelty, threshold, distances = fit_distance(views, labels, groups)
     probabilities = np.exp(_log_probabilities(logits[best] / np.float32(temperature)))
@@ -149,7 +151,7 @@ def fit_classes(
         linear=linear,
         novelty=novelty,
         threshold=threshold,
-        strength=strengths[best],
+        strength=strength,
         temperature=temperature,
         held_back=HeldBack(labels, probabilities, distances),
     )
@@ -166,8 +168,10 @@ def fit_distance(
     distances = np.zeros(len(labels), np.float32)
     for fold in np.unique(fold_of):
         kept, held = fold_of != fold, fold_of == fold
-        distances[held] = fit_novelty(*_flat(views[kept], labels[kept])).distances(views[held, 0])
-    return fit_novelty(*_flat(views, labels)), float(np.quantile(distances, _KEPT_SHARE)), distances
+        part = fit_novelty(*_flat(views[kept], labels[kept]))
+        distances[held] = part.distances(views[held, 0])
+    novelty = fit_novelty(*_flat(views, labels))
+    return novelty, float(np.quantile(distances, _KEPT_SHARE)), distances
 
 
 def check_counts(labels: IntArray, classes: Sequence[str]) -> None:
@@ -193,36 +197,41 @@ def folds(labels: IntArray, groups: Sequence[str] | None = None) -> IntArray:
     result = np.zeros(len(labels), np.int64)
     for number in np.unique(labels):
         members = np.flatnonzero(labels == number)
-        names = [str(index) if groups is None else groups[index] for index in members.tolist()]
-        sizes = {name: names.count(name) for name in dict.fromkeys(names)}
+        group_of = [str(index) if groups is None else groups[index] for index in members.tolist()]
+        sizes = Counter(group_of)
         if len(sizes) == 1:
+            # Consecutive parts of equal size: 0, 0, …, 1, 1, …
             result[members] = np.arange(len(members)) * min(_FOLDS, len(members)) // len(members)
             continue
-        # Equal groups are dealt out in a fixed random order, so that neighbours are not always in different folds.
+        # The largest group first, each into the fold with the fewest pictures. Groups of one size come in a fixed
+        # random order, so that neighbours are not always in different folds.
         order = np.random.default_rng(0).permutation(list(sizes))
-        filled, fold_of = [0] * min(_FOLDS, len(sizes)), {}
-        for name in sorted(order, key=lambda each: -sizes[each]):
-            fold_of[name] = filled.index(min(filled))
-            filled[fold_of[name]] += sizes[name]
-        result[members] = [fold_of[name] for name in names]
+        pictures_in_fold = [0] * min(_FOLDS, len(sizes))
+        fold_of: dict[str, int] = {}
+        for group in sorted(order, key=lambda name: -sizes[name]):
+            fold_of[group] = pictures_in_fold.index(min(pictures_in_fold))
+            pictures_in_fold[fold_of[group]] += sizes[group]
+        result[members] = [fold_of[group] for group in group_of]
     return result
 
 
 def _flat(views: FloatArray, labels: IntArray) -> tuple[FloatArray, IntArray]:
+    """Return the features (N * views, features) and labels (N * views,) of views (N, views, features) as pictures."""
     return views.reshape(-1, views.shape[-1]), np.repeat(labels, views.shape[1])
 
 
 def _best_temperature(logits: FloatArray, labels: IntArray) -> tuple[float, float]:
     """Return the temperature with the smallest cross-entropy, and the cross-entropy."""
-    losses = [
-        -float(_log_probabilities(logits / np.float32(each))[np.arange(len(labels)), labels].mean())
-        for each in _TEMPERATURES
-    ]
+    losses = []
+    for temperature in _TEMPERATURES:
+        log_probabilities = _log_probabilities(logits / np.float32(temperature))
+        losses.append(-float(log_probabilities[np.arange(len(labels)), labels].mean()))
     best = int(np.argmin(losses))
     return float(_TEMPERATURES[best]), losses[best]
 
 
 def _log_probabilities(logits: FloatArray) -> FloatArray:
+    """Return the logarithms of the softmax of logits (N, classes)."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     result: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return result
@@ -255,41 +264,51 @@ class RecordedFit:
         """Return how unlike the classes a picture is: 0 as a typical held-back picture, above 1 none of them."""
         typical = float(np.median(self.fit.held_back.distances))
         distance = float(self.fit.distances(features[None])[0])
-        return max(0.0, (distance - typical) / max(self.fit.threshold - typical, 1e-6))
+        scale = max(self.fit.threshold - typical, 1e-6)  # not 0, if all distances are equal
+        return max(0.0, (distance - typical) / scale)
 
 
 def fit_recorded(classes: Mapping[str, Sequence[Picture]]) -> RecordedFit | None:
     """Return the fit of the classes that have enough pictures with features; None if there are fewer than two."""
-    usable = {
-        label: embedded
-        for label, pictures in classes.items()
-        if len(embedded := [each for each in pictures if each.views is not None]) >= _LEAST_PICTURES
-    }
+    usable: list[str] = []
+    recorded_once: list[str] = []
+    views: list[FloatArray] = []
+    labels: list[int] = []
+    groups: list[str] = []
+    for label, pictures in classes.items():
+        embedded = [picture for picture in pictures if picture.views is not None]
+        if len(embedded) < _LEAST_PICTURES:
+            continue
+        views += [picture.views for picture in embedded if picture.views is not None]
+        labels += [len(usable)] * len(embedded)
+        groups += [picture.group for picture in embedded]
+        usable.append(label)
+        if len({picture.group for picture in embedded}) == 1:
+            recorded_once.append(label)
     if len(usable) < 2:
         return None
-    pictures = [each for of_class in usable.values() for each in of_class]
-    labels = np.repeat(np.arange(len(usable)), [len(of_class) for of_class in usable.values()])
-    views = np.stack([each.views for each in pictures if each.views is not None])
-    fit = fit_classes(views, labels, tuple(usable), [each.group for each in pictures])
-    once = [label for label, of_class in usable.items() if len({each.group for each in of_class}) == 1]
-    return RecordedFit(fit, *_judged(fit, once))
+    fit = fit_classes(np.stack(views), np.array(labels, np.int64), tuple(usable), groups)
+    return RecordedFit(fit, _accuracy_text(fit.held_back), _advice(fit, recorded_once))
 
 
-def _judged(fit: Fit, once: Sequence[str]) -> tuple[str, str]:
-    """Return the accuracy on held-back pictures, and what to record next; `once`: classes of one recording only."""
-    held = fit.held_back
-    correct, total = int(held.correct.sum()), len(held.labels)
+def _accuracy_text(held_back: HeldBack) -> str:
+    correct, total = int(held_back.correct.sum()), len(held_back.labels)
     low, high = wilson_interval(correct, total)
-    accuracy = f"{correct} of {total} held-back pictures right ({low:.0%} to {high:.0%})"
-    counts = Counter(fit.classes[label] for label in held.labels)
-    wrong: Counter[tuple[str, str]] = Counter()
-    for label, predicted, count in held.confusions(fit.classes):
+    return f"{correct} of {total} held-back pictures right ({low:.0%} to {high:.0%})"
+
+
+def _advice(fit: Fit, recorded_once: Sequence[str]) -> str:
+    """Return what to record next; `recorded_once` are the classes of one recording only."""
+    counts = Counter(fit.classes[label] for label in fit.held_back.labels)
+    wrong: Counter[tuple[str, str]] = Counter()  # by pair of classes, in either direction
+    for label, predicted, count in fit.held_back.confusions(fit.classes):
         wrong[min(label, predicted), max(label, predicted)] += count
-    for (first, second), count in wrong.most_common(1):
+    if wrong:
+        (first, second), count = wrong.most_common(1)[0]
         if count / (counts[first] + counts[second]) >= _ALIKE_SHARE:
             fewer = min(first, second, key=lambda name: counts[name])
-            return accuracy, f"{first} and {second} look alike: record more of {fewer}."
-    if once:
-        names = " and ".join(once[:2])
-        return accuracy, f"Record {names} once more, in another place or light: only then the figure is reliable."
-    return accuracy, ""
+            return f"{first} and {second} look alike: record more of {fewer}."
+    if recorded_once:
+        names = " and ".join(recorded_once[:2])
+        return f"Record {names} once more, in another place or light: only then the figure is reliable."
+    return ""

@@ -27,6 +27,7 @@ from edgekit.preprocess import FloatArray, softmax
 IntArray: TypeAlias = NDArray[np.int64]
 _Function: TypeAlias = Callable[[FloatArray], tuple[float, FloatArray]]
 
+# L-BFGS: number of kept steps, and limits of the search.
 _MEMORY, _MOST_STEPS, _TOLERANCE = 8, 200, 1e-4
 _SUFFICIENT_DECREASE, _MOST_HALVINGS = 1e-4, 20
 # Shares of the largest standard deviation below which a feature is not stretched further.
@@ -88,33 +89,44 @@ def fit_linear(
     std = np.maximum(std, np.float32(_LEAST_SHARE) * max(float(std.max()), LEAST_LENGTH))
     inputs = (inputs - mean) / std
     count = len(classes)
-    targets = np.eye(count, dtype=np.float32)[labels]
+    targets = np.eye(count, dtype=np.float32)[labels]  # (N, classes), one-hot
     per_class = np.maximum(targets.sum(axis=0), 1)
-    share = (targets @ (1 / per_class))[:, None] / np.float32(np.unique(labels).size)
+    # (N, 1): the weight of a picture in the loss. Every class has the same sum, and all together have 1.
+    picture_weight = (targets @ (1 / per_class))[:, None] / np.float32(np.unique(labels).size)
 
-    def loss(flat: FloatArray) -> tuple[float, FloatArray]:
+    # `flat` has the weights (classes * features,) and then the biases (classes,).
+    def loss_and_gradient(flat: FloatArray) -> tuple[float, FloatArray]:
         weight, bias = flat[:-count].reshape(count, -1), flat[-count:]
         logits = inputs @ weight.T + bias
         logits -= logits.max(axis=1, keepdims=True)
-        likelihood = np.exp(logits)
-        total = likelihood.sum(axis=1, keepdims=True)
-        value = float((share * (np.log(total) - (logits * targets).sum(axis=1, keepdims=True))).sum(dtype=np.float64))
-        slope = (likelihood / total - targets) * share
-        gradient = np.concatenate([(slope.T @ inputs + strength * weight).ravel(), slope.sum(axis=0)])
-        return value + strength / 2 * float((weight * weight).sum(dtype=np.float64)), gradient.astype(np.float32)
+        exponentials = np.exp(logits)
+        total = exponentials.sum(axis=1, keepdims=True)
+        cross_entropy = np.log(total) - (logits * targets).sum(axis=1, keepdims=True)
+        loss = float((picture_weight * cross_entropy).sum(dtype=np.float64))
+        loss += strength / 2 * float((weight * weight).sum(dtype=np.float64))
+        logit_gradient = (exponentials / total - targets) * picture_weight
+        weight_gradient = logit_gradient.T @ inputs + strength * weight
+        gradient = np.concatenate([weight_gradient.ravel(), logit_gradient.sum(axis=0)])
+        return loss, gradient.astype(np.float32)
 
     first = np.zeros(count * (inputs.shape[1] + 1), np.float32)
     if start is not None and start.weight.shape == (count, inputs.shape[1]):
+        # The same classifier on standardised inputs.
         first = np.concatenate([(start.weight * std).ravel(), start.bias + start.weight @ mean]).astype(np.float32)
-    found = _minimise(loss, first)
+    found = _minimise(loss_and_gradient, first)
+    # The same classifier on inputs that are not standardised.
     weight = found[:-count].reshape(count, -1) / std
     return LinearFit(tuple(classes), weight, found[-count:] - weight @ mean, std)
 
 
 def _minimise(function: _Function, start: FloatArray) -> FloatArray:
-    """Return the minimum by L-BFGS (Nocedal and Wright, algorithm 7.5) with a backtracking line search."""
+    """Return the minimum by L-BFGS (Nocedal and Wright, algorithm 7.5) with a backtracking line search.
+
+    `function` returns the value and the gradient at a point.
+    """
     point = start
     value, gradient = function(point)
+    # The latest steps: change of the point s, change of the gradient y, 1 / (s·y).
     steps: list[tuple[FloatArray, FloatArray, Any]] = []
     for _ in range(_MOST_STEPS):
         if np.abs(gradient).max() < _TOLERANCE:
@@ -129,9 +141,10 @@ def _minimise(function: _Function, start: FloatArray) -> FloatArray:
                 break
             length /= 2
         else:
-            break
+            break  # no length decreases the value
         moved, turned = candidate - point, new_gradient - gradient
-        if (curvature := moved @ turned) > 0:
+        curvature = moved @ turned
+        if curvature > 0:
             steps = [*steps[1 - _MEMORY :], (moved, turned, 1 / curvature)]
         has_converged = value - new_value < 1e-7 * max(abs(value), 1.0)
         point, value, gradient = candidate, new_value, new_gradient
@@ -148,6 +161,7 @@ def _inverse_hessian_times(gradient: FloatArray, steps: list[tuple[FloatArray, F
         factors.append(inverse * (moved @ result))
         result -= factors[-1] * turned
     if steps:
+        # The first estimate: a multiple of the identity, from the latest step.
         moved, turned, _ = steps[-1]
         result *= (moved @ turned) / (turned @ turned)
     for (moved, turned, inverse), factor in zip(steps, reversed(factors), strict=True):
@@ -160,7 +174,11 @@ _SHARE_OF_ALL = np.float32(0.5)
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """`vectors` are p_class - p_all / 2, float32 (classes, features)."""
+    """The distance of pictures from everything taught, see the module; `vectors` are p_class - p_all / 2.
+
+    Attributes:
+        vectors: float32 (classes, features).
+    """
 
     vectors: FloatArray
 
@@ -178,4 +196,5 @@ def fit_novelty(features: FloatArray, labels: IntArray) -> Novelty:
 
 
 def _unit(vector: FloatArray) -> FloatArray:
+    """Return a vector scaled to the length 1."""
     return vector / max(float(np.linalg.norm(vector)), LEAST_LENGTH)

@@ -62,14 +62,15 @@ def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFi
     root = _taught_folder(folder, notify)
     groups = _listed_groups(root)
     visible = _visible_files(root)
-    files = [
-        PictureFile(path, path.stem if path.parent == root else path.relative_to(root).parts[0], None)
-        for path in visible
-        if path.suffix.lower() in VIDEO_SUFFIXES or (path.suffix.lower() in IMAGE_SUFFIXES and path.parent != root)
-    ]
+    files = []
+    for path in visible:
+        suffix, is_in_class_folder = path.suffix.lower(), path.parent != root
+        if suffix in VIDEO_SUFFIXES or (suffix in IMAGE_SUFFIXES and is_in_class_folder):
+            label = path.relative_to(root).parts[0] if is_in_class_folder else path.stem
+            files.append(PictureFile(path, label, None))
     _check_classes(root, visible, {file.label for file in files})
     report_unread(visible, notify)
-    if loose := _loose(root, visible):
+    if loose := _loose_images(root, visible):
         found = counted(len(loose), "picture is", "pictures are")
         notify(f"{found} not taught, because not in a class folder, such as '{loose[0]}'")
     by_class: dict[str, list[PictureFile]] = {}
@@ -90,9 +91,11 @@ def read_pictures(file: PictureFile, notify: Callable[[str], None]) -> Iterator[
     next_s, count = 0.0, 0
     with open_files(str(file.path), notify) as video:
         for frame in video:
-            if (frame.position_s or 0.0) >= next_s and count < _VIDEO_PICTURES:
+            position_s = frame.position_s or 0.0
+            if position_s >= next_s and count < _VIDEO_PICTURES:
                 yield frame.image_bgr
-                next_s, count = (frame.position_s or 0.0) + _VIDEO_STEP_S, count + 1
+                next_s = position_s + _VIDEO_STEP_S
+                count += 1
 
 
 def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
@@ -104,7 +107,9 @@ def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
         return names[_LABELLED]
     train = next((names[name] for name in _TRAIN if name in names), None)
     for name, each in names.items():
-        if name in _SPLITS and train is None and not any(child.is_file() for child in each.iterdir()):
+        # A folder `test` with files can be a class of that name; one with folders only is a split.
+        is_split = name in _SPLITS and not any(child.is_file() for child in each.iterdir())
+        if is_split and train is None:
             raise InputError(f"'{folder}' has the folder '{each.name}' but none named train: rename the other one")
     if train is not None and (others := sorted(names.keys() - set(_SPLITS))):
         notify(f"only '{train}' is taught; not used: {', '.join(others)}")
@@ -116,12 +121,14 @@ def _is_hidden(name: str) -> bool:
 
 
 def _visible_files(root: Path) -> list[Path]:
+    """Return all files in a folder and its sub-folders that are not hidden, in natural order."""
     found = (path for path in root.rglob("*") if path.is_file())
     shown = [path for path in found if not any(map(_is_hidden, path.relative_to(root).parts))]
     return sorted(shown, key=natural_key)
 
 
-def _loose(root: Path, visible: list[Path]) -> list[Path]:
+def _loose_images(root: Path, visible: list[Path]) -> list[Path]:
+    """Return the image files that are in no class folder."""
     return [path for path in visible if path.parent == root and path.suffix.lower() in IMAGE_SUFFIXES]
 
 
@@ -133,7 +140,7 @@ def _check_classes(root: Path, visible: list[Path], labels: set[str]) -> None:
             is_unread = any(path.suffix.lower() in UNREAD_SUFFIXES for path in visible if root / name in path.parents)
             why = "HEIC and AVIF are not read: convert them to JPEG" if is_unread else "add some, or delete the folder"
             raise InputError(f"class folder '{root / name}' has no pictures that can be read: {why}")
-    if not labels and _loose(root, visible):
+    if not labels and _loose_images(root, visible):
         raise InputError(f"the pictures of '{root}' are not in class folders: arrange them as CLASS/picture.jpg")
     if not labels:
         raise InputError(f"'{root}' has no pictures: arrange them as CLASS/picture.jpg, or as videos CLASS.mp4")
@@ -142,6 +149,7 @@ def _check_classes(root: Path, visible: list[Path], labels: set[str]) -> None:
 
 
 def _listed_groups(root: Path) -> dict[str, str]:
+    """Return the recording of each file that groups.csv lists, by the file's path within `root`."""
     table = root / _GROUPS_FILE
     if not table.is_file():
         return {}
@@ -153,23 +161,24 @@ def _with_groups(files: list[PictureFile], root: Path, listed: dict[str, str]) -
     grouped, timed = [], []
     for file in files:
         relative = file.path.relative_to(root)
-        in_folder = "/".join(relative.parts[:-1]) if len(relative.parts) > 2 else None
-        group = str(relative) if file.is_video else listed.get(relative.as_posix(), in_folder)
-        time = None if group else _recorded(file.path)
+        sub_folder = "/".join(relative.parts[:-1]) if len(relative.parts) > 2 else None  # CLASS/RECORDING
+        group = str(relative) if file.is_video else listed.get(relative.as_posix(), sub_folder)
+        time = None if group else _recording_time(file.path)
         if time is None:
             grouped.append(PictureFile(file.path, file.label, group))
         else:
             timed.append((time, file))
-    recording, before = 0, None
-    for time, file in sorted(timed, key=lambda each: each[0]):
-        recording += before is None or (time - before).total_seconds() > _PAUSE_S
-        before = time
+    recording, time_before = 0, None
+    for time, file in sorted(timed, key=lambda timed_file: timed_file[0]):
+        if time_before is None or (time - time_before).total_seconds() > _PAUSE_S:
+            recording += 1
+        time_before = time
         grouped.append(PictureFile(file.path, file.label, f"{file.label}/recording {recording}"))
     return grouped
 
 
-def _recorded(path: Path) -> datetime | None:
-    """Return the time of recording in a file's name or EXIF data."""
+def _recording_time(path: Path) -> datetime | None:
+    """Return the time of recording in a file's name or EXIF data; None if there is none."""
     try:
         if match := _NAME_TIME.search(path.stem):
             return datetime.strptime("".join(match.groups()), "%Y%m%d%H%M%S")

@@ -54,7 +54,10 @@ class Picture:
 
 @dataclass
 class _Change:
-    """The latest change: what it did, the classes before it, and the files that it has moved, in their order."""
+    """The latest change: what it did, the classes before it, and its moves (source, target), which `undo` reverses.
+
+    A new file or folder counts as moved from the folder of removed things, so that `undo` moves it there.
+    """
 
     what: str
     before: dict[str, list[Picture]]
@@ -157,7 +160,7 @@ class Recordings:
         with self._changing(f"record '{label}'"):
             self._recorded = 0
         began = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        # A board without a clock battery begins at the same time again.
+        # A board without a clock battery starts at the same time again: then a letter follows.
         groups = {picture.group for pictures in self.classes.values() for picture in pictures}
         names = (began, *(f"{began}{letter}" for letter in "bcdefghijklmnopqrstuvwxyz"))
         return next((name for name in names if name not in groups), began)
@@ -200,7 +203,7 @@ class Recordings:
 
     @contextmanager
     def _changing(self, what: str) -> Iterator[_Change]:
-        """Make the block the latest change, after which the one before cannot be undone."""
+        """Make the block the latest change; the change before it can no longer be undone."""
         shutil.rmtree(self.folder / _REMOVED, ignore_errors=True)
         before = {label: list(pictures) for label, pictures in self.classes.items()}
         self._change = None
@@ -210,14 +213,17 @@ class Recordings:
         self._change = change
 
     def _move(self, change: _Change, source: Path, target: Path) -> None:
+        """Move a file or folder as a part of a change."""
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
         change.moves.append((source, target))
 
     def _removed(self, name: str) -> Path:
+        """Return the place of a removed class or picture, until the next change."""
         return self.folder / _REMOVED / name
 
     def _pictures(self, label: str) -> list[Picture]:
+        """Return the pictures of a class; raise InputError if it does not exist."""
         if label not in self.classes:
             raise InputError(f"class '{label}' does not exist: reload the page")
         return self.classes[label]
@@ -229,6 +235,7 @@ class Recordings:
         raise InputError(f"picture '{name}' of class '{label}' does not exist: reload the page")
 
     def _check_new(self, name: str, besides: str | None = None) -> None:
+        """Check that a class can get this name; `besides` is its name so far. Raises as `add_class`."""
         check_class(name)
         check_not_uncertain(name)
         others = [other for other in self.classes if other != besides]

@@ -75,15 +75,17 @@ class TaughtFile:
         with atomic_path(self.path) as new:
             write(new)
             written = sha256_of(new)
-            found = {path: sha256_of(path) for path in (self.path, self._before) if path.is_file()}
-            taught = [digest for digest in found.values() if digest in self._recorded().get("taught", ())]
-            for path, digest in found.items():
+            digests = {path: sha256_of(path) for path in (self.path, self._before) if path.is_file()}
+            recorded = self._recorded().get("taught", ())
+            taught = [digest for digest in digests.values() if digest in recorded]
+            for path, digest in digests.items():
+                # A model of another origin, such as one that the user has copied here.
                 if digest not in (*taught, written):
                     original = f"{self.path.stem}-original-{digest[:8]}{self.path.suffix}"
                     write_atomic(self.path.with_name(original), path.read_bytes())
             if not self.is_used:
                 self._before.unlink(missing_ok=True)
-            elif found[self.path] != written:
+            elif digests[self.path] != written:
                 write_atomic(self._before, self.path.read_bytes())
         write_atomic(self._record, json.dumps({"instead_of": sha256_of(self.base), "taught": [*taught, written]}))
         self._is_for_base = True
@@ -97,14 +99,16 @@ class TaughtFile:
         """
         if not self.has_before:
             raise InputError("there is no model before this one")
-        contents = [path.read_bytes() if path.is_file() else None for path in (self._before, self.path)]
-        for path, content in zip((self.path, self._before), contents, strict=True):
+        # The contents change places; None: there is no file, and `base` is in use.
+        before, current = (path.read_bytes() if path.is_file() else None for path in (self._before, self.path))
+        for path, content in ((self.path, before), (self._before, current)):
             if content is None:
                 path.unlink()
             else:
                 write_atomic(path, content)
 
     def _recorded(self) -> dict[str, Any]:
+        """Return the document my.json (see the module); empty if it is missing or damaged."""
         try:
             document = parse_json(self._record.read_bytes(), "the record")
         except (OSError, InputError):

@@ -27,6 +27,7 @@ from edgekit.preprocess import FloatArray, ImageU8
 _FLOW_SIDE_PX = 320
 # With `largest_only`, another face replaces the chosen one when its area is larger by this factor.
 _TAKE_OVER = 1.2
+_NO_ZONE = -1
 
 
 @dataclass(eq=False)
@@ -99,15 +100,16 @@ class FaceTracker:
         is_cut = self._cuts.is_cut(coarse, time_s)
         if is_cut:
             self._tracks.end(time_s)
-        follows = self.schedule.follows or self._detect_every_at_least > 1
-        if is_cut or not follows or self._track(frame, luma, coarse, time_s, self.schedule):
+        is_tracked = self.schedule.follows or self._detect_every_at_least > 1
+        state = self._track(frame, luma, coarse, time_s) if is_tracked and not is_cut else None
+        if state is None or (state.frames >= self._detect_every_at_least and self.schedule.due(state)):
             timer.mark("track")
             detections = self._detect(frame)
             timer.mark("detect")
-            before = self._tracks.visible
+            visible_before = self._tracks.visible
             self._tracks.correct(detections, time_s)
             self._detected_s, self._frames_since_detection = time_s, 0
-            self.schedule.detected(coarse, changed=before != self._tracks.visible)
+            self.schedule.detected(coarse, changed=visible_before != self._tracks.visible)
         self._luma = luma
         faces = self._select(frame, self._tracks.detections())
         timer.mark("track")
@@ -127,6 +129,7 @@ class FaceTracker:
                 self._input_size_px = detector_input_px(view_wh, self.min_face_px / float(scale.mean()))
             self.detector.input_size_px = scaled_input_px(self._input_size_px, self._detector_scale)
         found = self.detector.detect(view_bgr)
+        # From pixels of the view to pixels of the frame.
         xyxy = (found.xyxy + np.tile(offset_xy, 2)) * np.tile(scale, 2)
         landmarks_xy = None if found.landmarks_xy is None else (found.landmarks_xy + offset_xy) * scale
         in_frame = replace(
@@ -137,19 +140,22 @@ class FaceTracker:
         is_large = np.asarray((xyxy[:, 2:] - xyxy[:, :2]).mean(axis=1) >= self.min_face_px, np.bool_)
         return in_frame[is_large]
 
-    def _track(self, frame: Frame, luma: ImageU8, coarse: FloatArray, time_s: float, schedule: Schedule) -> bool:
-        """Move the known faces into this frame; return whether the detector has to run on it."""
+    def _track(self, frame: Frame, luma: ImageU8, coarse: FloatArray, time_s: float) -> TrackingState | None:
+        """Move the known faces into this frame, and return what the schedule needs to know.
+
+        None: nothing can be tracked, because there was no detection yet, or the size of the frames has changed.
+        """
         # Counts only the frames that arrive here, not the dropped frames of a live source.
         self._frames_since_detection += 1
         if self._luma is None or self._detected_s is None or self._luma.shape != luma.shape:
-            return True
+            return None
         frame_w, frame_h = frame.size_wh
-        to_luma = np.array([luma.shape[1] / frame_w, luma.shape[0] / frame_h] * 2, np.float32)
+        to_luma = np.array([luma.shape[1] / frame_w, luma.shape[0] / frame_h] * 2, np.float32)  # factors for xyxy
         moved = self.tracker(self._luma, luma, [track.xyxy * to_luma for track in self._tracks.visible])
         all_found = self._tracks.move([None if box is None else box.xyxy / to_luma for box in moved], time_s)
         left, top, right, bottom = self.region.xyxy(frame.size_wh) if self.region else (0, 0, *frame.size_wh)
         self._tracks.keep_inside((left, top, right, bottom))
-        state = TrackingState(
+        return TrackingState(
             frames=self._frames_since_detection,
             elapsed_s=time_s - self._detected_s,
             coarse=coarse,
@@ -158,18 +164,18 @@ class FaceTracker:
             lost=not all_found,
             followed=min((box.followed for box in moved if box is not None), default=1.0),
         )
-        return state.frames >= self._detect_every_at_least and schedule.due(state)
 
     def _select(self, frame: Frame, faces: Detections) -> Detections:
-        """Return the faces in the zones, or the largest of them, which is kept until another is clearly larger."""
+        """Return the faces in the zones; with `largest_only` the largest, kept until another one is clearly larger."""
         faces = _in_zones(faces, self.zones, frame.size_wh)
         if not self.largest_only or not len(faces):
             return faces
         areas = (faces.xyxy[:, 2:] - faces.xyxy[:, :2]).prod(axis=1)
         best = int(areas.argmax())
         if faces.tracks is not None:
-            for held in np.flatnonzero(faces.tracks == self._chosen):
-                best = int(held) if areas[best] < _TAKE_OVER * areas[held] else best
+            previous = np.flatnonzero(faces.tracks == self._chosen)  # (1,), or (0,) if it is not here
+            if previous.size and areas[best] < _TAKE_OVER * areas[previous[0]]:
+                best = int(previous[0])
             self._chosen = faces.tracks[best]
         return faces[best : best + 1]
 
@@ -206,11 +212,13 @@ def _in_zones(faces: Detections, zones: Sequence[Zone], frame_wh: tuple[int, int
     """Return the faces whose centre lies in a zone, each with the first such zone; without zones, all faces."""
     if not zones:
         return faces
-    places = []
-    for x, y in (faces.xyxy[:, :2] + faces.xyxy[:, 2:]) / 2 / np.array(frame_wh):
-        places.append(next((index for index, zone in enumerate(zones) if zone.contains(x, y)), -1))
-    indices = np.array(places, np.int64)
-    return replace(faces, zones=tuple(zones), zone_indices=indices)[indices >= 0]
+    centres = (faces.xyxy[:, :2] + faces.xyxy[:, 2:]) / 2 / np.array(frame_wh)  # (N, 2), as fractions of the frame
+    first_zones = np.full(len(faces), _NO_ZONE, np.int64)
+    for face, (x, y) in enumerate(centres):
+        containing = [index for index, zone in enumerate(zones) if zone.contains(x, y)]
+        if containing:
+            first_zones[face] = containing[0]
+    return replace(faces, zones=tuple(zones), zone_indices=first_zones)[first_zones > _NO_ZONE]
 
 
 class WholeImage:

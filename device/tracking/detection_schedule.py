@@ -37,19 +37,22 @@ class SceneCuts:
         self._latest_s = 0.0
 
     def is_cut(self, coarse: FloatArray, time_s: float) -> bool:
-        """Return whether another scene begins with the next frame, `coarse` of `coarse_image`.
+        """Return whether another scene begins with the next frame, of which `coarse` is the `coarse_image`.
 
-        Exposure and contrast are no change. Black frames between two scenes are skipped.
+        Another exposure or contrast is no cut. Black frames between two scenes are skipped.
         """
-        before, step_s = self._scene, time_s - self._latest_s
+        before = self._scene
+        step_s = time_s - self._latest_s
         self._latest_s = time_s
         scene = coarse - coarse.mean()
         contrast = float(scene.std())
         if contrast < _LEAST_CONTRAST:
             return False
         self._scene = scene / np.float32(contrast)
+        if before is None:
+            return False
         limit = _OTHER_SCENE if step_s <= _SHORT_STEP_S else _OTHER_SCENE_LATER
-        return before is not None and float(np.abs(before - self._scene).mean()) >= limit
+        return float(np.abs(before - self._scene).mean()) >= limit
 
 
 # Frames from one detection to the next: the maximum, and the number while tracks may be mixed up.
@@ -77,7 +80,7 @@ class TrackingState:
     Attributes:
         frames: Frames since the last detection.
         elapsed_s: Seconds since the last detection.
-        coarse: The frame, as `scene.coarse_image`.
+        coarse: The frame, as `coarse_image`.
         size_wh: Width and height of the image of `boxes`.
         boxes: The tracked faces, each xyxy float32 (4,).
         lost: Whether a face could not be tracked into this frame.
@@ -128,12 +131,12 @@ class Adaptive:
         """Return whether the last detection is ten frames or half a second ago, or a change requires a detection."""
         if state.lost or self._confirm_next or state.frames >= _LONGEST or state.elapsed_s >= _LONGEST_S:
             return True
-        if state.frames >= _DOUBTFUL and (state.followed < _MIN_FOLLOWED or _touch(state.boxes)):
+        if state.frames >= _DOUBTFUL and (state.followed < _MIN_FOLLOWED or _overlap(state.boxes)):
             return True
         if state.boxes and state.frames < self._first_checked:
             return False
-        outside, everywhere = self._change(state)
-        return everywhere >= _CUT_LEVELS or outside >= _CHANGED_CELLS
+        cells_outside_faces, mean_levels = self._change(state)
+        return mean_levels >= _CUT_LEVELS or cells_outside_faces >= _CHANGED_CELLS
 
     def detected(self, coarse: FloatArray, changed: bool) -> None:
         """Use this frame as the reference for changes of the image, and set from which frame they are checked."""
@@ -146,14 +149,15 @@ class Adaptive:
         """Return the change since the last detection: number of changed cells outside faces, and mean of all cells."""
         if self._coarse is None:
             return 0, 0.0
-        change = state.coarse - self._coarse
-        change = np.abs(change - _median(change))
+        change = state.coarse - self._coarse  # (24, 32)
+        change = np.abs(change - _median(change))  # the median is the change of exposure
         everywhere = float(change.mean())
         to_cells = np.tile(np.divide(COARSE_WH, state.size_wh), 2)
         for box in state.boxes:
             width, height = box[2:] - box[:2]
-            around = (_BODY_SIDE * width, _BODY_ABOVE * height, _BODY_SIDE * width, _BODY_BELOW * height)
-            x0, y0, x1, y1 = (np.add(box, np.multiply(around, (-1, -1, 1, 1))) * to_cells).clip(0).round().astype(int)
+            to_body = (-_BODY_SIDE * width, -_BODY_ABOVE * height, _BODY_SIDE * width, _BODY_BELOW * height)
+            body_xyxy = np.add(box, to_body)
+            x0, y0, x1, y1 = (body_xyxy * to_cells).clip(0).round().astype(int)
             change[y0:y1, x0:x1] = 0
         return int((change > _CHANGED_LEVELS).sum()), everywhere
 
@@ -169,7 +173,8 @@ def _median(values: FloatArray) -> np.float32:
     return np.float32((low + high) / 2)
 
 
-def _touch(boxes: Sequence[FloatArray]) -> bool:
+def _overlap(boxes: Sequence[FloatArray]) -> bool:
+    """Return whether two of the boxes overlap, so that their tracks may be mixed up."""
     if len(boxes) < 2:
         return False
     overlaps = iou(np.stack(boxes), np.stack(boxes))

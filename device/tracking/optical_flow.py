@@ -52,7 +52,6 @@ class Tracker(Protocol):
             after: Luma of the later frame, of the same size.
             boxes: xyxy float32 (4,), in pixels of both images.
         """
-        ...
 
 
 def create() -> Tracker:
@@ -73,16 +72,19 @@ def move_boxes(before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> 
     corners = np.stack(boxes)
     size_wh = (corners[:, 2:] - corners[:, :2])[:, np.newaxis]  # (boxes, 1, 2)
     start = (corners[:, np.newaxis, :2] + _POINTS * size_wh).astype(np.float32)  # (boxes, points, 2)
-    there, returned = _there_and_back(before, after, start)
-    step = there - start
+    moved, returned = _there_and_back(before, after, start)
+    step = moved - start
     # The median tolerates up to half of the points being wrong; the least-squares fit of the rest is more precise.
     # np.median takes ten times as long for so few points, and imports numpy.ma in a run's second frame.
-    away = step - np.sort(step, axis=1)[:, _MEDIAN, np.newaxis]
-    stray = np.sqrt(np.add.reduce(away * away, axis=2))
-    agrees = stray <= _MAX_STRAY_PX + _MAX_STRAY * (np.add.reduce(size_wh, axis=2) / 2)
+    # np.add.reduce is np.sum without its overhead.
+    median_step = np.sort(step, axis=1)[:, _MEDIAN, np.newaxis]  # (boxes, 1, 2)
+    from_median = step - median_step
+    from_median_px = np.sqrt(np.add.reduce(from_median * from_median, axis=2))  # (boxes, points)
+    mean_side_px = np.add.reduce(size_wh, axis=2) / 2  # (boxes, 1)
+    agrees = from_median_px <= _MAX_STRAY_PX + _MAX_STRAY * mean_side_px
     weights = (returned & agrees).astype(np.float32)
     followed = np.add.reduce(weights, axis=1) / np.float32(_GRID * _GRID)
-    moved_xyxy = _fit(corners, start, there, weights[..., np.newaxis])
+    moved_xyxy = _fit(corners, start, moved, weights[..., np.newaxis])
     return [
         Moved(box, share) if share >= _MIN_FOLLOWED else None
         for box, share in zip(moved_xyxy, followed.tolist(), strict=True)
@@ -93,33 +95,40 @@ def _there_and_back(before: ImageU8, after: ImageU8, start: FloatArray) -> tuple
     """Return the points (boxes, points, 2) in `after`, and which of them returned to their start, (boxes, points)."""
     points = start.reshape(-1, 2)
     # Output arrays: OpenCV's type stubs require them.
-    there, back = np.empty_like(points), np.empty_like(points)
+    moved, back = np.empty_like(points), np.empty_like(points)
     _, found, _ = cv2.calcOpticalFlowPyrLK(
-        before, after, points, there, winSize=_WINDOW_WH, maxLevel=_LEVELS, criteria=_STOP
+        before, after, points, moved, winSize=_WINDOW_WH, maxLevel=_LEVELS, criteria=_STOP
     )
     _, found_again, _ = cv2.calcOpticalFlowPyrLK(
-        after, before, there, back, winSize=_WINDOW_WH, maxLevel=_LEVELS, criteria=_STOP
+        after, before, moved, back, winSize=_WINDOW_WH, maxLevel=_LEVELS, criteria=_STOP
     )
     height, width = after.shape
-    inside = ((there >= 0) & (there <= (width - 1, height - 1))).all(axis=1)
+    inside = ((moved >= 0) & (moved <= (width - 1, height - 1))).all(axis=1)
     near = np.abs(back - points).max(axis=1) <= _MAX_RETURN_PX
     good = (np.ravel(found) == 1) & (np.ravel(found_again) == 1) & near & inside
-    return there.reshape(start.shape), good.reshape(start.shape[:2])
+    return moved.reshape(start.shape), good.reshape(start.shape[:2])
 
 
-def _fit(corners: FloatArray, start: FloatArray, there: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return the boxes (N, 4), moved and scaled by the least-squares fit of their weighted points."""
+def _fit(corners: FloatArray, start: FloatArray, moved: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the boxes (N, 4), moved and scaled by the least-squares fit of their weighted points.
+
+    Args:
+        corners: The boxes before, xyxy (N, 4).
+        start: Their points before, (N, points, 2).
+        moved: Their points after, (N, points, 2).
+        weights: 1 for the points to use, else 0, (N, points, 1).
+    """
     total = np.maximum(weights.sum(axis=1), 1)
-    start_mean, there_mean = (weights * start).sum(axis=1) / total, (weights * there).sum(axis=1) / total
-    start_arm, there_arm = start - start_mean[:, np.newaxis], there - there_mean[:, np.newaxis]
-    reach = (weights * start_arm * start_arm).sum(axis=(1, 2))
-    growth = np.divide(
-        (weights * start_arm * there_arm).sum(axis=(1, 2)), reach, out=np.ones_like(reach), where=reach > 1
-    )
+    start_mean, moved_mean = (weights * start).sum(axis=1) / total, (weights * moved).sum(axis=1) / total  # (N, 2)
+    start_offset, moved_offset = start - start_mean[:, np.newaxis], moved - moved_mean[:, np.newaxis]
+    # The factor s that minimises |moved_offset - s * start_offset|²; 1 where the points are too close to measure it.
+    variance = (weights * start_offset * start_offset).sum(axis=(1, 2))
+    covariance = (weights * start_offset * moved_offset).sum(axis=(1, 2))
+    growth = np.divide(covariance, variance, out=np.ones_like(variance), where=variance > 1)
     growth = growth.clip(1 / _MAX_GROWTH, _MAX_GROWTH)[:, np.newaxis]
     centre, half = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
     # The points may all lie on one side of the box: it scales about their mean.
-    new_centre = there_mean + (centre - start_mean) * growth
+    new_centre = moved_mean + (centre - start_mean) * growth
     return np.concatenate((new_centre - half * growth, new_centre + half * growth), axis=1).astype(np.float32)
 
 

@@ -44,7 +44,7 @@ class TrackManager:
 
         A lost face becomes hidden. Hidden faces continue at their last speed.
         """
-        elapsed_s = self._elapsed(time_s)
+        elapsed_s = self._advance_to(time_s)
         for track in self._tracks:
             track.detected, track.landmarks_xy = False, None
             if track.hidden:
@@ -63,7 +63,7 @@ class TrackManager:
         A detection continues the track it overlaps most, else starts a new one. Tracks without a detection become
         hidden. Tracks that have been hidden for too long end.
         """
-        elapsed_s = self._elapsed(time_s)
+        elapsed_s = self._advance_to(time_s)  # 0 if `move` has already moved the tracks into this frame
         for track in self._tracks:
             track.detected = False
             if elapsed_s:
@@ -76,8 +76,8 @@ class TrackManager:
             track = found.get(index) or self._start(box, time_s)
             if elapsed_s and index in found:
                 # The track has already moved at its speed: the remaining distance corrects the speed.
-                miss = (_centre(box) - _centre(track.xyxy)) / np.float32(elapsed_s)
-                track.speed_xy = np.asarray(track.speed_xy + _SPEED_GAIN * miss, np.float32)
+                speed_error_xy = (_centre(box) - _centre(track.xyxy)) / np.float32(elapsed_s)
+                track.speed_xy = np.asarray(track.speed_xy + _SPEED_GAIN * speed_error_xy, np.float32)
             track.xyxy = np.asarray(box, np.float32)
             track.score, track.seen_s, track.hidden, track.detected = score, time_s, False, True
             track.landmarks_xy = None if detections.landmarks_xy is None else detections.landmarks_xy[index]
@@ -85,13 +85,18 @@ class TrackManager:
 
     def end(self, time_s: float) -> None:
         """End all tracks: the next detections are other faces."""
-        self._elapsed(time_s)
-        self._keep(lambda _: False)
+        self._advance_to(time_s)
+        self._keep(lambda _track: False)
 
     def keep_inside(self, xyxy: tuple[float, float, float, float]) -> None:
         """End the tracks whose centre lies outside a region."""
         x0, y0, x1, y1 = xyxy
-        self._keep(lambda track: x0 <= (centre := _centre(track.xyxy))[0] <= x1 and y0 <= centre[1] <= y1)
+
+        def is_inside(track: Track) -> bool:
+            x, y = _centre(track.xyxy)
+            return bool(x0 <= x <= x1 and y0 <= y <= y1)
+
+        self._keep(is_inside)
 
     def detections(self) -> Detections:
         """Return the visible faces with their ids, and with landmarks if each face has them."""
@@ -106,16 +111,20 @@ class TrackManager:
         )
 
     def _keep(self, is_kept: Callable[[Track], bool]) -> None:
+        """End the tracks for which `is_kept` returns False."""
         ended = [track for track in self._tracks if not is_kept(track)]
         for track in ended:
             track.ended_s = self._time_s
         self._tracks = [track for track in self._tracks if track not in ended]
 
-    def _elapsed(self, time_s: float) -> float:
-        elapsed_s, self._time_s = max(time_s - self._time_s, 0.0), time_s
+    def _advance_to(self, time_s: float) -> float:
+        """Set the time of the current frame, and return the seconds since the time before."""
+        elapsed_s = max(time_s - self._time_s, 0.0)
+        self._time_s = time_s
         return elapsed_s
 
     def _start(self, box: FloatArray, time_s: float) -> Track:
+        """Return a new track with the next id."""
         self._last_id += 1
         track = Track(self._last_id, np.asarray(box, np.float32), seen_s=time_s)
         self._tracks.append(track)
@@ -137,21 +146,23 @@ def match(tracks: Sequence[FloatArray], boxes: Sequence[FloatArray]) -> list[tup
     if not tracks or not boxes:
         return []
     overlaps = iou(np.stack(tracks), np.stack(boxes))
-    near = [[_nearness(track, box) for box in boxes] for track in tracks]
-    candidates = [
-        (1 + float(overlap) if overlap >= _MIN_IOU else near[row][column], row, column)
-        for (row, column), overlap in np.ndenumerate(overlaps)
-    ]
+    candidates = []
+    for (track, box), overlap in np.ndenumerate(overlaps):
+        # Any sufficient overlap counts more than nearness, which is at most 1.
+        likeness = 1 + float(overlap) if overlap >= _MIN_IOU else _nearness(tracks[track], boxes[box])
+        if likeness > 0:
+            candidates.append((likeness, track, box))
     pairs: list[tuple[int, int]] = []
-    for worth, row, column in sorted(candidates, key=lambda item: -item[0]):
-        if worth > 0 and all(row != taken[0] and column != taken[1] for taken in pairs):
-            pairs.append((row, column))
+    for _likeness, track, box in sorted(candidates, key=lambda candidate: -candidate[0]):
+        if all(track != other_track and box != other_box for other_track, other_box in pairs):
+            pairs.append((track, box))
     return pairs
 
 
 def _nearness(track: FloatArray, box: FloatArray) -> float:
     """Return 0 for a box too far from the track or too different in size, up to 1 for one in the same place."""
-    sizes = [math.sqrt(max(float((b[2] - b[0]) * (b[3] - b[1])), 1e-6)) for b in (track, box)]
+    # The side of a square of the same area.
+    sizes = [math.sqrt(max(float((x1 - x0) * (y1 - y0)), 1e-6)) for x0, y0, x1, y1 in (track, box)]
     if max(sizes) > _MAX_SIZE_RATIO * min(sizes):
         return 0.0
     shift = float(np.linalg.norm(_centre(track) - _centre(box)))
@@ -163,6 +174,7 @@ def _centre(xyxy: FloatArray) -> FloatArray:
 
 
 def _place(track: Track, box: FloatArray, elapsed_s: float) -> None:
+    """Move a track to a tracked box, and update its speed by the distance."""
     if elapsed_s > 0:
         speed = (_centre(box) - _centre(track.xyxy)) / np.float32(elapsed_s)
         track.speed_xy = np.asarray((1 - _SPEED_GAIN) * track.speed_xy + _SPEED_GAIN * speed, np.float32)
@@ -170,4 +182,5 @@ def _place(track: Track, box: FloatArray, elapsed_s: float) -> None:
 
 
 def _drift(track: Track, elapsed_s: float) -> None:
+    """Move a track as far as it moves in `elapsed_s` at its speed."""
     track.xyxy = np.asarray(track.xyxy + np.tile(track.speed_xy * np.float32(elapsed_s), 2), np.float32)

@@ -405,7 +405,12 @@ def merge(reports: Sequence[BenchmarkReport], labels: Sequence[Sequence[str | No
     Args:
         reports: Validated reports.
         labels: For each report, the label of each board, also in the board's outcome; default: the label it has.
+
+    Raises:
+        InputError: There is no report.
     """
+    if not reports:
+        raise InputError("no report to merge: give at least one")
     boards: list[BoardResult] = []
     hosts: list[HostOutcome] = []
     labels = labels or [[board.label for board in report.boards] for report in reports]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ _FOLDER = Path(__file__).parent
 # With more cells than this, only the first model's distributions are unfolded.
 _OPEN_CELLS = 6
 _COLOURS = 6
+_MAX_POINTS = 600
 
 
 def to_html(report: BenchmarkReport) -> str:
@@ -36,7 +38,7 @@ def to_html(report: BenchmarkReport) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    charts = (bars, cell_name, colour_of, distribution, stage_names, stages)
+    charts = (bars, cell_name, colour_of, distribution, duration_s, stage_names, stages, throttled, timeline)
     environment.globals |= {chart.__name__: chart for chart in charts}
     style = (_FOLDER / "page.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -72,6 +74,16 @@ class Bar:
     cell: CellResult
     width: float
     whisker: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves over the time of the benchmark between the values `low` and `high`; a curve is (css, points of SVG)."""
+
+    title: str
+    low: float
+    high: float
+    curves: list[tuple[str, str]]
 
 
 def colour_of(board: BoardResult, model: str) -> str:
@@ -146,3 +158,54 @@ def stages(board: BoardResult) -> list[tuple[CellResult, float, list[Box]]]:
             boxes.append(Box(left, 100 * mean_ms / longest_ms, css=f"c{names.index(name) % _COLOURS}", title=title))
         rows.append((cell, total_ms, boxes))
     return rows
+
+
+def duration_s(board: BoardResult) -> float:
+    """Return the time from the start of the benchmark to the end of the last process."""
+    return max(process.started_s + process.elapsed_s for cell in board.cells for process in cell.processes)
+
+
+def throttled(board: BoardResult) -> list[Box]:
+    """Return the times of throttled processes."""
+    scale = 100 / (duration_s(board) or 1)
+    processes = [process for cell in board.cells for process in cell.processes if "throttled" in process.quality_flags]
+    return [
+        Box(process.started_s * scale, process.elapsed_s * scale, css="alarm", title="throttled")
+        for process in processes
+    ]
+
+
+def timeline(board: BoardResult) -> list[Panel]:
+    """Return charts of speed, temperature and clock over the benchmark; those without readings have no curves.
+
+    Speed is in percent of each cell's mean, so that all cells share one axis.
+    """
+    processes = [(cell, process) for cell in board.cells for process in cell.processes]
+    most = max(2, _MAX_POINTS // len(processes))
+    speeds, temperatures, clocks = [], [], []
+    for cell, process in processes:
+        readings = process.during[:: len(process.during) // most + 1]
+        times_s = [process.started_s + one.at_s for one in readings]
+        speed = [100 * one.images_per_s / cell.images_per_s for one in readings]
+        speeds.append((colour_of(board, cell.model), [*zip(times_s, speed, strict=True)]))
+        at_times = [*zip(times_s, readings, strict=True)]
+        temperatures += [(at_s, one.temperature_c) for at_s, one in at_times if one.temperature_c is not None]
+        clocks += [(at_s, one.clock_mhz) for at_s, one in at_times if one.clock_mhz is not None]
+    end_s = duration_s(board) or 1
+    return [
+        _panel("speed, % of the cell's mean", speeds, end_s),
+        _panel("temperature, °C", [("c1", sorted(temperatures))], end_s),
+        _panel("clock, MHz", [("c2", sorted(clocks))], end_s),
+    ]
+
+
+def _panel(title: str, curves: Sequence[tuple[str, list[tuple[float, float]]]], end_s: float) -> Panel:
+    values = [value for _, points in curves for _, value in points] or [0.0]
+    # The axis covers at least 5 % of the value, so that noise does not fill the panel.
+    span = max((max(values) - min(values)) * 1.2, max(values) * 0.05, 1.0)
+    low = (max(values) + min(values) - span) / 2
+    drawn = []
+    for css, points in curves:
+        texts = [f"{100 * at_s / end_s:.2f},{100 - 100 * (value - low) / span:.2f}" for at_s, value in points]
+        drawn.append((css, " ".join(texts * 2 if len(texts) == 1 else texts)))  # a single point is a dot
+    return Panel(title, low, low + span, [curve for curve in drawn if curve[1]])

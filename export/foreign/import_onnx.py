@@ -42,10 +42,11 @@ from edgekit.text import one_line
 
 _IMAGENET = (1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _BATCH = "batch"
-_TRIALS = 3
+_TRIAL_IMAGES = 3
+# Smaller probabilities are raised to this before the logarithm.
 _LEAST_PROBABILITY = 1e-12
 _TOLERANCE = 1e-3
-_INPUTS = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+_INPUT_TYPES: dict[str, Literal["float32", "uint8"]] = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,13 @@ def import_onnx(
     stated = read_stated(dict(session.get_modelmeta().custom_metadata_map), model)
     if stated.by:
         notes.append(f"described by {stated.by}")
-    contract, is_last = _contract(session, model, stated, tuple(labels) if labels else None, options)
+    contract, channels_last = _contract(session, model, stated, tuple(labels) if labels else None, options)
     if line := assumed(stated, options, contract.input):
         notes.append(line)
     height, width = contract.input.size_hw
     if height != width:
         notify(f"model '{model}' takes images of {width}x{height} pixels: each image is squashed to this shape")
-    before = _trial_outputs(session, model, contract, is_last)
+    before = _trial_outputs(session, model, contract, channels_last)
     if before.shape[1] != len(contract.labels):
         raise InputError(
             f"model '{model}' has {before.shape[1]} outputs, but {len(contract.labels)} labels: give one label per "
@@ -109,8 +110,10 @@ def import_onnx(
     expected = before if gives_probabilities else softmax(before)
     contract = replace(contract, precision=_precision(onnx.load(model)))
     with atomic_path(output) as temporary:
-        for is_fixed in (False, True):
-            temporary.write_bytes(_rewritten(onnx.load(model), contract, is_last, gives_probabilities, is_fixed))
+        # First without a change of the shapes of Reshape nodes, which only some files need.
+        for frees_reshapes in (False, True):
+            rewritten = _rewritten(onnx.load(model), contract, channels_last, gives_probabilities, frees_reshapes)
+            temporary.write_bytes(rewritten)
             if not (reason := _difference(temporary, expected)):
                 break
         else:
@@ -130,9 +133,9 @@ def _contract(
     labels: tuple[str, ...] | None,
     options: ImportOptions,
 ) -> tuple[Contract, bool]:
-    """Return the contract of a file, and whether its channels are the last axis."""
+    """Return the contract of a file, and whether its images have the layout NHWC (True) or NCHW (False)."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _INPUTS:
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _INPUT_TYPES:
         found = ", ".join(f"{node.type} {node.shape}" for node in inputs)
         raise InputError(
             f"model '{path}' has the inputs {found}: expected one of float32 or uint8, (N, channels, height, width)"
@@ -141,35 +144,29 @@ def _contract(
     if labels is None:
         raise InputError(f"model '{path}' does not state its classes: give --labels A,B,C, or a .txt file of them")
     node, shape = inputs[0], inputs[0].shape
-    is_last = shape[1] not in (1, 3) and shape[3] in (1, 3)
-    depth = shape[3] if is_last else shape[1]
-    channels = options.channels or ("gray" if depth == 1 else stated.channels or "rgb")
-    if isinstance(depth, int) and depth != channel_count(channels):
-        raise InputError(f"model '{path}' has {depth} channels, not those of '{channels}': change --channels")
-    size_hw = _size(path, shape[1:3] if is_last else shape[2:4], options.image_size or stated.size_px)
-    scale, mean, std = _values(path, stated, options, channels, inputs[0].type)
+    channels_last = shape[1] not in (1, 3) and shape[3] in (1, 3)
+    channel_axis = shape[3] if channels_last else shape[1]  # a name instead of a number if it is dynamic
+    channels = options.channels or ("gray" if channel_axis == 1 else stated.channels or "rgb")
+    if isinstance(channel_axis, int) and channel_axis != channel_count(channels):
+        raise InputError(f"model '{path}' has {channel_axis} channels, not those of '{channels}': change --channels")
+    size_hw = _input_hw(path, shape[1:3] if channels_last else shape[2:4], options.image_size or stated.size_px)
+    scale, mean, std = _normalisation(path, stated, options, channels, inputs[0].type)
+    # An image is resized to more than the input size, so that the centre crop keeps `crop_share` of each side.
     resize_hw = (round(size_hw[0] / stated.crop_share), round(size_hw[1] / stated.crop_share))
     margin = CROP_MARGIN if options.subject == "face" else 0.0
     return Contract(
         architecture=path.stem,
         labels=labels,
-        input=InputSpec(
-            node.name,
-            size_hw,
-            channels,
-            scale,
-            mean,
-            std,
-            element_type="uint8" if node.type == "tensor(uint8)" else "float32",
-        ),
+        input=InputSpec(node.name, size_hw, channels, scale, mean, std, element_type=_INPUT_TYPES[node.type]),
         crop=CropSpec(margin, channels == "gray", resize_hw, size_hw, options.fit or stated.fit or "square"),
         output=OutputSpec(outputs[0].name),
         subject=options.subject,
         provenance=Provenance(edgekit_version=__version__),
-    ), is_last
+    ), channels_last
 
 
-def _size(path: Path, graph_hw: list[int | str | None], size_px: int | None) -> tuple[int, int]:
+def _input_hw(path: Path, graph_hw: list[int | str | None], size_px: int | None) -> tuple[int, int]:
+    """Return height and width of the input: those of the graph; `size_px`, if it is given, for a dynamic side."""
     sides = [side if isinstance(side, int) else size_px for side in graph_hw]
     height, width = sides
     if height is None or width is None:
@@ -179,67 +176,74 @@ def _size(path: Path, graph_hw: list[int | str | None], size_px: int | None) -> 
     return height, width
 
 
-def _values(
-    path: Path, stated: Stated, options: ImportOptions, channels: Channels, kind: str
+def _normalisation(
+    path: Path, stated: Stated, options: ImportOptions, channels: Channels, input_type: str
 ) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """Return scale, mean and standard deviation."""
+    """Return scale, mean and standard deviation of the options, of the file, or the usual ones, in this order."""
     mean, std = options.mean, options.std
     if (mean is None) != (std is None):
         raise InputError("--mean (mean=) and --std (std=) belong together: give both")
     if mean is not None and std is not None:
-        if kind == "tensor(uint8)":
+        if input_type == "tensor(uint8)":
             raise InputError(f"model '{path}' takes pixels of 0 to 255 and normalises them: remove --mean and --std")
-        is_of_bytes = max(*mean, *std) > 1
-        return (1.0 if is_of_bytes else 1 / 255), mean, std
+        are_for_0_to_255 = max(*mean, *std) > 1
+        return (1.0 if are_for_0_to_255 else 1 / 255), mean, std
     if stated.values is not None:
         return stated.values
-    if channels == "gray" or kind == "tensor(uint8)":
+    if channels == "gray" or input_type == "tensor(uint8)":
         count = channel_count(channels)
         return 1 / 255, (0.0,) * count, (1.0,) * count
     return _IMAGENET
 
 
-def _precision(graph: onnx.ModelProto) -> Literal["int8", "float32"]:
-    return "int8" if any(node.op_type == "DequantizeLinear" for node in graph.graph.node) else "float32"
+def _precision(model: onnx.ModelProto) -> Literal["int8", "float32"]:
+    return "int8" if any(node.op_type == "DequantizeLinear" for node in model.graph.node) else "float32"
 
 
 def _trial_images(contract: Contract) -> ImageU8:
     """Return random crops: uint8 (N, H, W, 1 or 3)."""
-    shape = (_TRIALS, *contract.input.size_hw, channel_count(contract.input.channels))
+    shape = (_TRIAL_IMAGES, *contract.input.size_hw, channel_count(contract.input.channels))
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def _trial_outputs(session: ort.InferenceSession, path: Path, contract: Contract, is_last: bool) -> FloatArray:
+def _trial_outputs(session: ort.InferenceSession, path: Path, contract: Contract, channels_last: bool) -> FloatArray:
     """Return the file's own outputs for random images, one image at a time: float32 (N, classes)."""
     tensors = np.asarray(to_input(_trial_images(contract), contract.input))
-    if is_last:
+    if channels_last:
         tensors = np.ascontiguousarray(np.moveaxis(tensors, 1, -1))
-    fixed = session.get_inputs()[0].shape[0]
-    count = fixed if isinstance(fixed, int) else 1
+    batch_axis = session.get_inputs()[0].shape[0]
+    batch_size = batch_axis if isinstance(batch_axis, int) else 1
     rows = []
     for tensor in tensors:
         try:
-            batch = np.repeat(tensor[None], count, axis=0)
+            # A file with a fixed batch size receives copies of the image; the first row of its output is used.
+            batch = np.repeat(tensor[None], batch_size, axis=0)
             (values,) = run_session(session, path, [contract.output.name], {contract.input.name: batch})
         except EdgekitError:
             raise
         except Exception as error:  # onnxruntime's exceptions have no common base class
             raise InputError(f"model '{path}' fails in inference: {one_line(str(error))}") from error
-        rows.append(np.asarray(values, np.float32).reshape(count, -1)[0])
+        rows.append(np.asarray(values, np.float32).reshape(batch_size, -1)[0])
     return np.stack(rows)
 
 
 def _rewritten(
-    model: onnx.ModelProto, contract: Contract, is_last: bool, gives_probabilities: bool, is_fixed: bool
+    model: onnx.ModelProto, contract: Contract, channels_last: bool, gives_probabilities: bool, frees_reshapes: bool
 ) -> bytes:
-    """Return the file with its contract, a dynamic batch, channels before height, and logits (N, classes) as output.
+    """Return the content of the new file: contract, dynamic batch, NCHW images as input, logits (N, classes) as output.
 
-    `is_fixed`: the batch size in constant shapes of Reshape nodes is replaced, too.
+    Args:
+        model: The graph of the foreign file, which is changed in place.
+        contract: The contract of the new file.
+        channels_last: Whether the foreign file takes NHWC images.
+        gives_probabilities: Whether it returns probabilities, whose logarithms are then the logits.
+        frees_reshapes: Whether the batch size in constant shapes of Reshape nodes is replaced, too.
     """
     graph = model.graph
     name, output = contract.input.name, contract.output.name
-    if is_fixed:
+    if frees_reshapes:
         _free_reshapes(graph)
+    # The new last nodes read the file's own output under another name, so that the output keeps its name.
     _rename(graph, output, f"{output}/own")
     nodes = [helper.make_node("Flatten", [f"{output}/own"], [f"{output}/flat"])]
     last = f"{output}/flat"
@@ -249,12 +253,12 @@ def _rewritten(
         last = f"{output}/positive"
     nodes.append(helper.make_node("Log" if gives_probabilities else "Identity", [last], [output]))
     graph.node.extend(nodes)
-    kind = graph.input[0].type.tensor_type.elem_type
-    if is_last:
+    if channels_last:
         _rename(graph, name, f"{name}/last")
         graph.node.insert(0, helper.make_node("Transpose", [name], [f"{name}/last"], perm=[0, 2, 3, 1]))
+    element_type = graph.input[0].type.tensor_type.elem_type
     shape: list[int | str | None] = [_BATCH, channel_count(contract.input.channels), *contract.input.size_hw]
-    graph.input[0].CopyFrom(helper.make_tensor_value_info(name, kind, shape))
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(name, element_type, shape))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [_BATCH, len(contract.labels)]))
     del graph.value_info[:]
@@ -272,7 +276,11 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
 
 
 def _free_reshapes(graph: onnx.GraphProto) -> None:
-    """Let Reshape nodes with a constant shape keep the size of their input's first axis."""
+    """Replace the batch size in the constant shape of each Reshape node by a value that fits every batch size.
+
+    In the shape of a Reshape, -1 is inferred from the number of elements, and 0 keeps the input's size. Only one size
+    can be inferred: the first one is set to -1, or to 0 if the shape has a -1 already.
+    """
     constants = {each.name: each for each in graph.initializer}
     constants |= {
         node.output[0]: node.attribute[0].t
@@ -283,17 +291,17 @@ def _free_reshapes(graph: onnx.GraphProto) -> None:
         if node.op_type == "Reshape" and (tensor := constants.get(node.input[1])) is not None:
             shape = numpy_helper.to_array(tensor).copy()
             if shape.ndim == 1 and len(shape) > 1 and shape[0] > 0:
-                is_free = -1 not in shape
-                shape[0] = -1 if is_free else 0
+                infers_other_axis = -1 in shape
+                shape[0] = 0 if infers_other_axis else -1
                 tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
-                if not is_free:
-                    del node.attribute[:]  # allowzero
+                if infers_other_axis:
+                    del node.attribute[:]  # `allowzero`, with which 0 means an empty axis
 
 
 def _difference(path: Path, expected: FloatArray) -> str:
-    """Return why the new file's probabilities for all trial images at once differ from `expected`; empty: they do not.
+    """Return how the new file's probabilities for the trial images differ from `expected`; empty if they do not.
 
-    The order of the axes and the batch are tried with that.
+    The runtime's code classifies all trial images in one batch, which also tests the layout and the dynamic batch.
     """
     try:
         classifier = Classifier(path, 1)

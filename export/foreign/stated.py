@@ -38,7 +38,7 @@ class Stated:
 
 
 def read_stated(metadata: Mapping[str, str], path: Path) -> Stated:
-    """Return what the metadata of the model file `path`, or a config.json of timm beside it, state.
+    """Return the statements in the metadata of the model file `path`, or in timm's config.json beside it.
 
     Raises:
         InputError: The model is no classifier, or a statement cannot be read.
@@ -47,6 +47,7 @@ def read_stated(metadata: Mapping[str, str], path: Path) -> Stated:
     try:
         if "names" in metadata and "task" in metadata:
             return _ultralytics(metadata, path)
+        # The Model API's keys are "model_info labels", "model_info mean_values", and so on.
         info = {key.split()[-1]: value for key, value in metadata.items() if key.split()[:1] == [_MODEL_API]}
         if info:
             return _model_api(info, path)
@@ -59,28 +60,31 @@ def read_stated(metadata: Mapping[str, str], path: Path) -> Stated:
 
 def assumed(stated: Stated, options: ImportOptions, spec: InputSpec) -> str:
     """Return a line that names what neither the file nor an option states; empty if there is nothing."""
-    found = []
+    assumptions = []
     if spec.channels != "gray" and not (options.channels or stated.channels):
-        found.append(f"colour order {spec.channels} (--channels)")
-    if spec.element_type == "float32" and (options.mean or not stated.values):
-        found.append("pixels 0 to 255" if spec.scale == 1 else "pixels 0 to 1")
-    if spec.element_type == "float32" and not (options.mean or stated.values):
-        whose = "mean 0 and std 1" if spec.channels == "gray" else "mean and std of ImageNet"
-        found.append(f"{whose} (--mean, --std)")
+        assumptions.append(f"colour order {spec.channels} (--channels)")
+    takes_floats = spec.element_type == "float32"  # a uint8 model normalises the pixels in its graph
+    if takes_floats and (options.mean or not stated.values):
+        # --mean and --std do not state the range of the pixels.
+        assumptions.append("pixels 0 to 255" if spec.scale == 1 else "pixels 0 to 1")
+    if takes_floats and not (options.mean or stated.values):
+        mean_and_std = "mean 0 and std 1" if spec.channels == "gray" else "mean and std of ImageNet"
+        assumptions.append(f"{mean_and_std} (--mean, --std)")
     if not (options.fit or stated.fit):
-        found.append("crop to a square (--fit)")
-    return f"not stated, and assumed: {', '.join(found)}" if found else ""
+        assumptions.append("crop to a square (--fit)")
+    return f"not stated, and assumed: {', '.join(assumptions)}" if assumptions else ""
 
 
 def _ultralytics(metadata: Mapping[str, str], path: Path) -> Stated:
+    """Return the statements of Ultralytics' metadata; names and sizes are Python literals in it."""
     if metadata["task"] != "classify":
         raise InputError(f"model '{path}' is for the task '{metadata['task']}': edgekit runs classifiers")
     names = ast.literal_eval(metadata["names"])
-    sides = ast.literal_eval(metadata["imgsz"]) if "imgsz" in metadata else []
+    input_hw = ast.literal_eval(metadata["imgsz"]) if "imgsz" in metadata else []
     return Stated(
         by="Ultralytics",
         labels=tuple(str(names[index]) for index in sorted(names)),
-        size_px=int(sides[0]) if len(set(sides)) == 1 else None,
+        size_px=int(input_hw[0]) if len(set(input_hw)) == 1 else None,  # None for an input that is not square
         channels="rgb",
         values=(1 / 255, (0.0,) * 3, (1.0,) * 3),
         fit="square",
@@ -88,10 +92,11 @@ def _ultralytics(metadata: Mapping[str, str], path: Path) -> Stated:
 
 
 def _model_api(info: Mapping[str, str], path: Path) -> Stated:
+    """Return the statements of OpenVINO's Model API, whose images are B, G, R unless it reverses their channels."""
     kind = info.get("model_type", "classification").lower()
     if kind != "classification":
         raise InputError(f"model '{path}' is for the task '{kind}': edgekit runs classifiers")
-    mean, std = (_numbers(info.get(name)) for name in ("mean_values", "scale_values"))
+    mean, std = _per_channel(info.get("mean_values")), _per_channel(info.get("scale_values"))
     return Stated(
         by="OpenVINO Model API",
         labels=tuple(info["labels"].split()) if info.get("labels") else None,
@@ -102,6 +107,7 @@ def _model_api(info: Mapping[str, str], path: Path) -> Stated:
 
 
 def _timm(document: Mapping[str, Any]) -> Stated:
+    """Return the statements of timm's config.json."""
     config = document.get("pretrained_cfg", document)
     if "mean" not in config:
         return Stated()  # a config.json of another program
@@ -117,6 +123,9 @@ def _timm(document: Mapping[str, Any]) -> Stated:
     )
 
 
-def _numbers(text: str | None) -> tuple[float, ...] | None:
-    values = tuple(map(float, text.split())) if text else None
-    return values * 3 if values and len(values) == 1 else values
+def _per_channel(text: str | None) -> tuple[float, ...] | None:
+    """Return the numbers of a text such as "123.7 116.3 103.5"; a single number is for all three channels."""
+    if not text:
+        return None
+    values = tuple(map(float, text.split()))
+    return values * 3 if len(values) == 1 else values

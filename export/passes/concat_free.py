@@ -30,7 +30,10 @@ LARGEST_BYTES = 32 << 10
 
 @dataclass(frozen=True)
 class _Reader:
-    """A convolution that reads the first `parts` parts of a block, and the terms of its output computed so far."""
+    """A convolution that reads the concatenation of the first `parts` parts of a dense block.
+
+    `terms` has the convolutions of single parts inserted so far; the sum of all terms is the output of `conv`.
+    """
 
     conv: Convolution
     parts: int
@@ -45,53 +48,57 @@ def concat_free(model: ir.Model) -> int:
     of once per layer. Nodes other than these convolutions read a new concatenation of the same parts. Blocks whose wide
     convolution has an output larger than `LARGEST_BYTES` stay unchanged.
     """
-    return sum(_take_apart(model.graph, chain) for chain in list(_dense_chains(model.graph)))
+    return sum(_rewrite_block(model.graph, concats) for concats in list(_dense_blocks(model.graph)))
 
 
-def _dense_chains(graph: ir.Graph) -> Iterator[list[ir.Node]]:
-    """Yield each dense block as the list of its concatenations; each appends a convolution's output."""
+def _dense_blocks(graph: ir.Graph) -> Iterator[list[ir.Node]]:
+    """Yield each dense block as the list of its Concat nodes; each appends a convolution's output to the one before."""
     seen: set[ir.Node] = set()
     for node in graph:
-        chain: list[ir.Node] = []
+        concats: list[ir.Node] = []
         current: ir.Node | None = node
-        while current is not None and current not in seen and _added_by(current) is not None:
+        while current is not None and current not in seen and _appends_convolution(current):
             seen.add(current)
-            chain.append(current)
-            current = _next(current)
-        if chain:
-            yield chain
+            concats.append(current)
+            current = _next_concat(current)
+        if concats:
+            yield concats
 
 
-def _added_by(concat: ir.Node) -> Convolution | None:
-    """Return the convolution whose output a Concat node appends to its first input; None for all other nodes."""
-    if concat.op_type != "Concat" or integer(concat, "axis", 0) != 1 or len(concat.inputs) != 2:
-        return None
-    new = concat.inputs[1]
-    conv = convolution(new.producer()) if new is not None and is_read_once(new) else None
-    return conv if conv is not None and conv.groups == 1 else None
+def _appends_convolution(node: ir.Node) -> bool:
+    """Return whether a node is a Concat that appends channels, the output of a convolution, to its first input."""
+    if node.op_type != "Concat" or integer(node, "axis", 0) != 1 or len(node.inputs) != 2:
+        return False
+    appended = node.inputs[1]
+    conv = convolution(appended.producer()) if appended is not None and is_read_once(appended) else None
+    return conv is not None and conv.groups == 1
 
 
-def _next(concat: ir.Node) -> ir.Node | None:
+def _next_concat(concat: ir.Node) -> ir.Node | None:
+    """Return the only Concat node that appends to the output of `concat`; None if there is no such node."""
     output = concat.outputs[0]
     following = [use.node for use in output.uses() if use.node.op_type == "Concat" and use.idx == 0]
     return following[0] if len(following) == 1 and not output.is_graph_output() else None
 
 
-def _take_apart(graph: ir.Graph, chain: list[ir.Node]) -> bool:
+def _rewrite_block(graph: ir.Graph, concats: list[ir.Node]) -> bool:
+    """Rewrite one dense block, given by its Concat nodes in order, and return whether it was changed."""
     # All channels before the first reader are one part.
-    while chain and not _readers(graph, chain[0].inputs[0], 1):
-        chain = chain[1:]
-    if not chain:
+    while concats and not _readers(graph, concats[0].inputs[0], 1):
+        concats = concats[1:]
+    if not concats:
         return False
-    parts = [part for part in (chain[0].inputs[0], *(concat.inputs[1] for concat in chain)) if part is not None]
+    parts = [part for part in (concats[0].inputs[0], *(concat.inputs[1] for concat in concats)) if part is not None]
     widths = [width for width in map(channels_of, parts) if width is not None]
-    joined = [parts[0], *(concat.outputs[0] for concat in chain)]
-    readers = [reader for count, value in enumerate(joined, 1) for reader in _readers(graph, value, count)]
-    if len(widths) != len(parts) or len(readers) < 2 or not _alike(readers) or _widest_bytes(readers) > LARGEST_BYTES:
+    readers = _readers(graph, parts[0], 1)
+    for count, concat in enumerate(concats, 2):
+        readers += _readers(graph, concat.outputs[0], count)
+    if len(widths) != len(parts) or len(readers) < 2 or not _alike(readers) or _wide_bytes(readers) > LARGEST_BYTES:
         return False
     start = 0
     for index, (part, width) in enumerate(zip(parts, widths, strict=True)):
-        before = readers[0].conv.node if index == 0 else chain[index - 1]
+        # Part `index` is computed before the Concat that appended it, so the new nodes can stand there.
+        before = readers[0].conv.node if index == 0 else concats[index - 1]
         _read_once(part, slice(start, start + width), [reader for reader in readers if reader.parts > index], before)
         start += width
     for reader in readers:
@@ -99,22 +106,26 @@ def _take_apart(graph: ir.Graph, chain: list[ir.Node]) -> bool:
         for term in reader.terms[1:]:
             total = insert(reader.conv.node, "Add", [term, total])
         replace(reader.conv.node, total)
-    for count, concat in enumerate(chain, 2):
-        if count > 2 and concat.outputs[0].uses():
+    # Other nodes, such as a pool, may still read a concatenation: it is made from the parts, not from the one before.
+    for count, concat in enumerate(concats[1:], 3):
+        if concat.outputs[0].uses():
             replace(concat, insert(concat, "Concat", parts[:count], {"axis": 1}))
     return True
 
 
-def _widest_bytes(readers: list[_Reader]) -> float:
+def _wide_bytes(readers: list[_Reader]) -> float:
     """Return the size in bytes of the wide convolution's output for one image; infinity if a dimension is unknown."""
     shape = readers[0].conv.node.outputs[0].shape
-    sizes = [size for size in (shape or [None])[2:] if isinstance(size, int)]
-    if shape is None or len(sizes) != len(shape) - 2:
+    if shape is None:
         return math.inf
-    return 4 * math.prod(sizes) * sum(len(reader.conv.bias) for reader in readers)
+    sizes = [size for size in shape[2:] if isinstance(size, int)]
+    if len(sizes) != len(shape) - 2:
+        return math.inf
+    return 4 * math.prod(sizes) * sum(len(reader.conv.bias) for reader in readers)  # float32
 
 
 def _readers(graph: ir.Graph, value: ir.Value | None, parts: int) -> list[_Reader]:
+    """Return the ungrouped convolutions that read `value`, the first `parts` parts of a block, in the graph's order."""
     nodes = {use.node for use in value.uses() if use.idx == 0} if value is not None else set()
     found = [convolution(node) for node in graph if node in nodes]
     return [_Reader(conv, parts, []) for conv in found if conv is not None and conv.groups == 1]
@@ -122,14 +133,23 @@ def _readers(graph: ir.Graph, value: ir.Value | None, parts: int) -> list[_Reade
 
 def _alike(readers: list[_Reader]) -> bool:
     """Return whether all readers have equal kernel size, padding, strides and dilations."""
-    return len({(conv.weight.shape[2:], conv.pads, conv.steps) for conv in (reader.conv for reader in readers)}) == 1
+    convolutions = [reader.conv for reader in readers]
+    return len({(conv.weight.shape[2:], conv.pads, conv.steps) for conv in convolutions}) == 1
 
 
 def _read_once(part: ir.Value, channels: slice, readers: list[_Reader], before: ir.Node) -> None:
-    """Convolve `part` (`channels` of the block) once for all readers and append each reader's term to its `terms`."""
+    """Convolve one part of a block once for all its readers, and append each reader's share of the output to its terms.
+
+    Args:
+        part: The part.
+        channels: The channels of the block that are this part.
+        readers: The convolutions that read the part.
+        before: The node before which the wide convolution is inserted.
+    """
     if not readers:
         return
     weight = np.concatenate([reader.conv.weight[:, channels] for reader in readers])
+    # A bias is added once: with the first part.
     bias = np.concatenate([reader.conv.bias for reader in readers]) if channels.start == 0 else None
     wide = reweighted(readers[-1].conv, weight, bias, part, before)
     if len(readers) == 1:
@@ -137,9 +157,8 @@ def _read_once(part: ir.Value, channels: slice, readers: list[_Reader], before: 
         return
     graph = before.graph
     assert isinstance(graph, ir.Graph)
-    sizes = add_constant(
-        graph, f"{part.name}.sizes", np.array([len(reader.conv.weight) for reader in readers], np.int64)
-    )
+    output_channels = np.array([len(reader.conv.weight) for reader in readers], np.int64)
+    sizes = add_constant(graph, f"{part.name}.sizes", output_channels)
     split = ir.node("Split", [wide, sizes], attributes={"axis": 1}, num_outputs=len(readers))
     split.metadata_props.update(before.metadata_props)
     graph.insert_before(before, split)

@@ -116,10 +116,15 @@ def reweighted(
     before: ir.Node | None = None,
     **attributes: Any,
 ) -> ir.Value:
-    """Insert a copy of `conv` with other weights, input or attributes and return its output.
+    """Insert a copy of a convolution with other weights, and return the copy's output.
 
-    The copy is inserted before the node `before`, by default before `conv`. `conv` stays in the graph: the caller may
-    `replace` it.
+    Args:
+        conv: The convolution. It stays in the graph: the caller may `replace` it.
+        weight: Weights of the copy.
+        bias: Bias of the copy; None: it has none.
+        data: Input of the copy; default: that of `conv`.
+        before: The node before which the copy is inserted; default: `conv`.
+        **attributes: Attributes that differ from those of `conv`.
     """
     graph = conv.node.graph
     assert isinstance(graph, ir.Graph)

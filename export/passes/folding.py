@@ -16,8 +16,8 @@ from edgekit.export.passes.editing import (
 )
 
 _DEFAULT_EPSILON = 1e-5
-# Operators between the class vectors of a student and its logits.
-_KINDS = frozenset({"Mul", "Transpose"})
+# Operators that compute the second factor of the MatMul from a student's class vectors.
+_FOLDED_OPERATORS = frozenset({"Mul", "Transpose"})
 
 
 def fold_batchnorm(model: ir.Model) -> int:
@@ -31,6 +31,7 @@ def fold_batchnorm(model: ir.Model) -> int:
 
 
 def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
+    """Fold one BatchNormalization node; return False if it cannot be folded."""
     convolved = norm.inputs[0]
     conv = convolution(convolved.producer()) if convolved is not None and is_read_once(convolved) else None
     constants = [values for values in map(constant, norm.inputs[1:5]) if values is not None]
@@ -58,25 +59,27 @@ def fold_class_vectors(model: ir.Model) -> None:
     A student's logits are `embedding @ (scale * class_vectors).T`; the transposed product is computed in float64 and
     rounded once.
     """
-    for node in [node for node in model.graph if _is_computed(node)]:
+    for node in [node for node in model.graph if _has_computed_factor(node)]:
         weights = _evaluated(node.inputs[1])
         if weights is not None:
             node.replace_input_with(1, add_weight(model.graph, f"{node.outputs[0].name}.weight", weights))
 
 
-def _is_computed(node: ir.Node) -> bool:
+def _has_computed_factor(node: ir.Node) -> bool:
+    """Return whether a node is a MatMul whose second factor is the output of a Mul or Transpose."""
     factor = node.inputs[1] if node.op_type == "MatMul" else None
     producer = factor.producer() if factor is not None else None
-    return producer is not None and producer.op_type in _KINDS
+    return producer is not None and producer.op_type in _FOLDED_OPERATORS
 
 
 def _evaluated(value: ir.Value | None) -> Weights | None:
+    """Return the value of an expression of constants, Mul and Transpose; None if it depends on anything else."""
     node = value.producer() if value is not None else None
-    if node is None or node.op_type not in _KINDS:
+    if node is None or node.op_type not in _FOLDED_OPERATORS:
         return constant(value)
-    parts = [_evaluated(part) for part in node.inputs]
-    known = [part for part in parts if part is not None]
-    if len(known) != len(parts):
+    operands = [_evaluated(operand) for operand in node.inputs]
+    known = [operand for operand in operands if operand is not None]
+    if len(known) != len(operands):
         return None
     if node.op_type == "Mul":
         return known[0] * known[1]

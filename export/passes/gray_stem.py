@@ -14,9 +14,10 @@ from edgekit.export.passes.editing import convolution, replace, reweighted
 def gray_stem(model: ir.Model, contract: Contract) -> tuple[int, Contract]:
     """Sum the first convolution's weights over its input channels if the contract's crops are gray.
 
-    If x is the picture normalised by the first channel's mean and deviation, input channel c is a_c x + b_c, so weight'
-    = sum a_c weight_c. The offsets b_c are zero if all channels have one mean; otherwise they are added to the bias,
-    which is exact only without zero padding.
+    Let x be the gray picture, normalised with mean[0] and std[0]. Then the net's input channel c is a_c x + b_c, with
+    a_c = std[0] / std[c] and b_c = (mean[0] - mean[c]) / std[c]. The new weight is the sum over c of a_c weight_c. The
+    offsets b_c are zero if all channels have one mean. Otherwise they are added to the bias, which is exact only
+    without zero padding.
 
     Returns:
         The number of convolutions changed and the contract with "gray" input; 0 and the same contract if the crops
@@ -36,9 +37,10 @@ def gray_stem(model: ir.Model, contract: Contract) -> tuple[int, Contract]:
             return 0, contract
         convolutions.append(conv)
     for conv in convolutions:
+        # Weights (outputs, channels, height, width): o, c, ...
         summed = np.einsum("oc...,c->o...", conv.weight, gains)[:, np.newaxis]
-        bias = conv.bias + np.einsum("oc...,c->o...", conv.weight, offsets).reshape(len(summed), -1).sum(axis=1)
-        replace(conv.node, reweighted(conv, summed, bias))
+        added = np.einsum("oc...,c->o...", conv.weight, offsets).reshape(len(summed), -1).sum(axis=1)
+        replace(conv.node, reweighted(conv, summed, conv.bias + added))
     image.shape = ir.Shape([image.shape[0] if image.shape else "batch", 1, *spec.size_hw])
     gray = with_fields(spec, channels="gray", mean=spec.mean[:1], std=spec.std[:1])
     return len(convolutions), with_fields(contract, input=gray)

@@ -31,33 +31,36 @@ def merge_pool(model: ir.Model) -> int:
 
 
 def _merge(pool: ir.Node) -> int:
+    """Merge one average pool into the convolutions before it, where that saves work; return their number."""
     value = pool.inputs[0]
     kernel = ints(pool, "kernel_shape", ())
     strides = ints(pool, "strides", [1] * len(kernel))
-    plain = (
+    is_plain = (
         not any(ints(pool, "pads", ()))
         and not integer(pool, "ceil_mode", 0)
         and set(ints(pool, "dilations", [1])) == {1}
         and has_plain_padding(pool)
     )
-    if value is None or not plain or len(set(kernel)) != 1 or len(set(strides)) != 1:
+    is_square = len(set(kernel)) == 1 and len(set(strides)) == 1
+    if value is None or not is_plain or not is_square:
         return 0
-    count = _mergeable(value, kernel[0], strides[0])
+    count = _count_mergeable(value, kernel[0], strides[0])
     if count:
         replace(pool, _pooled(value, pool, kernel[0], strides[0]))
     return count
 
 
-def _mergeable(value: ir.Value, size: int, stride: int) -> int:
+def _count_mergeable(value: ir.Value, size: int, stride: int) -> int:
+    """Return the number of convolutions behind `value` that a pool of this size and stride can be merged into."""
     if not is_read_once(value):
         return 0
-    if parts := _parts(value):
-        return sum(_mergeable(part, size, stride) for part in parts)
-    return int(_profitable(value, size, stride) is not None)
+    if parts := _pooled_separately(value):
+        return sum(_count_mergeable(part, size, stride) for part in parts)
+    return int(_convolution_worth_merging(value, size, stride) is not None)
 
 
-def _parts(value: ir.Value) -> list[ir.Value]:
-    """Return the values over which a pool can be distributed: inputs of a concatenation, terms of a sum."""
+def _pooled_separately(value: ir.Value) -> list[ir.Value]:
+    """Return the values that can be pooled one by one instead of `value`: inputs of a concatenation, terms of a sum."""
     node = value.producer()
     if node is None or not is_read_once(value):
         return []
@@ -68,11 +71,13 @@ def _parts(value: ir.Value) -> list[ir.Value]:
     return []
 
 
-def _profitable(value: ir.Value, size: int, stride: int) -> Convolution | None:
+def _convolution_worth_merging(value: ir.Value, size: int, stride: int) -> Convolution | None:
+    """Return the convolution that computes `value`; None if a pool cannot be merged into it, or this saves nothing."""
     conv = convolution(value.producer())
     if conv is None or not is_read_once(value) or conv.weight.ndim != 4 or conv.steps != ((1, 1), (1, 1)):
         return None
     height, width = conv.weight.shape[2:]
+    # Multiplications per output of the pool: one larger kernel, or the kernel at each of stride x stride positions.
     saves = (height + size - 1) * (width + size - 1) < height * width * stride * stride
     return conv if saves else None
 
@@ -84,17 +89,18 @@ def _pooled(value: ir.Value, pool: ir.Node, size: int, stride: int) -> ir.Value:
     neither saves work, a pool is inserted.
     """
     node = value.producer()
-    if node is not None and _mergeable(value, size, stride):
-        if parts := _parts(value):
+    if node is not None and _count_mergeable(value, size, stride):
+        if parts := _pooled_separately(value):
             pooled = [_pooled(part, pool, size, stride) for part in parts]
             return insert(pool, node.op_type, pooled, dict(node.attributes), like=node)
-        conv = _profitable(value, size, stride)
-        assert conv is not None  # a value that is mergeable without parts is profitable
+        conv = _convolution_worth_merging(value, size, stride)
+        assert conv is not None  # otherwise nothing would be mergeable
         return reweighted(conv, _averaged(conv.weight, size), conv.bias, strides=[stride, stride])
     return insert(pool, "AveragePool", [value], dict(pool.attributes))
 
 
 def _averaged(weight: Weights, size: int) -> Weights:
+    """Return the weights (out, in, height, width) of a convolution followed by the average over size x size outputs."""
     height, width = weight.shape[2:]
     result = np.zeros((*weight.shape[:2], height + size - 1, width + size - 1))
     for row in range(size):

@@ -22,6 +22,7 @@ _NO_LIMIT = 1 << 62
 
 
 def _graph_only(rewrite: Callable[[ir.Model], int]) -> Rewrite:
+    """Return a `Rewrite` that leaves the contract unchanged."""
     return lambda model, contract: (rewrite(model), contract)
 
 

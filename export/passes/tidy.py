@@ -35,6 +35,7 @@ def tidy(model: ir.Model) -> None:
 
 
 def _rename_constants(graph: ir.Graph, unique: _Unique) -> None:
+    """Name each initialiser after the node that reads it first and its role there: NODE.weight, NODE.bias."""
     # Unique temporary names first: an initialiser's new name may be the old one of another.
     for index, constant in enumerate(list(graph.initializers.values())):
         constant.name = f"\0{index}"
@@ -49,20 +50,26 @@ def _rename_constants(graph: ir.Graph, unique: _Unique) -> None:
 
 
 def _title(node: ir.Node) -> str:
+    """Return the name of a node's module, and of its operation in it, from the metadata of torch's exporter."""
     scopes = _metadata(node, _SCOPES)
     classes = _metadata(node, _CLASSES)
     operation = node.op_type.lower()
     # The last scope is the operation, the one before it the module whose code contains it.
     module = scopes[-2] if len(scopes) > 1 else ""
     is_layer = len(classes) > 1 and classes[-2].startswith("torch.nn.modules.")
-    return module if module and is_layer else ".".join(part for part in (module, operation) if part)
+    if module and is_layer:  # a layer of torch.nn is one node: the operation adds nothing
+        return module
+    return ".".join(part for part in (module, operation) if part)
 
 
 def _metadata(node: ir.Node, key: str) -> list[str]:
+    """Return a list that torch's exporter stored as a Python literal, from the net to the operation."""
     return [str(entry) for entry in ast.literal_eval(node.metadata_props.get(key, "[]"))]
 
 
 class _Unique:
+    """Function that returns a name that no node or tensor has yet: a number is appended if it is taken."""
+
     def __init__(self, taken: Iterable[str | None]) -> None:
         self._taken = set(taken)
 

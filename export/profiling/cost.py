@@ -155,7 +155,7 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
     constants = constant_tensors(model.graph)
     tensors = _tensors(model, constants)
     stored_as, fused = _fused(model.graph, constants)
-    owned: set[str] = set()
+    counted: set[str] = set()  # weights that an earlier layer uses, too
     layers = []
     for index, node in enumerate(model.graph.node):
         moves = index not in fused and node.op_type not in _MOVE_NOTHING
@@ -166,7 +166,7 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
                 name=node.name or f"{node.op_type}_{index}",
                 op_type=node.op_type,
                 output_shape=tensors[node.output[0]].shape if node.output and node.output[0] in tensors else None,
-                parameters=sum(math.prod(constants[name].dims) for name in _weights(node, constants, owned)),
+                parameters=sum(math.prod(constants[name].dims) for name in _new_weights(node, constants, counted)),
                 macs=_macs(node, tensors),
                 weight_bytes=_size_bytes([name for name in read if name in constants], tensors),
                 read_bytes=_size_bytes([name for name in read if name not in constants], tensors),
@@ -181,10 +181,15 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
 
 
 def _fused(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) -> tuple[dict[str, str], set[int]]:
-    """Return the name of the stored tensor for each fused or renamed one, and the indices of the fused nodes."""
-    readers = Counter(name for node in graph.node for name in node.input)
-    results = {value.name for value in graph.output}
-    made = {name for node in graph.node for name in node.output}
+    """Return for tensors that a runtime does not store the ones it stores instead, and the indices of the fused nodes.
+
+    A renamed tensor, such as the output of Reshape, is the input under another name. A runtime fuses DequantizeLinear
+    into the nodes that read its output, and QuantizeLinear into the node that computes its input: only the 8-bit tensor
+    is stored.
+    """
+    reader_counts = Counter(name for node in graph.node for name in node.input)
+    graph_outputs = {value.name for value in graph.output}
+    computed = {name for node in graph.node for name in node.output}
     stored_as: dict[str, str] = {}
     fused: set[int] = set()
     for index, node in enumerate(graph.node):
@@ -192,16 +197,19 @@ def _fused(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) ->
         if node.op_type in _RENAME and source not in constants:
             stored_as[node.output[0]] = source
         elif node.op_type == "DequantizeLinear":
-            # The readers of the result read the 8-bit tensor.
             stored_as[node.output[0]] = source
             fused.add(index)
-        elif node.op_type == "QuantizeLinear" and source in made and readers[source] == 1 and source not in results:
-            stored_as[source] = node.output[0]
-            fused.add(index)
+        elif node.op_type == "QuantizeLinear":
+            # A float tensor that another node reads, or that is an output of the graph, is stored as well.
+            is_needed = reader_counts[source] > 1 or source in graph_outputs
+            if source in computed and not is_needed:
+                stored_as[source] = node.output[0]
+                fused.add(index)
     return stored_as, fused
 
 
 def _stored(name: str, stored_as: Mapping[str, str]) -> str:
+    """Return the name of the tensor in memory that holds the values of a tensor, after all renamings and fusions."""
     seen = {name}
     while name in stored_as and stored_as[name] not in seen:
         name = stored_as[name]
@@ -209,16 +217,18 @@ def _stored(name: str, stored_as: Mapping[str, str]) -> str:
     return name
 
 
-def _weights(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], owned: set[str]) -> Iterator[str]:
+def _new_weights(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], counted: set[str]) -> Iterator[str]:
+    """Yield the names of a node's trained weights that are not in `counted`, and add them to it."""
     statistics = _STATISTICS.get(node.op_type, ())
     for position, name in enumerate(node.input):
         is_weight = name in constants and constants[name].data_type in WEIGHT_TYPES
-        if is_weight and name not in owned and position not in statistics:
-            owned.add(name)
+        if is_weight and name not in counted and position not in statistics:
+            counted.add(name)
             yield name
 
 
 def _macs(node: onnx.NodeProto, tensors: Mapping[str, _Tensor]) -> int | None:
+    """Return the multiply-accumulates of a node, 0 for other operators; None if a shape is unknown."""
     if node.op_type not in _PRODUCTS:
         return 0
     kind, second_input = _PRODUCTS[node.op_type]
@@ -229,7 +239,7 @@ def _macs(node: onnx.NodeProto, tensors: Mapping[str, _Tensor]) -> int | None:
     if not first or not second or output is None:
         return None
     if kind == "Conv":
-        per_value = second[1:]  # (out, in / groups, *kernel)
+        per_value = second[1:]  # weights: (out, in / groups, *kernel)
     elif kind == "Gemm":
         transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
         per_value = first[:1] if transposed else first[-1:]
@@ -239,10 +249,12 @@ def _macs(node: onnx.NodeProto, tensors: Mapping[str, _Tensor]) -> int | None:
 
 
 def _size_bytes(names: Iterable[str], tensors: Mapping[str, _Tensor]) -> int | None:
+    """Return the size of several tensors; None if one is unknown."""
     return _total(tensors[name].size_bytes if name in tensors else None for name in names)
 
 
 def _total(counts: Iterable[int | None]) -> int | None:
+    """Return the sum, or None if one count is unknown."""
     total = 0
     for count in counts:
         if count is None:
@@ -295,12 +307,14 @@ def _tensors(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) 
 
 
 def _set_batch_of_one(value: onnx.ValueInfoProto) -> None:
+    """Set the first dimension of an input to 1, if it has more dimensions."""
     tensor = value.type.tensor_type
     if tensor.HasField("shape") and len(tensor.shape.dim) > 1:
         tensor.shape.dim[0].dim_value = 1
 
 
 def _shape(value: onnx.ValueInfoProto) -> Shape | None:
+    """Return the shape of a tensor, with None for a dynamic dimension; None if even the rank is unknown."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None
@@ -310,6 +324,7 @@ def _shape(value: onnx.ValueInfoProto) -> Shape | None:
 
 
 def _bits(data_type: int) -> int | None:
+    """Return the size in bits of an element of one of ONNX's data types; None if it is unknown."""
     try:
         name = onnx.TensorProto.DataType.Name(data_type)
     except ValueError:

@@ -58,7 +58,7 @@ class Part:
 class PipelineEstimate:
     """Estimate of the loop on a board; `fps` and `staged_fps` are (lowest, highest) frames per second.
 
-    `detector_wh` is None for a model that classifies whole images.
+    `detector_wh` is the size of the detector's input; None for a model that classifies whole images.
     """
 
     threads: int
@@ -99,6 +99,7 @@ class PipelineEstimate:
 
 
 def _fps(middle_ms: float) -> tuple[float, float]:
+    """Return the lowest and the highest frame rate: the time per frame may be `SPREAD` times as long or as short."""
     return 1e3 / (middle_ms * SPREAD), 1e3 * SPREAD / middle_ms
 
 
@@ -120,29 +121,34 @@ class Loop:
     def on(self, board: KnownBoard, threads: int) -> BoardEstimate[PipelineEstimate]:
         """Return the estimate on a board, with both nets on one or four threads."""
         cases = [self.classifier.on(board, threads), self.reference.on(board, 1)]
-        cases += [self.detector.on(board, threads)] if self.detector else []
+        if self.detector:
+            cases.append(self.detector.on(board, threads))
         for case in cases:
             if case.reason:
                 return BoardEstimate(board, threads, None, case.reason)
-        classify, alone, *detect = (case.estimate for case in cases if case.estimate)
-        scale = alone.middle_ms / self.here_ms["reference"]
+        # Without a reason, each case has an estimate.
+        classifier_net, reference_net, *detector_net = (case.estimate for case in cases if case.estimate)
+        slowdown = reference_net.middle_ms / self.here_ms["reference"]
 
-        def scaled(name: str, stage: str, key: str, share: float = 1.0) -> Part:
-            return Part(name, stage, self.here_ms[key] * scale * share, f"measured here, times {scale:.2g}")
+        def measured(name: str, stage: str, key: str, share_of_frames: float = 1.0) -> Part:
+            """Return a part whose time here, `here_ms[key]`, is scaled to the board."""
+            middle_ms = self.here_ms[key] * slowdown * share_of_frames
+            return Part(name, stage, middle_ms, f"measured here, times {slowdown:.2g}")
 
-        parts = [scaled("capture: colour and copy", "capture", "capture")]
-        if detect:
+        parts = [measured("capture: colour and copy", "capture", "capture")]
+        if detector_net:
             share = 1 / _DETECT_EVERY
+            net_ms = detector_net[0].middle_ms * share
             parts += [
-                Part(f"detector net, 1 of {_DETECT_EVERY} frames", "detect", detect[0].middle_ms * share, "roofline"),
-                scaled("detector: scale and decode", "detect", "around detector", share),
-                scaled("track: flow between detections", "detect", "track", 1 - share),
+                Part(f"detector net, 1 of {_DETECT_EVERY} frames", "detect", net_ms, "roofline"),
+                measured("detector: scale and decode", "detect", "around detector", share),
+                measured("track: flow between detections", "detect", "track", 1 - share),
             ]
-        cut = "face: cut and prepare" if detect else "image: fit and prepare"
-        parts.append(scaled(cut, "classify", "prepare"))
-        parts.append(Part("classifier net", "classify", classify.middle_ms, "roofline"))
-        found = PipelineEstimate(threads, self.detector_wh, self.classifier.precision, tuple(parts))
-        return BoardEstimate(board, threads, found)
+        cut = "face: cut and prepare" if detector_net else "image: fit and prepare"
+        parts.append(measured(cut, "classify", "prepare"))
+        parts.append(Part("classifier net", "classify", classifier_net.middle_ms, "roofline"))
+        estimate = PipelineEstimate(threads, self.detector_wh, self.classifier.precision, tuple(parts))
+        return BoardEstimate(board, threads, estimate)
 
 
 def measure_loop(model: Path, classifier: Profile, detector_model: Path | None) -> Loop:
@@ -170,11 +176,15 @@ def measure_loop(model: Path, classifier: Profile, detector_model: Path | None) 
 
 
 def _measure_here(model: Path, detector_model: Path | None) -> dict[str, float]:
+    """Return `Loop.here_ms`: the time per call of each part that is not a net, and of the reference net."""
     frames = _portraits()
     yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
-    contract, reference = Classifier(model, 1).contract, Classifier(asset(REFERENCE), 1)
-    tensor = to_input(np.zeros((1, *reference.contract.crop.center_crop_hw, 3), np.uint8), reference.contract.input)
-    frame, boxes = Frame(0, 0.0, 0.0, frames[0]), example_boxes(contract.subject, 1)
+    contract = Classifier(model, 1).contract
+    reference = Classifier(asset(REFERENCE), 1)
+    blank_crop = np.zeros((1, *reference.contract.crop.center_crop_hw, 3), np.uint8)
+    tensor = to_input(blank_crop, reference.contract.input)
+    frame = Frame(0, 0.0, 0.0, frames[0])
+    boxes = example_boxes(contract.subject, 1)
     found = {
         "reference": _ms(lambda: reference.infer(tensor)),
         "capture": _ms(lambda: cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420)),
@@ -185,10 +195,14 @@ def _measure_here(model: Path, detector_model: Path | None) -> dict[str, float]:
     detector, net = _yunet(detector_model), open_session(detector_model, 1)
     tensor = np.zeros((1, 3, *reversed(_input_wh(detector))), np.float32)
     name = net.get_inputs()[0].name
-    whole_ms, net_ms = _ms(lambda: detector.detect(frames[0])), _ms(lambda: net.run(None, {name: tensor}))
-    face_tracker, numbers = FaceTracker(detector, Every(1_000_000)), itertools.count()
+    whole_ms = _ms(lambda: detector.detect(frames[0]))
+    net_ms = _ms(lambda: net.run(None, {name: tensor}))
+    # Detects in the first frame only: all other calls are optical flow.
+    face_tracker = FaceTracker(detector, Every(1_000_000))
+    numbers = itertools.count()
 
     def follow() -> object:
+        """Track the face into the next frame, between the two frames forth and back."""
         number = next(numbers)
         return face_tracker.find(Frame(number, number / _FPS, number / _FPS, frames[number % 2]), StageTimer())
 

@@ -57,14 +57,14 @@ def profile(options: ProfileOptions) -> ProfileReport:
         raise InputError(f"board '{options.board}' is unknown: use one of {', '.join(KNOWN_BOARDS)}")
     boards = [KNOWN_BOARDS[options.board]] if options.board else list(KNOWN_BOARDS.values())
     cases = [(board, threads) for board in boards for threads in _BOARD_THREADS]
-    found = profile_file(path)
-    estimates = tuple(found.on(*case) for case in cases)
+    profiled = profile_file(path)
+    estimates = tuple(profiled.on(board, threads) for board, threads in cases)
     if not options.pipeline:
-        return ProfileReport(path, found, estimates)
+        return ProfileReport(path, profiled, estimates)
     detector = _detector(path, options)
     options.progress("measuring", 0, None)
-    loop = measure_loop(path, found, detector)
-    return ProfileReport(path, found, estimates, tuple(loop.on(*case) for case in cases))
+    loop = measure_loop(path, profiled, detector)
+    return ProfileReport(path, profiled, estimates, tuple(loop.on(board, threads) for board, threads in cases))
 
 
 def _detector(path: Path, options: ProfileOptions) -> Path | None:

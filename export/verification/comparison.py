@@ -113,12 +113,14 @@ def compare(
     """
     expected = _logits(net, net_crops, net_progress)
     found = _logits(file, file_crops, file_progress)
-    few = slice(0, _BATCH_CROPS, _ALONE_EVERY)
-    alone = np.concatenate([file.logits(crop[np.newaxis]) for crop in file_crops[few]])
-    return Comparison(expected, found, largest_difference(found[few], alone))
+    # Some crops of the first batch are classified again, one by one.
+    some = slice(0, _BATCH_CROPS, _ALONE_EVERY)
+    alone = np.concatenate([file.logits(crop[np.newaxis]) for crop in file_crops[some]])
+    return Comparison(expected, found, largest_difference(found[some], alone))
 
 
 def _logits(classifier: CropClassifier, crops: ImageU8, progress: Progress) -> FloatArray:
+    """Return the logits (N, labels) of crops (N, H, W, C), computed in batches."""
     parts = []
     for start in range(0, len(crops), _BATCH_CROPS):
         parts.append(classifier.logits(crops[start : start + _BATCH_CROPS]))
@@ -156,7 +158,8 @@ def check_export(path: Path, net: nn.Module, contract: Contract, tolerance: floa
         InputError: The file cannot be loaded.
     """
     allowed = tolerance_for("float32", engine_of(path))
-    allowed = allowed if tolerance is None else replace(allowed, logits=tolerance)
+    if tolerance is not None:
+        allowed = replace(allowed, logits=tolerance)
     crops = portrait_crops(contract)
     found = compare(TorchClassifier(net, contract), Classifier(path, intra_op_threads=1), crops, crops)
     reference = found.reference_logits
@@ -165,10 +168,10 @@ def check_export(path: Path, net: nn.Module, contract: Contract, tolerance: floa
             f"the checkpoint's output contains NaN or infinity: {np.count_nonzero(~np.isfinite(reference))} of "
             f"{reference.size} logits on {len(crops)} crops: use an earlier checkpoint, or train again"
         )
-    # Merged logits are differences of larger ones, and have their rounding errors.
+    # The limit grows with the logits in which rounding errors arise: those of a merging net before they are merged.
     rounded = TorchClassifier(net.net, contract).logits(crops) if isinstance(net, MergedClasses) else reference
     limit = allowed.allowed_difference(rounded) or 0.0
-    # Rounding of large logits may change the top-1 of two labels that are almost equal.
+    # With large logits, rounding may change the top-1 between two labels that are almost equal: it is not compared.
     share = allowed.top1_share if limit == allowed.logits else 0.0
     if faults := found.faults(replace(allowed, logits=limit, top1_share=share)):
         raise GateError(
@@ -253,31 +256,34 @@ def measure_parity(
     Raises:
         InputError: The data has changed, or a side cannot classify.
     """
-    theirs, ours = reference.contract, device.contract
     dataset, part = images.dataset, images.part
-    expected = center_crop(with_contract_channels(part, theirs).images, theirs.input.size_hw)
-    crops, difference, different, first = _device_crops(
-        images, ours, expected, partial(progress, "device side: reading")
-    )
+    size_hw = reference.contract.input.size_hw
+    expected = center_crop(with_contract_channels(part, reference.contract).images, size_hw)
+    made = _device_crops(images, device.contract, expected, partial(progress, "device side: reading"))
     found = compare(
         reference,
         device,
         expected,
-        crops,
+        made.crops,
         partial(progress, "training side: classifying"),
         partial(progress, "device side: classifying"),
     )
-    numbers = label_numbers(dataset.classes, ours)
-    pairs = zip(dataset.classes, numbers, strict=True)
-    unknown_class = next((name for name, number in pairs if number is None or number < 0), None)
-    truths = None if unknown_class is not None else np.array(numbers, np.int64)[part.labels]
+    labels = device.contract.labels
+    numbers = label_numbers(dataset.classes, device.contract)
+    unknown_class = next(
+        (name for name, number in zip(dataset.classes, numbers, strict=True) if number is None or number < 0), None
+    )
+    own = other = None
+    if unknown_class is None:
+        truths = np.array(numbers, np.int64)[part.labels]
+        own, other = Evaluation(labels, truths, found.reference_logits), Evaluation(labels, truths, found.logits)
     return Parity(
         **vars(found),
-        crop_difference=difference,
-        crops_different=different,
-        first_different=first,
-        reference=None if truths is None else Evaluation(ours.labels, truths, found.reference_logits),
-        device=None if truths is None else Evaluation(ours.labels, truths, found.logits),
+        crop_difference=made.largest_difference,
+        crops_different=made.different,
+        first_different=made.first_different,
+        reference=own,
+        device=other,
         unknown_class=unknown_class,
     )
 
@@ -333,8 +339,10 @@ def verify_on(
 
 def accuracy_drop(reference: Evaluation, other: Evaluation, allowed: float) -> str | None:
     """Return one line if the accuracy on the same images is lower by more than `allowed` plus two standard errors."""
-    right, still = (side.logits.argmax(axis=1) == side.truths for side in (reference, other))
-    lost, won = int((right & ~still).sum()), int((~right & still).sum())
+    right_before, right_after = (side.logits.argmax(axis=1) == side.truths for side in (reference, other))
+    lost = int((right_before & ~right_after).sum())
+    won = int((~right_before & right_after).sum())
+    # Only images that change count: the standard error of lost - won is the root of their number.
     margin = _STANDARD_ERRORS * math.sqrt(lost + won)
     if lost - won <= allowed * reference.total + margin:
         return None
@@ -344,14 +352,18 @@ def accuracy_drop(reference: Evaluation, other: Evaluation, allowed: float) -> s
     )
 
 
-def _device_crops(
-    images: ComparedImages, contract: Contract, expected: ImageU8, progress: Progress
-) -> tuple[ImageU8, int, int, str | None]:
-    """Return the device's crops, compared with the training side's, `expected`.
+@dataclass(frozen=True)
+class _DeviceCrops:
+    """Crops of the device side, and their differences from those of the training side; see `Parity`."""
 
-    Returns:
-        The crops; the largest difference of a pixel; the number of images that differ; the name of the first of them.
-    """
+    crops: ImageU8
+    largest_difference: int
+    different: int
+    first_different: str | None
+
+
+def _device_crops(images: ComparedImages, contract: Contract, expected: ImageU8, progress: Progress) -> _DeviceCrops:
+    """Return the crops that the device's code makes of the stored images, compared with the training side's crops."""
     size_hw = contract.input.size_hw
     crops = np.zeros((len(images.part), *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
     largest, different, first = 0, 0, None
@@ -364,10 +376,11 @@ def _device_crops(
         if difference:
             largest, different = max(largest, difference), different + 1
             first = first or name
-    return crops, largest, different, first
+    return _DeviceCrops(crops, largest, different, first)
 
 
 def _pixel_difference(crop: ImageU8, expected: ImageU8) -> int:
+    """Return the largest difference of a pixel, 0 to 255; 255 for crops of other sizes."""
     if crop.shape[:2] != expected.shape[:2]:
         return 255
     # Broadcasting compares one gray channel with three equal ones.

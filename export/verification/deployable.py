@@ -47,8 +47,8 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
             f"the file has IR version {model.ir_version}, onnxruntime {oldest.version} reads up to {oldest.ir_version}"
         )
     opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
-    if nonsense := [version for version in opsets.values() if not 0 < version < _NO_VERSION]:
-        return [*faults, f"operator set version {nonsense[0]} is invalid"]
+    if invalid := [version for version in opsets.values() if not 0 < version < _NO_VERSION]:
+        return [*faults, f"operator set version {invalid[0]} is invalid"]
     for domain, version in opsets.items():
         if domain not in oldest.opsets and any(node_domain == domain for node_domain, _ in _used(model)):
             faults.append(f"operator set '{domain}' is unknown to onnxruntime {oldest.version}")
@@ -57,7 +57,7 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
                 f"operator set {domain or 'ai.onnx'} {version} is newer than onnxruntime {oldest.version} supports: "
                 f"export with {oldest.opsets[domain]} or older"
             )
-    local = {(function.domain, function.name) for function in model.functions}
+    local = {(function.domain, function.name) for function in model.functions}  # defined in the file itself
     for domain, name in sorted(set(_used(model)) - local):
         if domain in oldest.opsets and not _runs(oldest, domain, name, opsets.get(domain, 1)):
             faults.append(f"operator {name} of set {opsets.get(domain, 1)} is unknown to onnxruntime {oldest.version}")
@@ -70,6 +70,7 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
 
 
 def _used(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
+    """Yield domain and name of the operator of each node, also in the model's functions."""
     yield from _nodes_of(model.graph)
     for function in model.functions:
         for node in function.node:
@@ -77,18 +78,22 @@ def _used(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
 
 
 def _nodes_of(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
+    """Yield domain and name of the operator of each node, also in inner graphs, such as the branches of an If."""
     for node in graph.node:
         yield _domain(node.domain), node.op_type
         for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            inner_graphs = [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs
+            for inner in inner_graphs:
                 yield from _nodes_of(inner)
 
 
 def _domain(name: str) -> str:
+    """Return the domain of operators as ONNX stores it: "ai.onnx" and the empty name are the same domain."""
     return "" if name == "ai.onnx" else name
 
 
 def _runs(oldest: OldestRuntime, domain: str, name: str, opset: int) -> bool:
+    """Return whether the runtime can run an operator of this version of its operator set."""
     ranges = oldest.kernels[domain].get(name, [])
     if domain:
         return bool(ranges)

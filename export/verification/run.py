@@ -93,7 +93,7 @@ def verify(options: VerifyOptions) -> VerifyReport:
         faults = device_faults(load_graph(path))
     device = None
     if not faults:
-        contract_in(path)
+        contract_in(path)  # raises if the file has no contract: that is an error, not a fault
         try:
             device = Classifier(path, options.threads)
         except InputError as error:

@@ -51,9 +51,9 @@ class Tower:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
-        is_whole = min(self.width, self.layers, self.heads) >= 1 and self.width % self.heads == 0
+        fits = min(self.width, self.layers, self.heads) >= 1 and self.width % self.heads == 0
         is_small = self.layers <= _MAX_LAYERS and self.width <= _MAX_WIDTH
-        if not (is_whole and is_small and 0 < self.mlp_ratio <= _MAX_MLP_RATIO):
+        if not (fits and is_small and 0 < self.mlp_ratio <= _MAX_MLP_RATIO):
             raise InputError(
                 f"a CLIP tower has width {self.width}, {self.layers} layers, {self.heads} heads and mlp_ratio "
                 f"{self.mlp_ratio:g}: expected at least 1 each, at most {_MAX_LAYERS} layers and mlp_ratio "
@@ -65,8 +65,7 @@ class Tower:
 class ClipConfig:
     """Architecture of a CLIP and the normalisation of its images: `(pixel / 255 - mean) / std` of R, G, B.
 
-    `trunk` is the net that embeds the patches, such as "edgecnn" (see `trunk.TrunkPatches`); None: the ViT's own
-    convolution.
+    `trunk` is the net that embeds the patches, such as "edgecnn" (see `TrunkPatches`); None: the ViT's own convolution.
     """
 
     image_size_px: int
@@ -91,7 +90,8 @@ class ClipConfig:
                 f"patches not larger than the image, at most {_MAX_SIDE_PX} px, and 1 to {_MAX_WIDTH} of the others"
             )
         values = (*self.image_mean, *self.image_std)
-        if len(self.image_mean) != 3 or len(values) != 6 or not all(map(math.isfinite, values)) or min(values[3:]) <= 0:
+        has_three = len(self.image_mean) == 3 and len(self.image_std) == 3
+        if not has_three or not all(map(math.isfinite, values)) or min(self.image_std) <= 0:
             raise InputError(f"a CLIP has image_mean and image_std {values}: expected six finite values, std above 0")
         if self.trunk is not None:
             require_trunk(self.trunk)
@@ -194,6 +194,7 @@ def config_from_open_clip(document: Mapping[str, Any], activation: Activation | 
 
 
 def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+    """Return the shape of a tensor, which must exist and have so many dimensions."""
     if name not in state:
         raise InputError(f"the weights are not those of a CLIP with a ViT: tensor '{name}' is missing")
     shape = tuple(state[name].shape)
@@ -203,6 +204,7 @@ def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int
 
 
 def _tower(state: Mapping[str, Tensor], prefix: str, width: int) -> Tower:
+    """Return the architecture of the tower whose blocks have names with this prefix."""
     hidden, _ = _shape(state, f"{prefix}0.mlp.c_fc.weight", 2)
     if width % _HEAD_WIDTH:
         raise InputError(
@@ -232,13 +234,14 @@ class TrunkPatches(nn.Module):
             InputError: The architecture is not one of `TRUNKS`.
         """
         super().__init__()
-        self.trunk = _net(architecture).eval()
+        self.trunk = _new_trunk(architecture).eval()
         self.channels = self.trunk.classifier.in_features
         del self.trunk.classifier
         self.project = nn.Conv2d(self.channels, width, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return tokens (N, width, H/8, W/8) of images (N, 3, H, W) in 0..1, or of the trunk's feature maps."""
+        # Feature maps are computed once for a whole training; the number of channels tells them from images.
         maps = images if images.shape[1] == self.channels else self.feature_maps(images)
         tokens: Tensor = self.project(maps)
         return tokens
@@ -280,7 +283,8 @@ def read_trunk(path: Path) -> TrunkWeights:
     return TrunkWeights(checkpoint.contract.architecture, state, sha256_of(path))
 
 
-def _net(architecture: str) -> EdgeCNN:
+def _new_trunk(architecture: str) -> EdgeCNN:
+    """Return a net with random weights that can be a trunk; its last layer is not used."""
     require_trunk(architecture)
     net = create_model(architecture, 1)
     assert isinstance(net, EdgeCNN)

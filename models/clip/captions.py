@@ -47,7 +47,8 @@ CONTEMPT = "contempt"
 # Columns of the votes for an expression, by its name in a data set.
 _COLUMN_OF = {canonical_class(name): index for index, name in enumerate(COLUMNS[:8])}
 _FORMS = ("alone", "sure", "mostly", "between")
-_OF_LABELS, _OF_VOTES = (Path(__file__).with_name(name) for name in ("captions.json", "vote_captions.json"))
+_OF_LABELS = Path(__file__).with_name("captions.json")
+_OF_VOTES = Path(__file__).with_name("vote_captions.json")
 _Item = TypeVar("_Item")
 
 
@@ -59,31 +60,32 @@ def captions_of(classes: Sequence[str], labels: Tensor, seed: int) -> tuple[list
         labels: int64 (N,).
         seed: Seed of the words.
     """
-    texts = _phrased(classes, seed)
-    distinct, which = torch.unique(labels, return_inverse=True)
-    return [texts[label] for label in distinct.tolist()], which
+    texts = _caption_per_class(classes, seed)
+    distinct, caption_of = torch.unique(labels, return_inverse=True)
+    return [texts[label] for label in distinct.tolist()], caption_of
 
 
-def _phrased(classes: Sequence[str], seed: int) -> list[str]:
+def _caption_per_class(classes: Sequence[str], seed: int) -> list[str]:
     """Return one caption per class, whose words are drawn with `seed`."""
     generator = np.random.default_rng(seed)
-    forms = _forms(_OF_LABELS)
+    forms = _templates(_OF_LABELS)
     if captions_with_names(classes):
         template = _pick(forms["object"], generator)
         return [template.format(as_words(name)) for name in classes]
     words = [forms["classes"][name] for name in classes]
+    # One template for all classes, such as "a photo of a {} face", and for each class one of its words.
     kind = "noun" if generator.random() < _NOUN_PROBABILITY else "adjective"
     template = _pick(forms[kind], generator)
     texts = [template.format(_pick(word[f"{kind}s"], generator)) for word in words]
     if generator.random() >= _TRAIT_PROBABILITY:
         return texts
-    joint = _pick(forms["trait"], generator)
-    return [joint.format(text, _pick(word["traits"], generator)) for text, word in zip(texts, words, strict=True)]
+    with_trait = _pick(forms["trait"], generator)
+    return [with_trait.format(text, _pick(word["traits"], generator)) for text, word in zip(texts, words, strict=True)]
 
 
 def captions_with_names(classes: Sequence[str]) -> list[str]:
     """Return all captions that contain the classes' own names; an empty list if all classes are known expressions."""
-    forms = _forms(_OF_LABELS)
+    forms = _templates(_OF_LABELS)
     if all(name in forms["classes"] for name in classes):
         return []
     return [template.format(as_words(name)) for template in forms["object"] for name in classes]
@@ -93,7 +95,7 @@ def example_captions(classes: Sequence[str]) -> list[str]:
     """Return captions that together have every form and every word of the captions of `classes`."""
     if named := captions_with_names(classes):
         return named
-    forms, words = _forms(_OF_LABELS), [_forms(_OF_LABELS)["classes"][name] for name in classes]
+    forms, words = _templates(_OF_LABELS), [_templates(_OF_LABELS)["classes"][name] for name in classes]
     texts = every_form_and_word(forms["adjective"], words, "adjectives")
     texts += every_form_and_word(forms["noun"], words, "nouns")
     traits = [form.replace("{}", texts[0], 1) for form in forms["trait"]]
@@ -102,13 +104,16 @@ def example_captions(classes: Sequence[str]) -> list[str]:
 
 def every_form_and_word(forms: Sequence[str], words: Sequence[Mapping[str, list[str]]], kind: str) -> list[str]:
     """Return texts in which each form and each word of a kind occurs at least once."""
-    named = [text for word in words for text in word[kind]]
-    return [forms[i % len(forms)].format(named[i % len(named)]) for i in range(max(len(forms), len(named)))]
+    candidates = [text for word in words for text in word[kind]]
+    texts = []
+    for index in range(max(len(forms), len(candidates))):
+        texts.append(forms[index % len(forms)].format(candidates[index % len(candidates)]))
+    return texts
 
 
 def expression_words() -> dict[str, dict[str, list[str]]]:
     """Return adjectives, nouns and traits of each known expression."""
-    words: dict[str, dict[str, list[str]]] = _forms(_OF_LABELS)["classes"]
+    words: dict[str, dict[str, list[str]]] = _templates(_OF_LABELS)["classes"]
     return words
 
 
@@ -142,11 +147,13 @@ def contents_of(
     unknown = [name for name in classes if name not in _COLUMN_OF]
     if unknown:
         raise InputError(f"captions of votes need the expressions of FER+: class '{unknown[0]}' is not one of them")
+    # With all seven expressions, the votes may also name contempt, which no label has.
     names = (*classes, CONTEMPT) if set(classes) == set(_COLUMN_OF) - {CONTEMPT} else tuple(classes)
     counts = torch.from_numpy(without_single_votes(votes)[:, [_COLUMN_OF[name] for name in names]])  # (N, names)
-    own = F.one_hot(torch.from_numpy(labels), len(names)).float()
-    voted = counts.sum(dim=1, keepdim=True)
-    shares = torch.where(voted > 0, (own + counts / voted.clamp(min=1)) / 2, own)
+    of_label = F.one_hot(torch.from_numpy(labels), len(names)).float()
+    total = counts.sum(dim=1, keepdim=True)  # (N, 1)
+    # The mean of label and votes; the label alone for images without votes.
+    shares = torch.where(total > 0, (of_label + counts / total.clamp(min=1)) / 2, of_label)
     return Contents(names, shares, torch.from_numpy(_levels(_properties(images))))
 
 
@@ -161,42 +168,47 @@ def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed
     """
     generator = np.random.default_rng(seed)
     words = _Words(contents.names, generator)
-    shares = contents.shares[indices] @ words.members  # (N, contents)
-    count = shares.shape[1]
+    shares = contents.shares[indices] @ words.members  # (N, names of expressions or groups)
     if words.is_graded:
-        largest, ranked = shares.topk(2, dim=1)  # (N, 2) each
-        first, second = ranked.unbind(dim=1)
-        form = torch.where(largest[:, 1] >= _EQUAL_SHARE, 3, 2)
-        alone = (largest[:, 0] >= _SURE_SHARE).long()
-        form = torch.where(largest[:, 1] < _SECOND_SHARE, alone, form)
-        second = torch.where(form < 2, 0, second)
+        first, second, form = _graded(shares)
     else:
-        first = (shares.cumsum(dim=1) <= uniform[:, None]).sum(dim=1).clamp(max=count - 1)
-        form = second = torch.zeros_like(first)
-    stated = words.stated
-    level = torch.zeros_like(first) if stated is None else contents.properties[indices, stated] + 1
-    keys = ((first * count + second) * len(_FORMS) + form) * 3 + level
-    distinct, which = torch.unique(keys, return_inverse=True)
-    texts = []
-    for key in distinct.tolist():
-        rest, level_of = divmod(key, 3)
-        rest, form_of = divmod(rest, len(_FORMS))
-        first_of, second_of = divmod(rest, count)
-        texts.append(words.caption(first_of, second_of, _FORMS[form_of], level_of - 1))
-    return texts, which
+        # The expression in whose part of the cumulated shares, 0..1, the random number lies.
+        first = (shares.cumsum(dim=1) <= uniform[:, None]).sum(dim=1).clamp(max=shares.shape[1] - 1)
+        second = form = torch.zeros_like(first)
+    level = torch.zeros_like(first) if words.stated is None else contents.properties[indices, words.stated]
+    keys = torch.stack([first, second, form, level], dim=1)  # (N, 4): images with equal rows get one caption
+    distinct, caption_of = torch.unique(keys, dim=0, return_inverse=True)
+    # Rows of `distinct`: indices of one or two names, index of the form, level of the property.
+    texts = [words.caption(one, other, _FORMS[number], sign) for one, other, number, sign in distinct.tolist()]
+    return texts, caption_of
+
+
+def _graded(shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the indices of the two largest shares (N, names), and the index of the form in `_FORMS`; int64 (N,) each.
+
+    The second index is 0 for the forms that name one expression only.
+    """
+    largest, ranked = shares.topk(2, dim=1)  # (N, 2) each
+    first, second = ranked.unbind(dim=1)
+    of_one = torch.where(largest[:, 0] >= _SURE_SHARE, _FORMS.index("sure"), _FORMS.index("alone"))
+    of_two = torch.where(largest[:, 1] >= _EQUAL_SHARE, _FORMS.index("between"), _FORMS.index("mostly"))
+    names_one = largest[:, 1] < _SECOND_SHARE
+    return first, torch.where(names_one, 0, second), torch.where(names_one, of_one, of_two)
 
 
 def example_vote_captions(names: Sequence[str]) -> list[str]:
     """Return captions that together have every form and every word of the captions of expressions and their groups."""
-    forms, texts = _forms(_OF_VOTES), []
+    forms, texts = _templates(_OF_VOTES), []
     vocabularies = _vocabularies(tuple(names))
     for vocabulary in vocabularies:
         texts += every_form_and_word(forms["single"], vocabulary.words, "adjectives")
         texts += every_form_and_word(forms["noun"], vocabulary.words, "nouns")
     first, last = (vocabularies[0].words[index]["adjectives"][0] for index in (0, -1))
-    texts += [form.format(first, last) for name in _FORMS[1:] for form in forms[name]]
-    properties = [text for levels in forms["looks"].values() for level in levels for text in level]
-    return texts + [forms["joints"][0].format(texts[0], text) for text in properties]
+    for name in _FORMS[1:]:
+        texts += [form.format(first, last) for form in forms[name]]
+    for levels in forms["looks"].values():  # for each property, the texts of little and of much
+        texts += [forms["joints"][0].format(texts[0], text) for level in levels for text in level]
+    return texts
 
 
 @dataclass(frozen=True)
@@ -212,12 +224,16 @@ class _Vocabulary:
 
 @cache
 def _vocabularies(names: tuple[str, ...]) -> list[_Vocabulary]:
-    """Return the vocabulary of the expressions, and with all of them also that of each grouping."""
-    forms = _forms(_OF_VOTES)
+    """Return the vocabulary of the expressions; if `names` has all of them, also that of each grouping."""
+    forms = _templates(_OF_VOTES)
     own: dict[str, Mapping[str, list[str]]] = {**expression_words(), CONTEMPT: forms[CONTEMPT]}
     found = [_Vocabulary([own[name] for name in names], torch.eye(len(names)))]
-    for grouping in forms["groupings"] if CONTEMPT in names else ():
+    if CONTEMPT not in names:
+        return found
+    for grouping in forms["groupings"]:
+        # A group without words of its own is one expression.
         words = [group if "adjectives" in group else own[name] for name, group in grouping.items()]
+        # (names, groups): 1 if the expression belongs to the group
         members = torch.tensor([[float(name in group["of"]) for group in grouping.values()] for name in names])
         found.append(_Vocabulary(words, members))
     return found
@@ -226,12 +242,16 @@ def _vocabularies(names: tuple[str, ...]) -> list[_Vocabulary]:
 class _Words:
     """The words of all captions of one batch.
 
-    `members` (names, contents) sums the shares of expressions to those of the contents that the captions name, and
-    `stated` is the number of the property that they state, or None.
+    Attributes:
+        is_graded: Whether the captions state the two largest shares, and not one expression drawn by its share.
+        members: Matrix (names, contents) that sums the shares of expressions to those of what the captions name: the
+            expressions themselves, or groups of them.
+        stated: Index of the property of the picture that the captions state; None: none.
     """
 
     def __init__(self, names: tuple[str, ...], generator: np.random.Generator) -> None:
-        forms, vocabularies = _forms(_OF_VOTES), _vocabularies(names)
+        """Draw the words for captions of these expressions."""
+        forms, vocabularies = _templates(_OF_VOTES), _vocabularies(names)
         pick = partial(_pick, generator=generator)
         self.is_graded = bool(generator.random() < _GRADED_PROBABILITY)
         is_noun = not self.is_graded and bool(generator.random() < _VOTED_NOUN_PROBABILITY)
@@ -249,7 +269,7 @@ class _Words:
         self._joint: str = pick(forms["joints"])
 
     def caption(self, first: int, second: int, form: str, level: int) -> str:
-        """Return a caption of two classes; `level` of the property: -1 low, 0 not stated, 1 high."""
+        """Return a caption of one or two expressions; `level` of the property: -1 little, 0 not stated, 1 much."""
         text = self._named[first]
         if form != "alone":
             text = self._parts[form].format(text, self._named[second])
@@ -278,16 +298,19 @@ def _properties(images: ImageU8) -> NDArray[np.float64]:
 
 
 def _levels(properties: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the levels of properties (N, properties): -1 for the fifth with the lowest values, 1 highest, else 0."""
     low, high = np.quantile(properties, [_EXTREME_SHARE, 1 - _EXTREME_SHARE], axis=0)
     levels: NDArray[np.int64] = (properties > high).astype(np.int64) - (properties < low).astype(np.int64)
     return levels
 
 
 @cache
-def _forms(file: Path) -> dict[str, Any]:
+def _templates(file: Path) -> dict[str, Any]:
+    """Return templates and words of captions, by kind."""
     forms: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return forms
 
 
 def _pick(items: Sequence[_Item], generator: np.random.Generator) -> _Item:
+    """Return a random item."""
     return items[int(generator.integers(len(items)))]

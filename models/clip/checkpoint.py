@@ -199,6 +199,7 @@ def build_prompted(checkpoint: PromptCheckpoint, clip: FrozenClip) -> PromptedCl
 
 
 def _difference(wanted: ClipConfig, given: ClipConfig) -> str:
+    """Return the part of an error message that names the first field in which two architectures differ."""
     expected, found = asdict(wanted), asdict(given)
     name = next(name for name in expected if expected[name] != found[name])
     return f"a CLIP whose {name} is {expected[name]}, not {found[name]}: give that CLIP"

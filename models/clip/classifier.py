@@ -130,6 +130,7 @@ def evaluate_clip(clip: ClipOptions, prompts: str | None, data: Path, **values: 
     if net is None or trained is None:
         classifier = zero_shot_classifier(frozen, describe(), dataset.name, dataset.is_gray)
     else:
-        net = net.with_classes(describe()) if clip.descriptions else net
+        if clip.descriptions:
+            net = net.with_classes(describe())
         classifier = prompted_classifier(net, dataset.name, bool(trained.training.get("gray")))
-    return evaluate(classifier, dataset, **values | {"merges": ()})  # merged when they were read
+    return evaluate(classifier, dataset, **values | {"merges": ()})  # the labels are merged already, by the reading

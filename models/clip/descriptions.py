@@ -45,9 +45,9 @@ def descriptions_for(
     table = read_descriptions(_file_of(path or SHIPPED, dataset))
     by_key = {_key(name): texts for name, texts in table.items()}
     found = {name: table.get(name) or by_key.get(_key(name), ()) for name in classes}
-    without = [name for name, texts in found.items() if not texts]
-    if without and notify:
-        notify(f"no description of {', '.join(without)}: the template '{TEMPLATE}' is used instead")
+    not_described = [name for name, texts in found.items() if not texts]
+    if not_described and notify:
+        notify(f"no description of {', '.join(not_described)}: the template '{TEMPLATE}' is used instead")
     return {name: sentences_or_template(name, texts) for name, texts in found.items()}
 
 
@@ -90,16 +90,17 @@ def require_labels(names: Collection[str]) -> None:
         InputError: There is one label only, a name is empty, a label is given twice, or two differ only in case, spaces
             or `_`.
     """
-    first: dict[str, str] = {}
+    name_of_key: dict[str, str] = {}
     for name in names:
         if not name.strip():
             raise InputError("a label has an empty name: give each label a name")
-        if (key := _key(name)) in first:
-            same = f"class '{name}' is given twice"
-            other = f"labels '{first[key]}' and '{name}' differ only in case or spaces"
-            raise InputError(f"{same if first[key] == name else other}: give each label once")
-        first[key] = name
-    if len(first) == 1:
+        earlier = name_of_key.get(_key(name))
+        if earlier == name:
+            raise InputError(f"class '{name}' is given twice: give each label once")
+        if earlier is not None:
+            raise InputError(f"labels '{earlier}' and '{name}' differ only in case or spaces: give each label once")
+        name_of_key[_key(name)] = name
+    if len(name_of_key) == 1:
         raise InputError(f"label '{next(iter(names))}' alone: a classifier needs at least two")
 
 
@@ -123,14 +124,17 @@ def _file_of(path: Path, dataset: str) -> Path:
 
 
 def _key(name: str) -> str:
+    """Return the form of a class's name in which names are compared."""
     return as_words(name).casefold()
 
 
 def _is_text(value: object) -> bool:
+    """Return whether a value is a text that is not blank and has no lone surrogates, which UTF-8 cannot encode."""
     return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object as a dict; raise if a key occurs twice, of which json would keep the last."""
     names = [name for name, _ in pairs]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -319,6 +319,7 @@ class PromptedClip(nn.Module):
             return self.clip.logit_scale * image_features @ text_features.T
 
     def _image(self, images: Tensor, prompts: Prompts) -> _Features:
+        """Return the features of images (N, 3, size, size)."""
         visual = self.clip.model.visual
         patches = embed_patches(visual, images)  # once for both towers
         prompted = encode_patches(visual, patches, prompts.vision)
@@ -327,15 +328,18 @@ class PromptedClip(nn.Module):
         return self._combined(prompted, frozen)
 
     def _text(self, prompts: Prompts) -> _Features:
+        """Return the features of the classes."""
         prompted = encode_text(self.clip.model, self.class_tokens, prompts.text)
         return self._combined(prompted, self.frozen_text_features)
 
     def _combined(self, prompted: Tensor, frozen: Tensor) -> _Features:
+        """Return the features (N or C, embed_dim) of the prompted and the frozen tower, normalised and averaged."""
         prompted, frozen = _unit(prompted.float()), _unit(frozen.float())
         return _Features(_unit(prompted + frozen), frozen)
 
 
 def _distance(features: _Features) -> Tensor:
+    """Return the consistency loss: 1 minus the mean cosine between used and frozen features."""
     return 1 - F.cosine_similarity(features.used, features.frozen).mean()
 
 
@@ -357,7 +361,7 @@ def _context(clip: FrozenClip, config: PromptConfig) -> tuple[Tensor | None, str
     if config.n_ctx > MAX_WORDS_N_CTX or not config.context_words.strip():
         return None, " ".join([_PLACEHOLDER] * config.n_ctx)
     tokens = clip.tokenize([config.context_words])[0]  # (context_length,)
-    words = int(tokens.argmax()) - 1
+    words = int(tokens.argmax()) - 1  # the end token has the highest number, the start token is first
     if words < config.n_ctx:
         raise InputError(
             f"context words '{config.context_words}' are {words} tokens, n_ctx is {config.n_ctx}: "

@@ -160,6 +160,7 @@ def _tokenizer() -> Any:
 
 
 def _short(text: str) -> str:
+    """Return a text in quotes for an error message, with at most 50 characters."""
     return repr(text if len(text) <= 50 else f"{text[:47]}...")
 
 
@@ -214,12 +215,20 @@ def save_clip(path: Path, model: nn.Module, config: ClipConfig, training: Mappin
 def _load_file(
     path: Path, named: ClipConfig | None, activation: Activation | None, source: str | None = None
 ) -> FrozenClip:
+    """Return the frozen CLIP in a file.
+
+    Args:
+        path: The file.
+        named: The architecture, if the CLIP is given by open_clip's name.
+        activation: See `load_clip`.
+        source: Origin of the weights; default: the name of the file.
+    """
     file = read_clip_file(path)
     try:
         config = named or file.config or config_from_weights(file.state, activation or file.activation)
         if activation and config.activation != activation:
             raise InputError(f"its activation is {config.activation}, not {activation}: leave activation out")
-        with torch.device("meta"):  # before a model of any size is allocated
+        with torch.device("meta"):  # checks the shapes before a model of any size is allocated
             check_tensors(build_model(config).state_dict(), file.state, "CLIP")
         model = seeded_model(config, 0)
         load_weights(model, file.state, "CLIP")
@@ -229,6 +238,7 @@ def _load_file(
 
 
 def _download(source: str, activation: Activation | None) -> tuple[ClipConfig, Path]:
+    """Return the architecture of a CLIP with one of open_clip's names, MODEL/WEIGHTS, and the file of its weights."""
     import open_clip
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 
@@ -305,16 +315,19 @@ def read_clip_file(path: Path) -> ClipFile:
     state = document.get("state_dict", document)
     if not isinstance(state, dict) or not state:
         raise InputError(f"'{path}' contains no state dict: give a CLIP's weights")
-    openai = any(str(name).rpartition(".")[2] == _OPENAI_ONLY for name in state)
-    return _stated_beside(_cleaned(state, path), path, "quick-gelu" if openai else None)
+    is_of_openai = any(str(name).rpartition(".")[2] == _OPENAI_ONLY for name in state)
+    return _with_files_beside(_cleaned(state, path), path, "quick-gelu" if is_of_openai else None)
 
 
 def _looks_like_safetensors(path: Path) -> bool:
+    """Return whether a file begins as a safetensors file does, or has that suffix."""
     with path.open("rb") as stream:
+        # The format begins with the header's length in 8 bytes, then the header, a JSON object.
         return stream.read(9)[8:] == b"{" or path.suffix == ".safetensors"
 
 
 def _read_safetensors(path: Path) -> ClipFile:
+    """Return the weights in a safetensors file, with the architecture in its header if edgekit saved it."""
     try:
         tensors, metadata = read_tensors(path)
     except InputError as error:
@@ -323,7 +336,7 @@ def _read_safetensors(path: Path) -> ClipFile:
         ) from error
     state = _cleaned(tensors, path)
     if METADATA_KEY not in metadata:
-        return _stated_beside(state, path)
+        return _with_files_beside(state, path)
     try:
         document = parse_json(metadata[METADATA_KEY], "it")
         check_schema(document, SCHEMA_MAJOR)
@@ -333,8 +346,8 @@ def _read_safetensors(path: Path) -> ClipFile:
     return ClipFile(state, header.config.activation, header.config, header.training.texts)
 
 
-def _stated_beside(state: Mapping[str, Tensor], path: Path, activation: Activation | None = None) -> ClipFile:
-    """Return weights with what the other files in their folder state."""
+def _with_files_beside(state: Mapping[str, Tensor], path: Path, activation: Activation | None = None) -> ClipFile:
+    """Return weights with the activation or the architecture that other files in the folder of `path` state."""
     if not is_transformers_state(state):
         return ClipFile(state, activation or _activation_beside(path))
     config = read_config(path)
@@ -360,6 +373,7 @@ def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:
 
 
 def _activation_beside(path: Path) -> Activation:
+    """Return the activation in open_clip's configuration beside a file of weights; without it, GELU."""
     document = path.with_name("open_clip_config.json")
     try:
         model = json.loads(document.read_text())["model_cfg"]

@@ -55,7 +55,8 @@ def encode_patches(visual: Any, patches: Tensor, prompts: Tensor | None = None) 
     for index, block in enumerate(blocks):
         if prompts is not None and 0 < index < depth:
             x = torch.cat([x[:, :-n_ctx], _repeated(prompts[index], x)], dim=1)
-        x = _through(block, x, x[:, :1] if index == len(blocks) - 1 else None)  # last layer: (N, 1, d_v)
+        is_last = index == len(blocks) - 1
+        x = _through(block, x, x[:, :1] if is_last else None)  # of the last layer only the class token: (N, 1, d_v)
     features: Tensor = visual.ln_post(x[:, 0]) @ visual.proj  # (N, d_v) → (N, embed_dim)
     return features
 
@@ -109,8 +110,8 @@ def _through(block: Any, x: Tensor, wanted: Tensor | None = None, mask: Tensor |
         packed = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)  # (N, L, 3d)
         # (N, L, 3, h, d / h) → (3, N, h, L, d / h)
         queries, keys, values = packed.view(*packed.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
-    else:
-        weights, biases = attention.in_proj_weight, attention.in_proj_bias
+    else:  # queries of the wanted tokens only, keys and values of all
+        weights, biases = attention.in_proj_weight, attention.in_proj_bias  # of queries, keys, values: (3d, d), (3d,)
         of_wanted = F.linear(block.ln_1(wanted), weights[:width], biases[:width])  # (N, Q, d)
         queries = of_wanted.view(*of_wanted.shape[:2], heads, -1).transpose(1, 2)  # (N, h, Q, d / h)
         packed = F.linear(normed, weights[width:], biases[width:])  # (N, L, 2d)

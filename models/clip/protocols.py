@@ -139,6 +139,7 @@ def load_task_data(
     def trained(classes: tuple[str, ...]) -> tuple[str, ...]:
         return classes[: base_count(len(classes))] if task == "base-to-novel" else classes
 
+    # For "train", "val" and "test": the split of the data that it is sampled from, and the indices of its images.
     sampled: dict[str, tuple[str, NDArray[np.int64]]] = {}
 
     def select(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
@@ -148,11 +149,11 @@ def load_task_data(
     found = read(path, size_px, select=select)
     test = found.split(TEST)
     dataset = DataSet(found.name, found.classes, {name: found.split(name) for name in (TRAIN, VALIDATION)})
-    if sampled[TEST][0] != sampled[VALIDATION][0]:
+    train_source, validation_source, test_source = (sampled[name][0] for name in (TRAIN, VALIDATION, TEST))
+    if test_source != validation_source:  # otherwise there is no test split
         require_persons_apart(dataset.split(TRAIN), test)
-    source = sampled[VALIDATION][0]
-    name = f"images held back from {source}" if source == sampled[TRAIN][0] else f"a few images of {source}"
-    return TaskData(dataset, trained(dataset.classes), name, test)
+    origin = "images held back from" if validation_source == train_source else "a few images of"
+    return TaskData(dataset, trained(dataset.classes), f"{origin} {validation_source}", test)
 
 
 def load_target(path: Path, size_px: int, read: Read) -> Target:
@@ -164,7 +165,9 @@ def load_target(path: Path, size_px: int, read: Read) -> Target:
 
     def only_tests(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
         del classes, groups
-        name = usual_split(labels, "test") or (next(iter(labels)) if len(labels) == 1 else None)
+        name = usual_split(labels, "test")
+        if name is None and len(labels) == 1:
+            (name,) = labels
         if name is None:
             raise InputError(f"data '{path}' has no split named 'test': its splits are {', '.join(labels)}")
         return {name: (name, np.arange(len(labels[name])))}
@@ -216,14 +219,14 @@ def measure(
 
     def score(name: str, dataset: str, chosen: Sequence[str], images: ImageSet) -> Score:
         notify(f"evaluating on {name}, {len(images)} images")
-        known = tuple(chosen) == net.classes
-        return _score(
-            name, net if known else net.with_classes(describe(chosen, dataset=dataset)), images, data.dataset.is_gray
-        )
+        classifier = net
+        if tuple(chosen) != net.classes:
+            classifier = net.with_classes(describe(chosen, dataset=dataset))
+        return _score(name, classifier, images, data.dataset.is_gray)
 
     if task == "base-to-novel":
-        base = score("base", own, classes[:bases], of_classes(data.test, range(bases)))
-        novel = score("novel", own, classes[bases:], of_classes(data.test, range(bases, len(classes))))
+        base = score("base", own, data.trained, of_classes(data.test, range(bases)))
+        novel = score("novel", own, data.novel, of_classes(data.test, range(bases, len(classes))))
         return TaskResult(task, (base, novel), _base_to_novel_summary(base, novel))
     scores = [score(own, own, classes, data.test)]
     scores += [score(f"{each.name} {each.split}", each.name, each.classes, each.images) for each in targets]
@@ -235,21 +238,25 @@ def measure(
 
 
 def _score(name: str, net: PromptedClip, images: ImageSet, gray: bool) -> Score:
-    """Return the accuracies of a CLIP with and without prompts on the same images."""
+    """Return the accuracies of a CLIP with and without prompts on the same images.
+
+    `gray`: the prompts were trained on gray images. The plain CLIP gets images in colour all the same.
+    """
     if not len(images):
         raise InputError(f"there is no test image for '{name}': choose another test split")
-    plain: list[FloatArray] = []
-    prompted = _logits(prompted_classifier(net, name, gray, plain), images)
-    if gray and images.images.shape[-1] == 3:  # only the prompted CLIP converts the images to gray
+    batches: list[FloatArray] = []  # logits of the plain CLIP, from the same forward passes
+    prompted = _logits(prompted_classifier(net, name, gray, batches), images)
+    if gray and images.images.shape[-1] == 3:  # `batches` are those of images converted to gray
         in_colour = zero_shot_classifier(net.clip, net.class_descriptions, name, text=net.frozen_text_features)
-        plain = [_logits(in_colour, images)]
-    own, zero_shot = (
-        float((each.argmax(axis=1) == images.labels).mean()) for each in (prompted, np.concatenate(plain))
-    )
-    return Score(name, own, zero_shot, len(images))
+        plain = _logits(in_colour, images)
+    else:
+        plain = np.concatenate(batches)
+    accuracy, zero_shot = (float((logits.argmax(axis=1) == images.labels).mean()) for logits in (prompted, plain))
+    return Score(name, accuracy, zero_shot, len(images))
 
 
 def _base_to_novel_summary(base: Score, novel: Score) -> dict[str, float]:
+    """Return the paper's figures of base-to-novel: both accuracies and their harmonic mean, also zero-shot."""
     return {
         "base": base.accuracy,
         "novel": novel.accuracy,
@@ -261,6 +268,7 @@ def _base_to_novel_summary(base: Score, novel: Score) -> dict[str, float]:
 
 
 def _logits(classifier: TorchClassifier, images: ImageSet) -> FloatArray:
+    """Return the logits (N, classes) of a classifier for images."""
     contract = classifier.contract
     # The labels are already the contract's; this converts the images to gray where the contract requires it.
     converted = aligned(DataSet("", contract.labels, {}), images, contract)
@@ -268,6 +276,7 @@ def _logits(classifier: TorchClassifier, images: ImageSet) -> FloatArray:
 
 
 def _require_known(targets: Sequence[Target], classes: Sequence[str]) -> None:
+    """Check that the data sets of the task "domain" have no other classes than the training data."""
     known = set(classes)
     for target in targets:
         if unknown := [name for name in target.classes if name not in known]:
@@ -330,33 +339,34 @@ def few_shot(
     """
     train = chosen_split("the data", labels, splits.train, "train")
     validation = splits.validation or usual_split(labels, "val")
-    validation = validation and chosen_split("the data", labels, validation, "val")
+    if validation is not None:
+        validation = chosen_split("the data", labels, validation, "val")
     if validation == train:
         raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
-    apart = None if validation else _held_back_groups(labels, groups or {}, train, len(classes), seed)
+    # Mask of the training images that only validate; None without groups, or with a validation split.
+    held_back_groups = None if validation else _held_back_groups(labels, groups or {}, train, len(classes), seed)
     generator = np.random.default_rng(seed)
-    few = min(shots, MAX_VALIDATION_SHOTS)
-    chosen, validated, short = [], [], []
+    validation_shots = min(shots, MAX_VALIDATION_SHOTS)
+    training_indices, validation_indices, short = [], [], []
     for label, name in enumerate(classes):
         members = generator.permutation(np.flatnonzero(labels[train] == label))
         others = members[shots:]
-        if apart is not None:
-            members, others = members[~apart[members]], members[apart[members]]
+        if held_back_groups is not None:
+            is_held_back = held_back_groups[members]
+            members, others = members[~is_held_back], members[is_held_back]
         if not len(members):
             raise InputError(f"class '{name}' has no image in split '{train}'")
         if len(members) < shots:
             short.append(f"{name} ({len(members)})")
-        chosen.append(members[:shots])
-        if validation is None:
-            validated.append(others[:few])
-        else:
-            members = np.flatnonzero(labels[validation] == label)
-            validated.append(generator.permutation(members)[:few])
+        training_indices.append(members[:shots])
+        if validation is not None:
+            others = generator.permutation(np.flatnonzero(labels[validation] == label))
+        validation_indices.append(others[:validation_shots])
     if short:
         notify(one_line(f"classes with fewer images than {shots} shots give all they have: {', '.join(short)}"))
     selection = {
-        TRAIN: (train, np.sort(np.concatenate(chosen))),
-        VALIDATION: (validation or train, np.sort(np.concatenate(validated))),
+        TRAIN: (train, np.sort(np.concatenate(training_indices))),
+        VALIDATION: (validation or train, np.sort(np.concatenate(validation_indices))),
     }
     if not len(selection[VALIDATION][1]):
         raise InputError(f"split '{train}' has no image left for validation: use fewer shots or add a split 'val'")
@@ -379,6 +389,7 @@ def _held_back_groups(labels: Labels, groups: Groups, train: str, classes: int, 
 
 def of_classes(part: ImageSet, labels: Sequence[int]) -> ImageSet:
     """Return the images with these labels, renumbered from 0 in the given order; see `renumbered`."""
+    # The new number of each old label; images with -1 are removed.
     numbers = np.full(max(*labels, part.labels.max(initial=0)) + 1, -1, np.int64)
     numbers[list(labels)] = np.arange(len(labels))
     return renumbered(part, numbers)
@@ -398,6 +409,7 @@ def require_persons_apart(training: ImageSet, test: ImageSet) -> None:
 
 
 def _test(labels: Labels, splits: Splits, validation: tuple[str, NDArray[np.int64]]) -> tuple[str, NDArray[np.int64]]:
+    """Return the test split and the indices of all its images; without a test split, the validation selection."""
     name = splits.test or usual_split(labels, "test")
     if name is None:
         return validation

@@ -47,16 +47,20 @@ class TextTower:
     def vectors(self, descriptions: Mapping[str, Sequence[str]]) -> Tensor:
         """Return one vector per sentence: (sentences, labels, embed_dim), where `sentences` is a power of two.
 
-        A label with fewer sentences has some of its vectors more than once.
+        A label with fewer sentences has some of its vectors more than once. The student's net computes the maximum over
+        the sentences by halves, see `EmbeddingNet`.
         """
         texts = {name: sentences_or_template(name, sentences) for name, sentences in descriptions.items()}
         most = max(len(sentences) for sentences in texts.values())
-        rounds = range(1 << (most - 1).bit_length())
-        return torch.stack(
-            [self._encoded({name: (each[i % len(each)],) for name, each in texts.items()}) for i in rounds]
-        )
+        next_power_of_two = 1 << (most - 1).bit_length()
+        vectors = []
+        for index in range(next_power_of_two):
+            one_each = {name: (sentences[index % len(sentences)],) for name, sentences in texts.items()}
+            vectors.append(self._encoded(one_each))
+        return torch.stack(vectors)
 
     def _encoded(self, labels: Mapping[str, Sequence[str]]) -> Tensor:
+        """Return one vector per label (labels, embed_dim): the normalised mean of its sentences' vectors."""
         if self.prompted is None:
             return frozen_classifier(self.clip, labels)
         return self.prompted.with_classes(labels).text_features()
@@ -84,7 +88,7 @@ class _ConstantPrompts(nn.Module):
         self.register_buffer("text", text)
 
     def forward(self) -> Prompts:
-        return Prompts(self.text, self.text[:0])
+        return Prompts(self.text, vision=self.text[:0])  # the image tower is not used
 
 
 def text_tower_beside(checkpoint: Path) -> Path:
@@ -101,8 +105,10 @@ def write_text_tower(path: Path, tower: TextTower) -> None:
     """
     clip, prompted = tower.clip, tower.prompted
     config = None if prompted is None else prompted.config
-    known = [*clip.texts, TEMPLATE.format("X"), *([] if config is None else [config.context_words])]
-    tokens = torch.unique(clip.tokenize(known))
+    texts = [*clip.texts, TEMPLATE.format("X")]
+    if config is not None:
+        texts.append(config.context_words)
+    tokens = torch.unique(clip.tokenize(texts))  # only these rows of the token embedding are stored
     state = {name: value for name, value in clip.model.state_dict().items() if not name.startswith(_IMAGE)}
     embedding = state.pop(_EMBEDDING)
     state = {name: value.half() for name, value in state.items()}
@@ -143,6 +149,7 @@ def read_text_tower(path: Path) -> TextTower:
 
 
 def _built(document: _Document, state: dict[str, Tensor]) -> TextTower:
+    """Return the tower of a file's header and float32 tensors; `state` is changed."""
     tokens, rows, prompts = state.pop(_TOKENS), state.pop(_ROWS), state.pop(_PROMPTS, None)
     positions, width = state["positional_embedding"].shape
     layers = len({name.split(".")[2] for name in state if name.startswith("transformer.resblocks.")})
@@ -157,10 +164,10 @@ def _built(document: _Document, state: dict[str, Tensor]) -> TextTower:
         context_length=positions,
     )
     model = seeded_model(config, 0)
-    images = {name: value for name, value in model.state_dict().items() if name.startswith(_IMAGE)}
+    image_tower = {name: value for name, value in model.state_dict().items() if name.startswith(_IMAGE)}
     embedding = torch.zeros(config.vocabulary, width)
     embedding[tokens.long()] = rows
-    load_weights(model, {**state, **images, _EMBEDDING: embedding}, "a text tower")
+    load_weights(model, {**state, **image_tower, _EMBEDDING: embedding}, "a text tower")
     clip = FrozenClip(model, config, document.source, texts=document.texts)
     if (prompts is None) != (document.prompts is None):
         raise InputError("its prompts are missing")

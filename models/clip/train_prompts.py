@@ -100,12 +100,13 @@ def train_prompts(options: PromptOptions) -> PromptTrainingResult:
     describe = partial(descriptions_for, path=options.descriptions)
     check_evaluation(options.task, data, targets, describe, clip.config)
     describe = partial(describe, notify=notify)
-    described = describe(data.trained, dataset=name)
-    task = PromptTask(clip, config, described, crop, data.training, data.validation, name)
-    seen = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
+    descriptions = describe(data.trained, dataset=name)
+    task = PromptTask(clip, config, descriptions, crop, data.training, data.validation, name)
+    training_data = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
     record = {"task": options.task, "shots": options.shots}
     precision = "fp32" if options.precision == "auto" else options.precision
-    trained = run_training(make_job(options, seen, task, recipe, precision, **record), options, seen)
+    job = make_job(options, training_data, task, recipe, precision, **record)
+    trained = run_training(job, options, training_data)
     if not is_first_process():
         return PromptTrainingResult(trained)  # the first process evaluates for all
     net = build_prompted(load_prompts(trained.checkpoint), clip).to(clip.logit_scale.device)
@@ -135,6 +136,7 @@ def prompt_config(options: PromptOptions, clip: ClipConfig) -> PromptConfig:
 
 
 def _summary(clip: FrozenClip) -> str:
+    """Return one line for the user about the CLIP's architecture."""
     shape = clip.config
     return (
         f"CLIP {clip.source}: {shape.image_size_px} px in patches of {shape.patch_size_px}, image tower "

@@ -143,21 +143,22 @@ def renamed(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """
     result: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        query = _QUERY.fullmatch(name)
+        query = _QUERY.fullmatch(name)  # (name of the layer, "weight" or "bias")
         if name in _PROJECTIONS:
             result[_PROJECTIONS[name]] = tensor.T.contiguous()
         elif query is not None:
             try:
                 parts = [state[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
-                result[_short(f"{query[1]}.attn.in_proj_{query[2]}")] = torch.cat(parts)
+                result[_openai_name(f"{query[1]}.attn.in_proj_{query[2]}")] = torch.cat(parts)
             except (KeyError, RuntimeError) as error:
                 raise InputError(f"CLIP file '{path}' has no keys and values that fit '{name}'") from error
-        elif not name.endswith(_NO_WEIGHTS) and not _KEY_OR_VALUE.search(name):
-            result[_short(name)] = tensor
+        elif not name.endswith(_NO_WEIGHTS) and not _KEY_OR_VALUE.search(name):  # those are joined with the query
+            result[_openai_name(name)] = tensor
     return result
 
 
-def _short(name: str) -> str:
+def _openai_name(name: str) -> str:
+    """Return OpenAI's name of a tensor that transformers calls `name`."""
     tower, _, rest = name.partition(".")
     if tower not in _TOWERS:
         return name
@@ -167,11 +168,13 @@ def _short(name: str) -> str:
 
 
 def _tower(tower: _Text | _Vision) -> Tower:
-    ratio = tower.intermediate_size / max(tower.hidden_size, 1)
+    """Return the architecture of a tower in edgekit's terms."""
+    ratio = tower.intermediate_size / max(tower.hidden_size, 1)  # `Tower` refuses a width of 0
     return Tower(tower.hidden_size, tower.num_hidden_layers, tower.num_attention_heads, ratio)
 
 
 def _read(path: Path, kind: type[_T]) -> _T:
+    """Return a JSON file as an object of the data class `kind`; fields that the file lacks have their defaults."""
     try:
         return convert(parse_json(path.read_text(), "it"), kind, "field")
     except (OSError, UnicodeError, InputError) as error:

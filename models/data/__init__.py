@@ -143,8 +143,10 @@ def named_split(splits: Iterable[str], name: str) -> str:
     """
     if name in splits:
         return name
-    kinds = (names for names in _USUAL.values() if _first_known([name], names))
-    return next((found for names in kinds if (found := _first_known(splits, names))), name)
+    for usual_names in _USUAL.values():
+        if _first_known([name], usual_names) and (found := _first_known(splits, usual_names)):
+            return found
+    return name
 
 
 def usual_split(splits: Iterable[str], kind: SplitKind) -> str | None:
@@ -170,7 +172,8 @@ def train_and_validation(dataset: DataSet, train: str | None, validation: str | 
     train = dataset.chosen_split(train, "train")
     training = _split_with_images(dataset, train)
     validation = validation or usual_split(dataset.splits, "val")
-    validation = validation and named_split(dataset.splits, validation)
+    if validation is not None:
+        validation = named_split(dataset.splits, validation)
     if validation == train:
         raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
     if validation is not None:
@@ -189,6 +192,7 @@ def train_and_validation(dataset: DataSet, train: str | None, validation: str | 
 
 
 def _split_with_images(dataset: DataSet, name: str) -> ImageSet:
+    """Return a split; raise if it is empty."""
     part = dataset.split(name)
     if len(part) == 0:
         raise InputError(f"split '{name}' of data set '{dataset.name}' is empty: choose another split")
@@ -208,6 +212,7 @@ def held_back(train: str, labels: NDArray[np.int64], groups: NDArray[np.str_] | 
 
 
 def _why_none_held_back(train: str, labels: NDArray[np.int64], groups: NDArray[np.str_] | None) -> str:
+    """Return the error message for a training split of which no image, or every image, would be held back."""
     count = 0 if groups is None else len(np.unique(groups))
     if groups is None or count == len(groups):
         largest = int(np.bincount(labels).max(initial=0)) if len(labels) else 0
@@ -231,6 +236,7 @@ def identical_to(images: ImageU8, others: Iterable[ImageU8]) -> NDArray[np.bool_
 
 
 def _checksum(image: ImageU8) -> bytes:
+    """Return a checksum of an image's pixels, without its shape."""
     return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
@@ -256,11 +262,12 @@ def _first_known(splits: Iterable[str], names: tuple[str, ...]) -> str | None:
 
 
 def _quota(count: int) -> int:
-    """Return the number of images to hold back of a class of `count` images."""
+    """Return the number of images to hold back of a class of `count` images: a tenth, or of small classes a fifth."""
     return max(count // 10, min(count // 5, 10))
 
 
 def _tenth(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """Return a mask of random images, about a tenth of each class."""
     chosen = np.zeros(len(labels), bool)
     generator = np.random.default_rng(seed)
     for label in np.unique(labels):
@@ -270,22 +277,26 @@ def _tenth(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
 
 
 def _tenth_by_group(labels: NDArray[np.int64], groups: NDArray[np.str_], seed: int) -> NDArray[np.bool_]:
-    """Return a mask of whole groups; small groups first, so that a large one is held back only where a class needs it.
+    """Return a mask of the images of random whole groups, about a tenth of each class.
 
-    A group is not held back if a class would keep less than half of its images for training.
+    Groups above the median size come last, so that one is held back only where a class needs it. A group is not held
+    back if a class would keep less than half of its images for training.
     """
-    counts = np.bincount(labels)
+    counts = np.bincount(labels)  # images of each class, as `quotas`, `taken` and `added` below
     quotas = np.array([_quota(int(count)) for count in counts])
-    names, number_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    names, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     taken = np.zeros_like(counts)
     chosen = np.zeros(len(names), bool)
     order = np.random.default_rng(seed).permutation(len(names))
-    for group in order[np.argsort(sizes[order] > np.median(sizes), kind="stable")]:
-        adds = np.bincount(labels[number_of == group], minlength=len(counts))
-        if ((adds > 0) & (taken < quotas)).any() and (2 * (taken + adds) <= counts)[adds > 0].all():
+    is_large = sizes[order] > np.median(sizes)
+    for group in order[np.argsort(is_large, kind="stable")]:
+        added = np.bincount(labels[group_of == group], minlength=len(counts))
+        is_needed = ((added > 0) & (taken < quotas)).any()
+        leaves_half = (2 * (taken + added) <= counts)[added > 0].all()
+        if is_needed and leaves_half:
             chosen[group] = True
-            taken += adds
-    return chosen[number_of]
+            taken += added
+    return chosen[group_of]
 
 
 def spread(total: int, limit: int | None) -> NDArray[np.int64]:
@@ -299,7 +310,7 @@ def near_copies(training: ImageU8, held_back: ImageU8) -> float:
     """Return the share, 0..1, of the held-back images (N, H, W, C) that are nearly equal to a training image."""
     known = _small(training[spread(len(training), _MOST_TRAINING)])
     asked = _small(held_back[spread(len(held_back), _MOST_HELD_BACK)])
-    return float(((asked @ known.T).max(axis=1) > _NEAR).mean())
+    return float(((asked @ known.T).max(axis=1) > _NEAR).mean())  # of correlations (held back, training)
 
 
 def _small(images: ImageU8) -> FloatArray:

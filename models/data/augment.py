@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from edgekit.models.data.camera import COLUMNS as CAMERA_COLUMNS
 from edgekit.models.data.camera import Camera, photographed
 
-# Random numbers per image: of the geometry, the pixel values and the cutout; then whether the image is photographed.
+# Columns of the random numbers of an image: 0 top and 1 left of the crop, 2 mirror, 3 rotation, 4 zoom (or area of a
+# resized crop), 5 aspect ratio of a resized crop, 6 contrast, 7 brightness, 8 whether there is a cutout, 9 its row, 10
+# its column. With a camera, 11 is whether the image is photographed, and the camera's own follow.
 _COLUMNS = 11
 _IS_PHOTOGRAPHED = 11
 
@@ -98,6 +100,7 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
 
 
 def _fractions(images: Tensor) -> Tensor:
+    """Return uint8 pixels as float32 in 0..1."""
     return images.to(torch.float32).mul_(1 / 255)
 
 
@@ -115,6 +118,7 @@ def _corner(columns: tuple[Tensor, ...], size_hw: tuple[int, int], side: int) ->
 
 
 def _symmetric(uniform: Tensor) -> Tensor:
+    """Return numbers in [0, 1) mapped to [-1, 1)."""
     return uniform * 2 - 1
 
 
@@ -124,13 +128,14 @@ def flips(columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
 
 
 def _crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
+    """Return the random crops of images (N, C, H, W), some mirrored, without resampling: (N, C, side, side)."""
     count, channels, height, width = images.shape
     side = augmentation.crop_px
     top, left = _corner(columns, (height, width), side)
     span = torch.arange(side, device=images.device)
-    across = torch.where(flips(columns, augmentation)[:, None], side - 1 - span, span)
-    rows = (top[:, None] + span) * width  # (N, side)
-    index = rows[:, :, None] + (left[:, None] + across)[:, None, :]  # (N, side, side) into the flattened image
+    across = torch.where(flips(columns, augmentation)[:, None], side - 1 - span, span)  # (N, side), mirrored or not
+    row_starts = (top[:, None] + span) * width  # (N, side), in the flattened image
+    index = row_starts[:, :, None] + (left[:, None] + across)[:, None, :]  # (N, side, side) into the flattened image
     flat = index.view(count, 1, side * side).expand(-1, channels, -1)  # (N, C, side * side)
     return images.reshape(count, channels, -1).gather(2, flat).view(count, channels, side, side)
 
@@ -138,7 +143,11 @@ def _crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentatio
 def _affine_crop(
     pixels: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation, beyond: float = 0.0
 ) -> Tensor:
-    """Return affine crops, shifted over the border by at most `beyond` of the side; border pixels are repeated."""
+    """Return crops (N, C, side, side) that are randomly rotated, zoomed, shifted and mirrored, with bilinear sampling.
+
+    A crop may be shifted over the border by at most `beyond`, a fraction of the image's side; there, the pixels of the
+    border are repeated.
+    """
     _, _, height, width = pixels.shape
     side = augmentation.crop_px
     angle = math.radians(augmentation.rotation_deg) * _symmetric(columns[3])
@@ -161,9 +170,10 @@ def _affine_crop(
 
 
 def _cutout(pixels: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
+    """Return pixels (N, C, side, side) of which some have a square of zeros, which may reach over the border."""
     side, half = augmentation.crop_px, augmentation.cutout_px / 2
     span = torch.arange(side, device=pixels.device)
-    row_hit = (span - columns[9][:, None] * side).abs() < half  # (N, side)
+    row_hit = (span - columns[9][:, None] * side).abs() < half  # (N, side): the rows that the square covers
     column_hit = (span - columns[10][:, None] * side).abs() < half
     chosen = columns[8] < augmentation.cutout_probability
     hole = row_hit[:, :, None] & column_hit[:, None, :] & chosen[:, None, None]
@@ -199,19 +209,19 @@ def resized_crops(images: Tensor, numbers: Tensor, crop: ResizedCrop, size_px: i
         float32 (N, C, size_px, size_px) in 0..1.
     """
     height, width = images.shape[-2:]
-    area, ratio, across, down, mirror = numbers.unbind(dim=1)
-    part = (crop.min_area + (1 - crop.min_area) * area) * height * width
+    area, ratio, across, down, mirror = numbers.unbind(dim=1)  # (N,) each
+    area_px = (crop.min_area + (1 - crop.min_area) * area) * height * width
     aspect = torch.exp(math.log(crop.max_ratio) * (2 * ratio - 1))
     # Width and height of each crop, as fractions of the image.
-    part_w = (torch.sqrt(part * aspect) / width).clamp(max=1)
-    part_h = (torch.sqrt(part / aspect) / height).clamp(max=1)
+    part_w = (torch.sqrt(area_px * aspect) / width).clamp(max=1)
+    part_h = (torch.sqrt(area_px / aspect) / height).clamp(max=1)
     sign = torch.where(mirror < 0.5, -1.0, 1.0)
-    none = torch.zeros_like(part_w)
+    zero = torch.zeros_like(part_w)
     # Maps output coordinates (-1..1) to input coordinates: see affine_grid.
     theta = torch.stack(
         [
-            torch.stack([sign * part_w, none, (2 * across - 1) * (1 - part_w)], dim=1),
-            torch.stack([none, part_h, (2 * down - 1) * (1 - part_h)], dim=1),
+            torch.stack([sign * part_w, zero, (2 * across - 1) * (1 - part_w)], dim=1),
+            torch.stack([zero, part_h, (2 * down - 1) * (1 - part_h)], dim=1),
         ],
         dim=1,
     )  # (N, 2, 3)

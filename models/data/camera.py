@@ -87,6 +87,7 @@ def photographed(images: Tensor, numbers: Tensor, camera: Camera) -> Tensor:
     if camera.gain or camera.shading:
         pixels = pixels * _light(pixels.shape[-1], 1 + camera.gain * (2 * gain - 1), angle, camera.shading * shading)
     if camera.blur_px or camera.least_resolution:
+        # One matrix per strength of the blur and per resolution; it is applied to the columns, then to the rows.
         table = _optics(pixels.shape[-1], camera.blur_px, camera.least_resolution, pixels.device)
         optics = table[(blur * len(table)).long(), (loss * table.shape[1]).long()][:, None]  # (N, 1, S, S)
         pixels = optics @ pixels @ optics.mT
@@ -114,13 +115,15 @@ def _optics(side: int, blur_px: float, least_resolution: float, device: torch.de
     Their shape is (blurs, resolutions, side, side): sigma 0 to `blur_px`, full resolution to `least_resolution`.
     """
     position = torch.arange(side)
-    squares = (position[:, None] - position).square()
+    squared_distance = (position[:, None] - position).square()  # (side, side)
     sigmas = torch.linspace(0, blur_px, _BLURS if blur_px else 1)[:, None, None].clamp(min=0.01)
-    weights = torch.exp(squares / (-2 * sigmas.square()))
-    blurs = weights / weights.sum(dim=2, keepdim=True)
+    weights = torch.exp(squared_distance / (-2 * sigmas.square()))
+    blurs = weights / weights.sum(dim=2, keepdim=True)  # (blurs, side, side)
+    # Reducing the rows of a unit matrix and enlarging them gives the matrix of both steps.
     unit = torch.eye(side)[None, None]
+    smallest = round(side * least_resolution) if least_resolution else side
     scaled = []
-    for size in range(side, round(side * least_resolution) - 1 if least_resolution else side - 1, -1):
+    for size in range(side, smallest - 1, -1):
         smaller = F.interpolate(unit, (size, side), mode="bilinear", antialias=True, align_corners=False)
         scaled.append(F.interpolate(smaller, (side, side), mode="bilinear", align_corners=False)[0, 0])
     return (torch.stack(scaled) @ blurs[:, None]).to(device)
@@ -136,16 +139,18 @@ def _noise(start: Tensor, like: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _normal_values(more: int, device: torch.device) -> Tensor:
+    """Return a fixed table of standard normal numbers, `more` longer than the number of starts of a part of it."""
     return torch.randn(_NOISE_VALUES + more, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def _compressed(pixels: Tensor, quality: Tensor) -> Tensor:
     """Return pixels (N, C, S, S) in 0..1 after a JPEG quantisation of 8x8 blocks at `quality` (N,), 1 to 100."""
     count, channels, side, _ = pixels.shape
-    rest = -side % _BLOCK_PX
-    if rest:
-        pixels = F.pad(pixels, (0, rest, 0, rest), mode="replicate")
-    across = (side + rest) // _BLOCK_PX
+    padding = -side % _BLOCK_PX  # up to a multiple of the block
+    if padding:
+        pixels = F.pad(pixels, (0, padding, 0, padding), mode="replicate")
+    across = (side + padding) // _BLOCK_PX  # blocks in a row
+    # (N, C, across, 8, across, 8) → (N, C, across, across, 8, 8)
     blocks = pixels.view(count, channels, across, _BLOCK_PX, across, _BLOCK_PX).transpose(3, 4)
     values = blocks.reshape(count, -1, _BLOCK_PX**2).mul(255).sub_(128)  # (N, blocks, 64)
     cosines, table = _jpeg_tables(pixels.device)
@@ -161,6 +166,7 @@ def _compressed(pixels: Tensor, quality: Tensor) -> Tensor:
 def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the cosine transform of a block, (64, 64), and the table of quality 50, (64,)."""
     index = torch.arange(_BLOCK_PX, dtype=torch.float64)
+    # DCT-II of one axis, (frequency, position); the Kronecker product transforms both axes of a flattened block.
     cosines = torch.cos(math.pi / _BLOCK_PX * (index + 0.5) * index[:, None]) * math.sqrt(2 / _BLOCK_PX)
     cosines[0] /= math.sqrt(2)
     both_axes = torch.kron(cosines, cosines).to(torch.float32)

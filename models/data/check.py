@@ -135,22 +135,22 @@ def analyse(scan: Scan) -> Findings:
     by_digest: dict[bytes, list[Record]] = defaultdict(list)
     for record in readable:
         by_digest[record.digest].append(record)
+    # Groups of identical images, and for each group its splits and the images beyond one per split.
     groups = [tuple(group) for group in by_digest.values() if len(group) > 1]
     splits_of = [{record.split for record in group} for group in groups]
+    surplus = [len(group) - len(splits) for group, splits in zip(groups, splits_of, strict=True)]
     crossing = tuple(group for group, splits in zip(groups, splits_of, strict=True) if len(splits) > 1)
-    pairs = {
-        pair: count
-        for pair in combinations(scan.splits, 2)
-        if (count := sum(set(pair) <= splits for splits in splits_of))
-    }
+    pairs = {}
+    for pair in combinations(scan.splits, 2):
+        if count := sum(set(pair) <= splits for splits in splits_of):
+            pairs[pair] = count
     training = usual_split(scan.splits, "train")
     leaking = sum(any(record.split == training for record in group) for group in crossing)
     counts = {split: dict.fromkeys(scan.classes, 0) for split in scan.splits}
     for record in scan.records:
         counts[record.split][record.class_name] += 1
-    surplus = [len(group) - len(splits) for group, splits in zip(groups, splits_of, strict=True)]
-    weighed = Counter(record.class_name for record in scan.records if training in (None, record.split))
-    smallest = min(weighed[name] for name in scan.classes)
+    class_sizes = Counter(record.class_name for record in scan.records if training in (None, record.split))
+    smallest = min(class_sizes[name] for name in scan.classes)
     return Findings(
         counts=counts,
         distinct=len(by_digest),
@@ -165,11 +165,12 @@ def analyse(scan: Scan) -> Findings:
         conflicting=tuple(group for group in groups if len({record.class_name for record in group}) > 1),
         sizes=dict(Counter(record.size_wh for record in readable).most_common()),
         modes=dict(Counter(record.mode for record in readable).most_common()),
-        imbalance=max(weighed.values()) / smallest if smallest else None,
+        imbalance=max(class_sizes.values()) / smallest if smallest else None,
     )
 
 
 def _read(files: Files, path: PurePosixPath) -> ImageU8 | InputError:
+    """Return the pixels of an image file, or the error if it cannot be read."""
     try:
         return decode_image(files.read(path), str(path))
     except InputError as error:
@@ -179,18 +180,24 @@ def _read(files: Files, path: PurePosixPath) -> ImageU8 | InputError:
 def _collect(
     places: list[tuple[str, str, str]], images: Iterator[ImageU8 | InputError], progress: Progress
 ) -> tuple[Record, ...]:
+    """Return the records of images; `places` has name, split and class of each."""
     records: list[Record] = []
     for place, image in zip(places, images, strict=True):
-        records.append(Record(*place, problem=str(image)) if isinstance(image, InputError) else _record(place, image))
+        record = Record(*place, problem=str(image)) if isinstance(image, InputError) else _record(place, image)
+        records.append(record)
         if len(records) % 256 == 0 or len(records) == len(places):
             progress(len(records), len(places))
     return tuple(records)
 
 
 def _record(place: tuple[str, str, str], image: ImageU8) -> Record:
+    """Return the record of a readable image (H, W) or (H, W, C); `place` is its name, split and class."""
     image = image if image.ndim == 3 else image[..., np.newaxis]
-    single = np.ascontiguousarray(single_channel_if_gray(image))
-    height, width, channels = single.shape
-    mode = "gray" if image.shape[-1] == 1 else "gray stored as colour" if channels == 1 else "colour"
-    digest = hashlib.sha256(f"{single.shape}".encode() + single.tobytes()).digest()
-    return Record(*place, None, digest, (width, height), mode, bool((single == single[0, 0]).all()))
+    pixels = np.ascontiguousarray(single_channel_if_gray(image))
+    height, width, channels = pixels.shape
+    mode = "gray" if image.shape[-1] == 1 else "gray stored as colour"
+    if channels > 1:
+        mode = "colour"
+    digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
+    is_blank = bool((pixels == pixels[0, 0]).all())
+    return Record(*place, None, digest, (width, height), mode, is_blank)

@@ -45,6 +45,7 @@ def open_split_file(path: Path) -> Iterator[tuple[Files, Layout]]:
 
 
 def _entries(path: Path) -> tuple[list[ImageEntry], tuple[str, ...]]:
+    """Return the images that a split file lists, and the classes in the order of their numbers."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(document, dict) or not any(document.get(split) for split in _SPLITS):
@@ -67,6 +68,7 @@ def _entries(path: Path) -> tuple[list[ImageEntry], tuple[str, ...]]:
 
 
 def _rows(rows: object, split: str) -> Iterator[tuple[str, int, str]]:
+    """Yield path, class number and class name of each entry of a split, checked."""
     if not isinstance(rows, list):
         raise InputError(f"'{split}' is not a list")
     for number, row in enumerate(rows):
@@ -80,7 +82,8 @@ def _rows(rows: object, split: str) -> Iterator[tuple[str, int, str]]:
 
 def _root(existing: set[PurePosixPath], first: PurePosixPath, path: Path) -> PurePosixPath:
     """Return the folder to which the listed paths are relative, as a path below the split file's folder."""
-    for root in sorted({PurePosixPath(), *(PurePosixPath(name.parts[0]) for name in existing if len(name.parts) > 1)}):
+    folders = {PurePosixPath(name.parts[0]) for name in existing if len(name.parts) > 1}
+    for root in sorted({PurePosixPath(), *folders}):
         if root / first in existing:
             return root
     raise InputError(f"data '{path}' lists '{first}', which is neither in its folder nor in a folder beside it")

@@ -14,7 +14,7 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -164,6 +164,7 @@ def crop_photos(options: CropOptions) -> CropReport:
 
 
 def _check_output(photos: Path, output: Path) -> None:
+    """Check that the photographs exist, and that `output` is a new folder or one of crops, outside of `photos`."""
     if not photos.exists():
         raise InputError(f"photographs '{photos}' do not exist: expected a folder, an archive, a video or an image")
     if photos.is_file() and photos.suffix.lower() in _OTHER_ARCHIVES:
@@ -179,6 +180,7 @@ def _check_output(photos: Path, output: Path) -> None:
 def _crop_all(
     items: Iterator[_Photo], total: int | None, face_detector: PhotoDetector, options: CropOptions
 ) -> CropReport:
+    """Write the crops of all photographs, and one table of them, also if an error or the user ends the call."""
     output = Path(options.output)
     table = output / CROP_TABLE
     before = _table_before(table)
@@ -229,6 +231,7 @@ def crop_region(image: ImageU8, face: Face, max_side_px: int) -> ImageU8:
 
 
 def _write_crops(crops: Iterable[tuple[CropRow, ImageU8 | None]], output: Path) -> None:
+    """Write the crops of one photograph as PNG files."""
     for row, crop in crops:
         if crop is None:
             continue
@@ -247,24 +250,25 @@ def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple
                 expected = f"{', '.join(IMAGE_SUFFIXES)}, or the path of one video"
                 raise InputError(f"photographs '{photos}' contain no image: expected {expected}")
             facts = read_photo_table(files, str(photos), notify)
-            stems = Counter(name.with_suffix("") for name in files.images)
-            yield (
-                len(files.images),
-                (
-                    _Photo(
-                        source=str(PurePosixPath(real_path(photos).name) / name),
-                        time_s=None,
-                        # Pictures that differ only in their suffix keep it.
-                        target=_inside(name if stems[name.with_suffix("")] > 1 else name.with_suffix(""), photos),
-                        facts=facts.get(name, PhotoFacts()),
-                        image=partial(_read, files, name),
-                    )
-                    for name in files.images
-                ),
-            )
+            yield len(files.images), _image_files(files, photos, facts)
         return
     with open_source(str(photos), notify) as source:
         yield _frame_total(source, every_s), _frames(source, photos, every_s)
+
+
+def _image_files(files: Files, photos: Path, facts: Mapping[PurePosixPath, PhotoFacts]) -> Iterator[_Photo]:
+    """Yield the photographs of a folder or archive, with what the table states of them."""
+    name_counts = Counter(name.with_suffix("") for name in files.images)
+    for name in files.images:
+        # Pictures that differ only in their suffix keep it.
+        target = name if name_counts[name.with_suffix("")] > 1 else name.with_suffix("")
+        yield _Photo(
+            source=str(PurePosixPath(real_path(photos).name) / name),
+            time_s=None,
+            target=_inside(target, photos),
+            facts=facts.get(name, PhotoFacts()),
+            image=partial(_read, files, name),
+        )
 
 
 def _read(files: Files, name: PurePosixPath) -> ImageU8:
@@ -278,18 +282,19 @@ def _frames(source: Source, path: Path, every_s: float) -> Iterator[_Photo]:
     for frame in source:
         time_s = round(time_of(frame), 3)
         if time_s >= due_s:
-            due_s = time_s + every_s - 1e-3
-            target = path.stem if frame.file else f"{path.stem}-{frame.sequence:06d}"
+            due_s = time_s + every_s - 1e-3  # times are rounded to milliseconds
+            target = path.stem if frame.file else f"{path.stem}-{frame.sequence:06d}"  # `file`: it is an image
             yield _Photo(
                 source=path.name,
                 time_s=None if frame.file else time_s,
                 target=PurePosixPath(target),
                 facts=PhotoFacts(),
-                image=partial(getattr, frame, "image_bgr"),
+                image=partial(getattr, frame, "image_bgr"),  # converted on the first access
             )
 
 
 def _frame_total(source: Source, every_s: float) -> int | None:
+    """Return how many frames of a video will be cropped; None if its length is unknown."""
     if source.frame_count is None or source.fps is None:
         return source.frame_count
     return math.ceil(source.frame_count / max(source.fps * every_s, 1))
@@ -313,6 +318,7 @@ def _table_before(table: Path) -> str:
 
 
 def _write_table(table: Path, before: str, rows: Iterable[CropRow]) -> None:
+    """Write the table: the text `before`, then the rows."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerows(asdict(row).values() for row in rows)

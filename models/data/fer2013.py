@@ -56,12 +56,11 @@ def read_csv(path: Path, square: Square | None, report: Callable[[int, int | Non
         raise InputError(f"data '{path}' is a damaged CSV file: {error}") from error
     if not groups:
         raise InputError(f"data '{path}' has no rows")
-    return {
-        split: ImageSet(
-            _stack([image for image, _ in entries], gray=True), np.array([label for _, label in entries], np.int64)
-        )
-        for split, entries in groups.items()
-    }
+    splits = {}
+    for split, entries in groups.items():
+        images, labels = zip(*entries, strict=True)
+        splits[split] = ImageSet(_stack(images, gray=True), np.array(labels, np.int64))
+    return splits
 
 
 def read_hdf5(path: Path, square: Square | None) -> dict[str, ImageSet]:
@@ -90,6 +89,7 @@ def read_hdf5(path: Path, square: Square | None) -> dict[str, ImageSet]:
 
 
 def _csv_row(emotion: str | None, pixels: str | None, where: str) -> tuple[ImageU8, int]:
+    """Return the image (48, 48, 1) and the label of one row; `where` names the row in errors."""
     try:
         label = int(emotion or "")
         values = np.array((pixels or "").split(), np.int64)
@@ -121,6 +121,7 @@ def _hdf5_numbers(dataset: Any, where: str, largest: int) -> NDArray[Any]:
 
 
 def _hdf5_split(images: ImageU8, labels: NDArray[np.int64], square: Square | None, where: str) -> ImageSet:
+    """Return a split of images (N, H, W) or (N, H, W, C); `where` names it in errors."""
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:

@@ -27,6 +27,7 @@ Mode = Literal["mixed", "majority"]
 # The columns of votes, in the order of `Votes.counts`.
 COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 _NO_FACE = [COLUMNS.index("unknown"), COLUMNS.index("NF")]
+# The column of each of `EXPRESSIONS`, in label order.
 EXPRESSION_COLUMNS = [[canonical_class(column) for column in COLUMNS].index(name) for name in EXPRESSIONS]
 
 _MAX_VOTES = 1000
@@ -116,7 +117,8 @@ def with_ferplus(
     """
     train = dataset.chosen_split(train, "train")
     counts = vote_counts(dataset, path, train)
-    voted, total = sum(int(part.any(axis=1).sum()) for part in counts.values()), sum(map(len, counts.values()))
+    voted = sum(int(part.any(axis=1).sum()) for part in counts.values())
+    total = sum(map(len, counts.values()))
     if mode == "mixed":
         part = _mixed(dataset.splits[train], counts[train], label_weight)
         removed = len(dataset.splits[train]) - len(part)
@@ -177,6 +179,7 @@ def majority_part(dataset: DataSet, path: Path, split: str, merges: Sequence[str
 
 
 def _count(text: str | None, where: str, column: str) -> int:
+    """Return a number of votes; `where` and `column` name it in the error."""
     try:
         value = int(text or "")
     except ValueError:
@@ -187,9 +190,10 @@ def _count(text: str | None, where: str, column: str) -> int:
 
 
 def _by_path(dataset: DataSet, votes: Votes, paths: tuple[str, ...], path: Path) -> dict[str, NDArray[np.float32]]:
-    rows = {name: row for row, name in enumerate(paths)}
-    none = np.zeros((1, len(COLUMNS)), np.float32)
-    table = np.concatenate([votes.counts, none])
+    """Return the votes of each split's images (N, 10), found by the images' names; zeros for images without votes."""
+    row_of = {name: row for row, name in enumerate(paths)}
+    no_votes = np.zeros((1, len(COLUMNS)), np.float32)
+    table = np.concatenate([votes.counts, no_votes])  # row -1 is for images that the file does not list
     result = {}
     for name, part in dataset.splits.items():
         if part.names is None:
@@ -197,11 +201,12 @@ def _by_path(dataset: DataSet, votes: Votes, paths: tuple[str, ...], path: Path)
                 f"FER+ file '{path}' refers to file names, but data set '{dataset.name}' has none: "
                 "use fer2013new.csv, or the images as files"
             )
-        result[name] = table[[rows.get(str(file), -1) for file in part.names]]
+        result[name] = table[[row_of.get(str(file), -1) for file in part.names]]
     return result
 
 
 def _by_order(dataset: DataSet, votes: Votes, path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the votes of each split's images (N, 10), in the order of the rows of fer2013.csv."""
     if any(part.names is not None for part in dataset.splits.values()):
         raise InputError(
             f"FER+ file '{path}' refers to the rows of fer2013.csv, but the images are files: "
@@ -219,6 +224,7 @@ def _by_order(dataset: DataSet, votes: Votes, path: Path) -> dict[str, NDArray[n
 
 
 def _check(split: str, images: ImageSet, counts: NDArray[np.float32], path: Path) -> None:
+    """Check that the votes belong to the images of a split: enough have votes, and enough votes agree with labels."""
     voted = counts.any(axis=1)
     if voted.sum() < _MIN_MATCH * len(images):
         raise InputError(
@@ -240,17 +246,19 @@ def without_single_votes(counts: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _mixed(part: ImageSet, counts: NDArray[np.float32], label_weight: float) -> ImageSet:
+    """Return the images with training targets of label and votes: mode "mixed" of `with_ferplus`."""
     cleaned = without_single_votes(counts)
     kept = cleaned[:, _NO_FACE].sum(axis=1) <= cleaned.sum(axis=1) / 2
-    expressions, part = cleaned[kept][:, EXPRESSION_COLUMNS], part.subset(kept)
+    expressions, part = cleaned[kept][:, EXPRESSION_COLUMNS], part.subset(kept)  # votes (N, 7)
     classes = len(EXPRESSIONS)
-    labels = np.eye(classes)[part.labels] * (1 - _LABEL_SMOOTHING) + _LABEL_SMOOTHING / classes
-    voted = expressions.sum(axis=1, keepdims=True)
-    mixed = label_weight * labels + (1 - label_weight) * expressions / np.maximum(voted, 1)
-    return replace(part, targets=np.where(voted > 0, mixed, labels).astype(np.float32))
+    smoothed = np.eye(classes)[part.labels] * (1 - _LABEL_SMOOTHING) + _LABEL_SMOOTHING / classes  # labels (N, 7)
+    total = expressions.sum(axis=1, keepdims=True)
+    mixed = label_weight * smoothed + (1 - label_weight) * expressions / np.maximum(total, 1)
+    return replace(part, targets=np.where(total > 0, mixed, smoothed).astype(np.float32))
 
 
 def _relabelled(part: ImageSet, counts: NDArray[np.float32]) -> ImageSet:
+    """Return the images with a majority of the votes as label, without the others: mode "majority"."""
     cleaned = without_single_votes(counts)
     expressions = cleaned[:, EXPRESSION_COLUMNS]
     kept = expressions.max(axis=1) > cleaned.sum(axis=1) / 2

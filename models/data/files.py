@@ -90,7 +90,7 @@ def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
         InputError: The archive is damaged, or a path in it is too long.
     """
     if path.is_dir():
-        found = _found(path, notify)
+        found = _files_and_folders(path, notify)
         # Broken links are included, so that reading them raises an error.
         files = [file for file in found if file.is_file() or (file.is_symlink() and not file.exists())]
         names = _wanted(tuple(PurePosixPath(file.relative_to(path).as_posix()) for file in files), path, notify)
@@ -108,12 +108,12 @@ def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
         yield Files(names, lambda name: _read_member(path, archive, members, name), _empty(folders, names))
 
 
-def _found(path: Path, notify: Notify) -> list[Path]:
+def _files_and_folders(path: Path, notify: Notify) -> list[Path]:
     """Return all files and folders in a folder, sorted, without those in hidden folders."""
     found: list[Path] = []
     ignored: set[Path] = set()
     for folder, folders, files in os.walk(path, onerror=lambda error: ignored.add(Path(error.filename))):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".")]  # os.walk visits only those that are left
         ignored.update(each for name in folders if (each := Path(folder, name)).is_symlink())
         found += [Path(folder, name) for name in (*folders, *files)]
     if ignored:
@@ -123,12 +123,14 @@ def _found(path: Path, notify: Notify) -> list[Path]:
 
 
 def _empty(folders: Iterable[PurePosixPath], names: Iterable[PurePosixPath]) -> tuple[PurePosixPath, ...]:
+    """Return the folders that contain none of the files `names`, at any depth; hidden folders are left out."""
     filled = {folder for name in names for folder in name.parents}
     hidden = (".", "__MACOSX")
     return tuple(folder for folder in folders if folder not in filled and not folder.name.startswith(hidden))
 
 
 def _wanted(names: tuple[PurePosixPath, ...], path: Path, notify: Notify) -> tuple[PurePosixPath, ...]:
+    """Return the images and the label lists among the files; report the images that are not read."""
     report_left_out(names, notify)
     lists = (*LABEL_LISTS, *LABEL_TABLES, *GROUP_TABLES)
     chosen = tuple(
@@ -161,6 +163,7 @@ def _check_end(archive: tarfile.TarFile) -> None:
 
 
 def _read_file(folder: Path, name: PurePosixPath) -> bytes:
+    """Return the content of a file in a folder."""
     try:
         _check_size((folder / name).stat().st_size, folder, name)
         return (folder / name).read_bytes()
@@ -171,6 +174,7 @@ def _read_file(folder: Path, name: PurePosixPath) -> bytes:
 def _read_member(
     path: Path, archive: tarfile.TarFile, members: dict[PurePosixPath, tarfile.TarInfo], name: PurePosixPath
 ) -> bytes:
+    """Return the content of a file in an archive, or of the file that a link in it leads to."""
     if name not in members:
         raise InputError(f"data '{path}': '{name}' cannot be read: no such file")
     _check_size(members[name].size, path, name)
@@ -192,14 +196,16 @@ def _linked(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes] | No
 
 
 def _check_size(size_bytes: int, path: Path, name: PurePosixPath) -> None:
+    """Check the size of the file `name` in the data at `path`."""
     if size_bytes > _MAX_FILE_BYTES:
         raise InputError(f"data '{path}': '{name}' has {size_bytes} bytes: the limit is {_MAX_FILE_BYTES >> 20} MiB")
 
 
 @contextmanager
 def _damage_reported(path: Path) -> Iterator[None]:
+    """Raise the errors of a damaged archive as `InputError`."""
     try:
         yield
-    # ValueError for numbers in the headers that are none.
+    # ValueError: a number in a header has other characters than digits.
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError) as error:
         raise InputError(f"data '{path}' is a damaged archive: {one_line(str(error))}") from error

@@ -98,7 +98,7 @@ def time_parts(times: Mapping[PurePosixPath, tuple[str, float]]) -> dict[PurePos
     for file, (name, time_s) in times.items():
         start_s, end_s = spans_s[name]
         part = int(VIDEO_PARTS * ((time_s - start_s) / (end_s - start_s))) if end_s > start_s else 0
-        parts[file] = f"{name}-{min(part, VIDEO_PARTS - 1)}"
+        parts[file] = f"{name}-{min(part, VIDEO_PARTS - 1)}"  # the last frame belongs to the last part
     return parts
 
 
@@ -133,6 +133,7 @@ def listed_image(text: str, folder: PurePosixPath, images: Set[PurePosixPath]) -
 
 
 def _rows(table: PurePosixPath, content: bytes) -> Iterator[Mapping[str, object]]:
+    """Yield the rows of a CSV or of JSON lines; damaged ones are left out."""
     if table.suffix.lower() == ".csv":
         with suppress(csv.Error):  # a table that is not one of groups
             yield from csv_rows(content)

@@ -51,8 +51,8 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
     if not images:
         raise InputError(f"data '{where}' has no image in <split>/<class>/")
     _require_utf8({name.parent for name in images}, where)
-    beside_classes = {name.parts[:-2] for name in images}
-    empty = [str(folder) for folder in files.empty_folders if folder.parts[:-1] in beside_classes]
+    folders_of_classes = {name.parts[:-2] for name in images}
+    empty = [str(folder) for folder in files.empty_folders if folder.parts[:-1] in folders_of_classes]
     if empty:
         notify(f"folders without images are ignored: {', '.join(empty)}")
     name = None
@@ -104,24 +104,28 @@ def split_order(splits: Iterable[str]) -> list[str]:
 
 
 def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry]:
-    grouped = group_folders(files, KNOWN_SPLITS)
-    images = tuple(file.parent.parent / file.name for file in files) if grouped else files
-    above = {name.parts[:-2] for name in images}
+    """Return split and class of each file from its path <split>/<class>/<file>, or without splits <class>/<file>."""
+    has_groups = group_folders(files, KNOWN_SPLITS)
+    # Paths without the folder of a group: <split>/<class>/<file>.
+    images = tuple(file.parent.parent / file.name for file in files) if has_groups else files
+    parents = {name.parts[:-2] for name in images}  # the folders of the class folders: splits, if there are several
     for name in images:
-        if len(name.parts) < 2 or (len(name.parts) < 3 and len(above) > 1):
+        if len(name.parts) < 2 or (len(name.parts) < 3 and len(parents) > 1):
             raise InputError(
                 f"data '{where}': '{name}' is not in <split>/<class>/: arrange it as train/<class>/…, val/<class>/…"
             )
-    by_usage = all(_USAGE_PREFIX.match(name.name) for name in images)
-    only = next(iter(above)) if len(above) == 1 else None
-    has_splits = only is None or (only != () and only[-1].casefold() in KNOWN_SPLITS)
-    root = _common_start([name.parts[: -3 if has_splits else -2] for name in images])
+    names_have_split = all(_USAGE_PREFIX.match(name.name) for name in images)
+    only_parent = next(iter(parents)) if len(parents) == 1 else None
+    has_splits = only_parent is None or (only_parent != () and only_parent[-1].casefold() in KNOWN_SPLITS)
+    root_length = _common_start([name.parts[: -3 if has_splits else -2] for name in images])
     entries = []
     for file, name in zip(files, images, strict=True):
         split = name.parts[-3] if has_splits else ALL_IMAGES
-        split = name.name.partition("_")[0] if by_usage else split
-        group = file.parts[-2] if grouped else ""
-        entries.append(ImageEntry(file, "/".join(file.parts[root:]), split, canonical_class(name.parts[-2]), group))
+        if names_have_split:
+            split = name.name.partition("_")[0]
+        group = file.parts[-2] if has_groups else ""
+        path_in_data = "/".join(file.parts[root_length:])
+        entries.append(ImageEntry(file, path_in_data, split, canonical_class(name.parts[-2]), group))
     if all(entry.class_name.casefold() in KNOWN_SPLITS for entry in entries):
         raise InputError(
             f"data '{where}' has no class folders: '{images[0]}' is directly in a split, expected train/<class>/…, "
@@ -147,20 +151,16 @@ def _with_groups(entries: list[ImageEntry], files: Files, notify: Notify) -> lis
                 videos |= video_times(table, content, images)
     in_tables = [_in_first_table(entry.path, *listed.values()) for entry in entries]
     parts = _video_parts(entries, videos)
-    own = any(in_tables) or bool(parts)
     if not any(in_tables) and (lost := next((path for each in listed.values() for path in each), None)):
         notify(one_line(f"no group in a table is used: none of its paths is an image, such as '{lost}'"))
-    return [
-        replace(
-            entry,
-            group=group
-            or group_in_name(entry.path.name)
-            or entry.group
-            or parts.get(entry.path)
-            or (entry.name if own else ""),
-        )
-        for entry, group in zip(entries, in_tables, strict=True)
-    ]
+    others_are_alone = any(in_tables) or bool(parts)
+    result = []
+    for entry, in_table in zip(entries, in_tables, strict=True):
+        group = in_table or group_in_name(entry.path.name) or entry.group or parts.get(entry.path)
+        if not group:
+            group = entry.name if others_are_alone else ""
+        result.append(replace(entry, group=group))
+    return result
 
 
 def _video_parts(
@@ -181,6 +181,7 @@ def _in_first_table(path: PurePosixPath, *tables: Mapping[PurePosixPath, T]) -> 
 
 
 def _require_distinct(names: set[str], kind: str, where: str) -> None:
+    """Check that no two names, of the kind "classes" or "splits", differ only in case."""
     folded: dict[str, str] = {}
     for name in sorted(names):
         if (other := folded.setdefault(name.casefold(), name)) != name:
@@ -188,6 +189,7 @@ def _require_distinct(names: set[str], kind: str, where: str) -> None:
 
 
 def _report_misspelt_splits(splits: set[str], notify: Notify) -> None:
+    """Warn about each split whose name is nearly a usual one that the data does not have."""
     known = KNOWN_SPLITS - {ALL_IMAGES} - {split.casefold() for split in splits}
     for split in sorted(split for split in splits if split.casefold() not in KNOWN_SPLITS):
         if near := difflib.get_close_matches(split.casefold(), known, n=1, cutoff=0.7):
@@ -195,6 +197,7 @@ def _report_misspelt_splits(splits: set[str], notify: Notify) -> None:
 
 
 def _require_utf8(folders: Iterable[PurePosixPath], where: str) -> None:
+    """Check the names of folders, which become names of splits and classes."""
     for folder in folders:
         try:
             str(folder).encode()
@@ -203,6 +206,10 @@ def _require_utf8(folders: Iterable[PurePosixPath], where: str) -> None:
 
 
 def _apply_contempt(entries: list[ImageEntry], contempt: str, notify: Notify) -> list[ImageEntry]:
+    """Return the images with those of contempt dropped, kept, or counted as the class `contempt`.
+
+    Nothing is changed if the other classes are not expressions: contempt then is a class as any other.
+    """
     others = {entry.class_name for entry in entries} - {CONTEMPT}
     rest = [entry for entry in entries if entry.class_name != CONTEMPT]
     if len(rest) == len(entries) or not others or not others <= set(EXPRESSIONS) or contempt == "keep":
@@ -217,6 +224,7 @@ def _apply_contempt(entries: list[ImageEntry], contempt: str, notify: Notify) ->
 
 
 def _ordered(classes: set[str]) -> tuple[str, ...]:
+    """Return classes in label order: expressions in that of FER-2013, others alphabetically."""
     usual = (*EXPRESSIONS, CONTEMPT)
     if classes <= set(usual):
         return tuple(name for name in usual if name in classes)
@@ -225,6 +233,6 @@ def _ordered(classes: set[str]) -> tuple[str, ...]:
 
 def _common_start(folders: list[tuple[str, ...]]) -> int:
     """Return the number of leading path parts that all folders share."""
-    first, last = min(folders), max(folders)
+    first, last = min(folders), max(folders)  # what these two share, all between them share, too
     shortest = min(len(first), len(last))
     return next((index for index in range(shortest) if first[index] != last[index]), shortest)

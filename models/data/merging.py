@@ -83,6 +83,6 @@ def renumbered(part: ImageSet, numbers: NDArray[np.int64]) -> ImageSet:
         new = range(numbers.max() + 1)
         shares = np.stack([targets[:, np.flatnonzero(numbers == number)].sum(axis=1) for number in new], axis=1)
         total = shares.sum(axis=1, keepdims=True)
-        certain = np.eye(len(new), dtype=np.float32)[labels]
-        targets = np.where(total > 0, shares / np.maximum(total, np.float32(1e-12)), certain).astype(np.float32)
+        of_label = np.eye(len(new), dtype=np.float32)[labels]
+        targets = np.where(total > 0, shares / np.maximum(total, np.float32(1e-12)), of_label).astype(np.float32)
     return replace(kept, labels=labels, targets=targets)

@@ -126,6 +126,7 @@ def labelled_photos(files: Files, where: str, notify: Notify) -> list[ImageEntry
 
 
 def _rows(files: Files, name: PurePosixPath, where: str) -> list[dict[str, str]]:
+    """Return the rows of the table `name`; `where` is the name of the data in errors."""
     try:
         rows = csv_rows(files.read(name))
     except csv.Error as error:

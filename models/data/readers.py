@@ -143,7 +143,18 @@ def _read_images(
     chosen: Mapping[str, Sequence[int]],
     folder: Path | None,
 ) -> DataSet:
-    """Return the chosen entries, with one channel if all images are gray; the pixels are in a file in `folder`."""
+    """Return the chosen entries as a data set, with one channel if all images are gray.
+
+    Args:
+        files: The files.
+        layout: Their splits and classes.
+        path: The data, which is named in errors.
+        square: Resizes a decoded image.
+        report: Called with (images read, images in total).
+        chosen: Indices of the entries of `layout` for each split; an image can be in several splits.
+        folder: Where the pixels are kept in a file; None: they are in memory.
+    """
+    # All splits are parts of one array: the rows of each entry in it.
     places = defaultdict(list)
     for place, index in enumerate(index for indices in chosen.values() for index in indices):
         places[index].append(place)
@@ -158,6 +169,7 @@ def _read_images(
         except InputError as error:
             unreadable.append(str(error))
             continue
+        # The array is made for the first image, and again with three channels for the first image in colour.
         if image.shape[-1] > pixels.shape[-1] or not len(pixels):
             gray, pixels = pixels, new_array(folder, (total, *image.shape))
             if len(gray):
@@ -196,11 +208,12 @@ def _groups(layout: Layout, indices: Sequence[int]) -> NDArray[np.str_] | None:
 
 
 def _name(layout: Layout, path: Path) -> str:
+    """Return the name of a data set of files."""
     return layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
 
 
 def _chosen(layout: Layout, select: Select | None) -> dict[str, list[int]]:
-    """Return the indices of the entries of each split, in natural order of their paths."""
+    """Return the indices of the entries of each split that `select` selects, in natural order of their paths."""
     of_split: dict[str, list[int]] = defaultdict(list)
     for index in sorted(range(len(layout.entries)), key=lambda index: natural_key(layout.entries[index].path)):
         of_split[layout.entries[index].split].append(index)
@@ -244,7 +257,8 @@ def to_clip_square(image: ImageU8, size_px: int) -> ImageU8:
         image = image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image[..., ::-1])
     height, width = image.shape[:2]
     # As in torchvision's Resize and CenterCrop: the product comes first, so that a square stays one.
-    size_wh = (size_px, int(size_px * height / width)) if width <= height else (int(size_px * width / height), size_px)
+    shorter = min(width, height)
+    size_wh = (int(size_px * width / shorter), int(size_px * height / shorter))
     if size_wh != (width, height):
         image = np.asarray(Image.fromarray(image).resize(size_wh, Image.Resampling.BICUBIC), np.uint8)
     if image.ndim == 2:
@@ -325,6 +339,7 @@ def stored_files(
 def _from_arrays(
     path: Path, split: str, count: int, limit: int | None, progress: Progress
 ) -> Iterator[tuple[int, str, ImageU8]]:
+    """Yield `count` images of a split in a .csv or HDF5 file, as `originals` does."""
     splits = read_splits(path, None, progress)
     stored = splits[named_split(splits, split)]
     for position, row in enumerate(spread(len(stored), limit).tolist()):

@@ -115,15 +115,14 @@ class DistillationTask(NetTask):
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the weighted sum of the losses on augmented images."""
         images, weights = self.normalised(self.augmented(indices, numbers)), self.weights
-        targets = self._logits[indices]
         if self._embeddings is None:
             embeddings, logits = None, net(images).float()
         else:
-            embeddings = net(images, embeddings_only=True).float()
-            logits = embeddings @ self._scaled_vectors.T
+            embeddings = net(images, embeddings_only=True).float()  # (n, embed_dim)
+            logits = embeddings @ self._scaled_vectors.T  # (n, classes)
         loss = logits.new_zeros(len(indices))
         if weights.kl:
-            loss = loss + weights.kl * kl_divergence(logits, targets, self.temperature)
+            loss = loss + weights.kl * kl_divergence(logits, self._logits[indices], self.temperature)
         if weights.ce:
             loss = loss + weights.ce * self.label_loss(logits, indices)
         if weights.cosine and embeddings is not None and self._embeddings is not None:
@@ -198,8 +197,8 @@ def distill(options: DistillOptions) -> DistillationResult:
     check_training_images(data, notify)
     dataset = data.dataset
     use_gpu = options.accelerator != "cpu"
-    opening = TeacherOptions(options.clip, options.descriptions, dataset.name, options.threads, use_gpu)
-    teacher = open_teacher(options.teachers, dataset.classes, opening, notify)
+    teacher_options = TeacherOptions(options.clip, options.descriptions, dataset.name, options.threads, use_gpu)
+    teacher = open_teacher(options.teachers, dataset.classes, teacher_options, notify)
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
     contract = student_contract(options.student, teacher, dataset, fit, input_values(options.student, options.init))
     initial = initial_weights(options, contract)  # a wrong file is reported before the teacher runs for hours
@@ -230,10 +229,10 @@ def distill(options: DistillOptions) -> DistillationResult:
         return result  # the first process compares for all
     if teacher.text_tower is not None:
         write_text_tower(text_tower_beside(trained.checkpoint), teacher.text_tower)
-    student = evaluate(open_classifier(trained.checkpoint), data.validation, "center-crop").logits
+    student_logits = evaluate(open_classifier(trained.checkpoint), data.validation, "center-crop").logits
     comparing = of_stage(options.progress, "comparing with the teacher")
     images = images_for_teacher(data.validation, teacher, options, fit)
-    logits = targets_of(teacher, images, comparing, mirrored=False).logits
-    accuracy = float((logits.argmax(axis=1) == data.validation.labels).mean())
-    agreement = float((student.argmax(axis=1) == logits.argmax(axis=1)).mean())
+    teacher_labels = targets_of(teacher, images, comparing, mirrored=False).logits.argmax(axis=1)
+    accuracy = float((teacher_labels == data.validation.labels).mean())
+    agreement = float((student_logits.argmax(axis=1) == teacher_labels).mean())
     return replace(result, agreement=agreement, teacher_accuracy=accuracy)

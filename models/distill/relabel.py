@@ -72,7 +72,7 @@ def relabel_by_text(
     _require_space(checkpoint)
     teacher = _teacher_of(checkpoint)
     beside = text_tower if text_tower is not None and text_tower.is_file() else None
-    if beside is not None and teacher.kind == _PROMPTED and (clip is None) != (prompts is None):
+    if beside is not None and teacher.kind == _PROMPTED and (clip is None) != (prompts is None):  # one of both
         raise InputError(f"'{beside}' has the text tower of CLIP and prompts: leave out clip and prompts, or give both")
     if beside is None or clip is not None or prompts is not None:
         tower = _tower_of_clip(teacher, clip, prompts, text_tower)
@@ -103,6 +103,7 @@ def relabel_by_text(
 
 
 def _tower_beside(teacher: _ClipTeacher, path: Path) -> TextTower:
+    """Return the text tower in a file beside the student, which must be that of the student's teacher."""
     tower = read_text_tower(path)
     if tower.teacher_sha256 != teacher.sha256:
         raise InputError(
@@ -113,13 +114,14 @@ def _tower_beside(teacher: _ClipTeacher, path: Path) -> TextTower:
 
 
 def _tower_of_clip(teacher: _ClipTeacher, clip: str | None, prompts: Path | None, text_tower: Path | None) -> TextTower:
+    """Return the text tower of the teacher's CLIP and prompts; `text_tower` is only named in an error."""
     if clip is None:
-        file = (
-            "" if text_tower is None else f", or put its text tower, the file '{text_tower.name}', beside the student"
-        )
+        cure = "give this CLIP (--clip)"
+        if text_tower is not None:
+            cure += f", or put its text tower, the file '{text_tower.name}', beside the student"
         raise InputError(
             f"new classes need the text tower of the student's teacher, CLIP '{teacher.clip.source}' "
-            f"(sha256 {teacher.clip.sha256}): give this CLIP (--clip){file}"
+            f"(sha256 {teacher.clip.sha256}): {cure}"
         )
     is_prompted = teacher.kind == _PROMPTED
     if is_prompted and prompts is None:
@@ -145,16 +147,16 @@ def _with_known_words(
     if not clip.texts:
         return dict(descriptions)
     known_words = _words(clip.texts)
-    found: dict[str, Sequence[str]] = {}
+    kept: dict[str, Sequence[str]] = {}
     for name, sentences in descriptions.items():
-        found[name] = [text for text in sentences if _words([text]) <= known_words] or sentences
-        if left_out := [text for text in sentences if text not in found[name]]:
+        kept[name] = [text for text in sentences if _words([text]) <= known_words] or sentences
+        if left_out := [text for text in sentences if text not in kept[name]]:
             words = ", ".join(sorted(_words(left_out) - known_words))
             notify(
                 f"warning: label '{name}': {counted(len(left_out), 'sentence')} of {len(sentences)} left out, such as "
                 f"'{left_out[0]}': the captions of the CLIP's training do not contain {words}"
             )
-    return found
+    return kept
 
 
 def report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vectors: Tensor, notify: Notify) -> None:
@@ -173,26 +175,30 @@ def report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vecto
     known_words = _words(clip.texts)
     encoded = [clip.encode_text(tokens) for tokens in torch.split(clip.tokenize(clip.texts), _BATCH)]
     known = F.normalize(torch.cat(encoded), dim=1)  # (texts, embed_dim)
+    # (sentences, classes, captions) → (classes, captions) → the nearest caption of each class
     cosines, nearest = (vectors @ known.T).amax(dim=0).max(dim=1)
-    for (name, read), cosine, index in zip(texts.items(), cosines.tolist(), nearest.tolist(), strict=True):
+    for (name, class_texts), cosine, index in zip(texts.items(), cosines.tolist(), nearest.tolist(), strict=True):
         place = f"nearest caption '{one_line(clip.texts[index])}', cosine {cosine:.3f}"
-        unread = sorted(_words(read) - known_words)
-        if unread:
+        unknown_words = sorted(_words(class_texts) - known_words)
+        if unknown_words:
             notify(
                 f"warning: label '{name}' may not work: the captions of the CLIP's training do not contain "
-                f"{', '.join(unread)} ({place})"
+                f"{', '.join(unknown_words)} ({place})"
             )
         else:
             notify(f"label '{name}': {place}")
 
 
 def _words(texts: Iterable[str]) -> set[str]:
-    """Return words, numbers and symbols; of a text without any, the text itself."""
-    found = (re.findall(r"[^\W_]+|[^\w\s.,:;'\"!?()-]", text.casefold()) or [text] for text in texts)
-    return {word for words in found for word in words}
+    """Return the words, numbers and symbols in texts; of a text without any, the text itself."""
+    found: set[str] = set()
+    for text in texts:
+        found.update(re.findall(r"[^\W_]+|[^\w\s.,:;'\"!?()-]", text.casefold()) or [text])
+    return found
 
 
 def _check_plain(clip: FrozenClip, identity: ClipIdentity) -> None:
+    """Check that a CLIP without prompts is the teacher's."""
     if clip.weights_sha256 != identity.weights_sha256:
         raise InputError(f"CLIP '{clip.source}' is not the teacher's CLIP '{identity.source}': the weights differ")
     if clip.config != identity.config:
@@ -217,6 +223,7 @@ def _teachers_prompts(path: Path, teacher: _ClipTeacher) -> PromptCheckpoint:
 
 
 def _require_space(checkpoint: Checkpoint) -> None:
+    """Check that a net has an embedding space."""
     if CLASS_VECTORS not in checkpoint.state:
         raise InputError(
             f"{checkpoint.contract.architecture} has no embedding space, so its labels are fixed: "
@@ -225,6 +232,7 @@ def _require_space(checkpoint: Checkpoint) -> None:
 
 
 def _teacher_of(checkpoint: Checkpoint) -> _ClipTeacher:
+    """Return the record of the CLIP teacher in a student's checkpoint."""
     if "teacher" not in checkpoint.training:
         raise InputError("the checkpoint has no record of its CLIP teacher: distil it again")
     try:

@@ -46,7 +46,7 @@ def kept_targets(teacher: Teacher, images: ImageU8, path: Path, progress: Progre
             embeddings = tensors.get("embeddings")
             return TeacherOutputs(tensors["logits"].numpy(), None if embeddings is None else embeddings.numpy())
     except (InputError, ValueError, KeyError):
-        pass
+        pass  # no file, or a damaged one
     targets = targets_of(teacher, images, progress)
     write_targets(path, targets, teacher, images)
     return targets
@@ -64,6 +64,7 @@ def write_targets(path: Path, targets: TeacherOutputs, teacher: Teacher, images:
 
 
 def _key(teacher: Teacher, images: ImageU8) -> dict[str, Any]:
+    """Return what identifies the targets in a file: the teachers, the labels and the images."""
     members = [member.sha256 for member in teacher.members or (teacher,)]
     return {"teachers": members, "labels": list(teacher.labels), "images_sha256": pixels_sha256(images)}
 
@@ -78,10 +79,12 @@ def targets_of(teacher: Teacher, images: ImageU8, progress: Progress, *, mirrore
         InputError: The outputs contain NaN or infinity.
     """
     members = teacher.members or (teacher,)
-    different = {member.sha256: member for member in members}  # a member that is given twice counts twice
+    # A member that is given twice runs once, but counts twice in the mean.
+    different = {member.sha256: member for member in members}
     found: dict[str, list[TeacherOutputs]] = {}
+    views_per_image = 2 if mirrored else 1
+    step = _CROPS_PER_BATCH // views_per_image
     for index, (sha256, member) in enumerate(different.items()):
-        step = _CROPS_PER_BATCH // (1 + mirrored)
         parts = found[sha256] = []
         for start in range(0, len(images), step):
             parts.append(_mean_outputs(member, images[start : start + step], mirrored))
@@ -96,10 +99,11 @@ def targets_of(teacher: Teacher, images: ImageU8, progress: Progress, *, mirrore
 
 
 def _mean_outputs(teacher: Teacher, images: ImageU8, mirrored: bool) -> TeacherOutputs:
+    """Return the mean of a teacher's outputs for each centre crop and, if `mirrored`, its mirror image."""
     center, crop = images, teacher.crop
     if crop is not None:  # the same part of the image as on a device
-        shares = [cut / full for cut, full in zip(crop.center_crop_hw, crop.resize_hw, strict=True)]
-        height, width = (max(1, round(side * share)) for side, share in zip(images.shape[1:3], shares, strict=True))
+        height = max(1, round(images.shape[1] * (crop.center_crop_hw[0] / crop.resize_hw[0])))
+        width = max(1, round(images.shape[2] * (crop.center_crop_hw[1] / crop.resize_hw[1])))
         center = center_crop(images, (height, width))
     views = np.stack([center, center[:, :, ::-1]] if mirrored else [center], axis=1)  # (n, views, h, w, C)
     outputs = teacher.predict(views.reshape(-1, *views.shape[2:]))

@@ -167,7 +167,7 @@ def subject_of(teacher: Teacher) -> Subject:
 def mean_of_probabilities(logits: Sequence[FloatArray]) -> FloatArray:
     """Return logits (…, classes) whose softmax is the mean of the softmaxes of `logits`."""
     stacked = np.stack(logits).astype(np.float64)
-    stacked -= np.logaddexp.reduce(stacked, axis=-1, keepdims=True)
+    stacked -= np.logaddexp.reduce(stacked, axis=-1, keepdims=True)  # logarithms of the probabilities
     mean: FloatArray = (np.logaddexp.reduce(stacked, axis=0) - np.log(len(logits))).astype(np.float32)
     return mean
 
@@ -185,6 +185,7 @@ def to_teacher_input(crops: ImageU8, size_hw: tuple[int, int], gray: bool = Fals
 
 
 def _position(teacher: Teacher, label: str) -> int:
+    """Return the index of a teacher's label, compared without regard to case if none is equal."""
     if label in teacher.labels:
         return teacher.labels.index(label)
     found = [index for index, name in enumerate(teacher.labels) if name.casefold() == label.casefold()]
@@ -284,8 +285,8 @@ def fit_of(sources: Sequence[str]) -> Fit:
     Raises:
         InputError: As `open_teacher`.
     """
-    paths = [Path(place) for place in map(_resolve, sources) if _kind(place) == "classifier"]
-    return open_classifier(paths[0], 1).contract.crop.fit if paths else "square"
+    classifiers = [Path(place) for place in map(_resolve, sources) if _kind(place) == "classifier"]
+    return open_classifier(classifiers[0], 1).contract.crop.fit if classifiers else "square"
 
 
 def _resolve(source: str) -> str:
@@ -297,6 +298,7 @@ def _resolve(source: str) -> str:
 
 
 def _kind(place: str) -> str:
+    """Return the kind of a resolved source: "classifier", "prompts" or "clip"."""
     path = Path(place)
     if path.suffix == NCNN_SUFFIX:
         raise InputError(
@@ -316,13 +318,11 @@ def _kind(place: str) -> str:
 
 
 def _refuse_unused(kinds: Sequence[str], options: TeacherOptions) -> None:
-    unused = (
-        (options.clip and "prompts" not in kinds, "clip", "has prompts"),
-        (options.descriptions and "clip" not in kinds, "descriptions", "is a CLIP without prompts"),
-    )
-    for given, name, kind in unused:
-        if given:
-            raise InputError(f"no teacher {kind}: leave {name} out")
+    """Refuse options that apply to no teacher of these kinds."""
+    if options.clip and "prompts" not in kinds:
+        raise InputError("no teacher has prompts: leave clip out")
+    if options.descriptions and "clip" not in kinds:
+        raise InputError("no teacher is a CLIP without prompts: leave descriptions out")
 
 
 def zero_shot_teacher(clip: FrozenClip, descriptions: Descriptions, device: torch.device) -> Teacher:
@@ -380,6 +380,19 @@ def _teacher(
     prompted: PromptedClip | None,
     gray: bool = False,
 ) -> Teacher:
+    """Return a CLIP with or without prompts as a teacher.
+
+    Args:
+        kind: Kind of the teacher.
+        name: Its name in messages.
+        sha256: Checksum of all that its outputs depend on.
+        labels: Labels in the order of the class vectors.
+        clip: The CLIP.
+        image_features: Returns unit vectors (N, embed_dim) of normalised images.
+        class_vectors: Unit vectors (classes, embed_dim).
+        prompted: The CLIP with its prompts, if it has prompts.
+        gray: Whether images are converted to gray.
+    """
     side, config = clip.image_size_px, clip.config
     spec = InputSpec("images", (side, side), "rgb", 1 / 255, config.image_mean, config.image_std)
     device = class_vectors.device

@@ -118,7 +118,8 @@ class Evaluation:
         An image is accepted if the probability of its predicted class is at least the threshold; the runtime gives the
         others the label "uncertain" (`Contract.uncertain_below`).
         """
-        confidence, is_correct = softmax(self.logits).max(axis=1), self.logits.argmax(axis=1) == self.truths
+        confidence = softmax(self.logits).max(axis=1)
+        is_correct = self.logits.argmax(axis=1) == self.truths
         points: list[dict[str, float | None]] = []
         for threshold in thresholds:
             # The threshold has the type of the probabilities, as in the runtime.
@@ -265,15 +266,16 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
             f"which the model does not have: its labels are {', '.join(contract.labels)}; use data with these classes, "
             "or merge the classes of the data (edgekit eval --merge)"
         )
-    of_class = np.array(numbers, np.int64)
+    number_of = np.array(numbers, np.int64)  # the contract's number of each class of the data
     images = replace(images, targets=None)
-    part = renumbered(images, of_class) if -1 in numbers else replace(images, labels=of_class[images.labels])
+    part = renumbered(images, number_of) if -1 in numbers else replace(images, labels=number_of[images.labels])
     return with_contract_channels(part, contract)
 
 
 def label_numbers(classes: Sequence[str], contract: Contract) -> list[int | None]:
     """Return for each class of some data the number of its label: -1 if the label map removes it, None if unknown."""
     labels, mapped = contract.labels, contract.label_map
+    # The data has the classes that were merged, not the merged ones.
     if mapped is not None and not set(classes) <= set(labels) and set(mapped.old) & set(classes):
         return [mapped.number(name) for name in classes]
     return [labels.index(name) if name in labels else None for name in classes]
@@ -348,9 +350,10 @@ def calibration(probabilities: FloatArray, truths: NDArray[np.int64], bins: int 
     """
     confidence = probabilities.max(axis=1)
     is_correct = probabilities.argmax(axis=1) == truths
+    # `ceil` puts a confidence on an edge into the lower bin.
     bin_of = np.clip(np.ceil(confidence * np.float32(bins)).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(bin_of, minlength=bins)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # 0 / 0 of empty bins
         return Calibration(
             counts,
             np.bincount(bin_of, confidence, bins) / counts,

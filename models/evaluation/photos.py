@@ -100,19 +100,21 @@ def evaluate_photos(options: EvaluatePhotosOptions) -> list[PhotoEvaluation]:
     path = Path(options.photos)
     if not is_of_files(path) or is_split_file(path):
         raise InputError(f"photographs '{path}' are not image files: expected a folder or a .tar.gz archive")
-    threads, detector = options.threads, "yunet" if options.detector is None else str(options.detector)
-    classifiers = [open_named(each, threads) if isinstance(each, str | Path) else each for each in options.models]
+    detector = "yunet" if options.detector is None else str(options.detector)
+    classifiers = [
+        open_named(each, options.threads) if isinstance(each, str | Path) else each for each in options.models
+    ]
     face_detector = None
     if any(classifier.contract.subject == "face" for classifier in classifiers):
         min_face_px, notify = options.min_face_px, options.notify
-        face_detector = PhotoDetector(detector, min_face_px=min_face_px, threads=threads, notify=notify)
+        face_detector = PhotoDetector(detector, min_face_px=min_face_px, threads=options.threads, notify=notify)
     with open_files(path, options.notify) as files:
         entries = _of_split(labelled_photos(files, str(path), options.notify), options.split, path)
         name = dataset_name(path, (), {entry.split for entry in entries})
         tallies = [_Tally(classifier, options.mirror and detector != "none") for classifier in classifiers]
         unreadable = _read_photos(files, entries, face_detector, tallies, options)
-    used = None if face_detector is None else face_detector.name
-    return [tally.result(name, unreadable, used, options) for tally in tallies]
+    detector_name = None if face_detector is None else face_detector.name
+    return [tally.result(name, unreadable, detector_name, options) for tally in tallies]
 
 
 class _Tally:
@@ -220,6 +222,7 @@ def _read_photos(
 
 
 def _of_split(entries: Sequence[ImageEntry], split: str | None, path: Path) -> list[ImageEntry]:
+    """Return the photographs of a split; None: all."""
     chosen = [entry for entry in entries if split in (None, entry.split)]
     if not chosen:
         known = sorted({entry.split for entry in entries})

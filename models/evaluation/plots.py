@@ -116,6 +116,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _draw_confusion(axes: Axes, evaluation: Evaluation, is_named: bool) -> None:
+    """Draw the confusion matrix; without `is_named`, its cells have no text and its classes no names."""
     counts = evaluation.confusion
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -136,6 +137,7 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation, is_named: bool) -> None:
 
 
 def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
+    """Draw accuracy against confidence, with a bar and the number of images for each bin."""
     bins = len(calibration.counts)
     filled = calibration.counts > 0
     centers, accuracy = ((np.arange(bins) + 0.5) / bins)[filled], calibration.accuracy[filled]

@@ -41,27 +41,27 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     classifier = open_named(options.model, options.threads) if isinstance(options.model, str | Path) else options.model
     contract = classifier.contract
     # The votes are for FER-2013's own classes, which are merged after the majorities are known.
-    merge_read, merge_voted = (options.merges, ()) if options.ferplus is None else ((), options.merges)
+    merges_before_votes = options.merges if options.ferplus is None else ()
     if not isinstance(data, DataSet):
         crop = contract.crop
-        data = read_evaluation_data(data, crop.resize_hw[0], crop.fit, options, merge_read)
+        data = read_evaluation_data(data, crop.resize_hw[0], crop.fit, options, merges_before_votes)
     else:
-        data = merged(data, merge_read, options.notify)
+        data = merged(data, merges_before_votes, options.notify)
     split = data.chosen_split(options.split, "test")
     part = data.split(split)
-    of_split, of_contempt = len(part), None
+    images_in_split, contempt_count = len(part), None
     if options.ferplus is not None:
         train = usual_split(data.splits, "train") or split
-        of_contempt = int(contempt_majority(data, Path(options.ferplus), split, train).sum())
+        contempt_count = int(contempt_majority(data, Path(options.ferplus), split, train).sum())
         data = with_ferplus(data, Path(options.ferplus), "majority", train, options.notify)
         part = data.split(split)
-    left_out = of_split - len(part)  # before the merge, which removes images that have a majority
-    if merge_voted:
-        data = merged(replace(data, splits={split: part}), merge_voted, options.notify)
-        part, of_contempt = data.split(split), None
+    left_out = images_in_split - len(part)  # before the merge, which removes images that have a majority
+    if options.merges and options.ferplus is not None:
+        data = merged(replace(data, splits={split: part}), options.merges, options.notify)
+        part, contempt_count = data.split(split), None
     elif contract.label_map is not None and not set(data.classes) <= set(contract.labels):
         report_removed(contract.label_map, data.classes, options.notify)
-        of_contempt = None
+        contempt_count = None
     if data.name == contract.provenance.dataset and split == usual_split(data.splits, "train"):
         options.notify(
             f"warning: the model was trained on data of this name, '{data.name}': split '{split}' may contain its "
@@ -69,7 +69,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         )
     images = aligned(data, part, contract)
     result = evaluate_images(classifier, images, options.protocol, of_stage(options.progress, "classifying"))
-    return replace(result, dataset=data.name, split=split, left_out=left_out, contempt=of_contempt)
+    return replace(result, dataset=data.name, split=split, left_out=left_out, contempt=contempt_count)
 
 
 def read_evaluation_data(

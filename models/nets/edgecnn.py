@@ -58,19 +58,11 @@ class EdgeCNN(nn.Module):
         self.stem = nn.Conv2d(config.in_channels, config.stem_channels, 3, padding=1)
         self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.blocks = nn.ModuleList()
-        channels = config.stem_channels
+        channels, bottleneck = config.stem_channels, config.bottleneck_factor * config.growth
         for layers in config.layers_per_block:
             block = nn.Sequential()
             for _ in range(layers):
-                block.append(
-                    DenseLayer(
-                        channels,
-                        config.bottleneck_factor * config.growth,
-                        config.growth,
-                        make_conv or _plain_conv,
-                        shuffle_groups,
-                    )
-                )
+                block.append(DenseLayer(channels, bottleneck, config.growth, make_conv or _plain_conv, shuffle_groups))
                 channels += config.growth
             self.blocks.append(block)
         self.transition = nn.AvgPool2d(2)
@@ -129,5 +121,6 @@ def edgecnn_wide(num_classes: int) -> EdgeCNN:
 
 
 def _plain_conv(in_channels: int, out_channels: int, groups: int) -> nn.Module:
+    """Return a 3x3 convolution without groups."""
     del groups
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)

@@ -105,7 +105,7 @@ def _library(module: str, net_name: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != library:
+        if (error.name or "").partition(".")[0] != library:  # another module, which the library needs
             raise
         raise InputError(
             f"net {net_name} comes from {library}, which is not installed: {install_command('train')}"
@@ -132,6 +132,7 @@ def imagenet_weights() -> dict[str, Tensor]:
 
 
 def _installed_file() -> Path:
+    """Return the path of the weights' file in the installed package."""
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or found.origin is None:
         raise InputError(f"the ImageNet weights of {EFFICIENTNET_LITE0} are not installed: {install_command('train')}")

@@ -76,6 +76,7 @@ class LearnedGroupConv2d(nn.Module):
         return self.norm(F.conv2d(x, weight, self.conv.bias, padding=1))  # type: ignore[no-any-return]
 
     def _weight_mask(self) -> Tensor:
+        """Return the mask of the weights: every output of a group reads the same inputs."""
         rows = self.mask.repeat_interleave(self.conv.out_channels // self.groups, dim=0)  # (out, in)
         return rows[:, :, None, None]  # (out, in, 1, 1)
 
@@ -87,7 +88,7 @@ class LearnedGroupConv2d(nn.Module):
         """
         weight = (self.conv.weight * self._weight_mask()).abs().sum(dim=(2, 3))  # (out, in)
         saliency = weight.view(self.groups, -1, self.conv.in_channels).sum(dim=1)  # (groups, in)
-        count = min(kept_inputs, int(self.mask[0].sum()))
+        count = min(kept_inputs, int(self.mask[0].sum()))  # all groups have equally many inputs left
         kept = saliency.masked_fill(~self.mask, -1.0).topk(count, dim=1).indices
         self.mask.zero_().scatter_(1, kept, True)
 

@@ -63,6 +63,7 @@ class _ResidualModule(nn.Module):
         return total
 
     def _shortcut(self, x: Tensor) -> Tensor:
+        """Return the 1x1 convolution of stride 2, normalised."""
         if not self.training:
             shortcut: Tensor = self.shortcut(x)
             return shortcut
@@ -75,6 +76,7 @@ class _ResidualModule(nn.Module):
 
 
 def _separable(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module]:
+    """Return a depthwise 3x3 convolution and the 1x1 convolution after it."""
     return (
         nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False),
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
@@ -82,6 +84,7 @@ def _separable(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Modul
 
 
 def _with_norm(*convolutions: nn.Module) -> tuple[nn.Module, ...]:
+    """Return the convolutions, followed by a BatchNorm of their output."""
     channels = convolutions[-1].out_channels
     assert isinstance(channels, int)
     return (*convolutions, nn.BatchNorm2d(channels))

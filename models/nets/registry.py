@@ -115,9 +115,13 @@ def class_dimensions(name: str) -> dict[str, int]:
         InputError: The name is not known.
     """
     with torch.device("meta"):
-        few, more = (create_model(name, classes).state_dict() for classes in (2, 3))
-    differing = {each: [a != b for a, b in zip(few[each].shape, more[each].shape, strict=True)] for each in few}
-    return {each: differs.index(True) for each, differs in differing.items() if any(differs)}
+        two, three = (create_model(name, classes).state_dict() for classes in (2, 3))
+    found = {}
+    for tensor_name, tensor in two.items():
+        differs = [size != other for size, other in zip(tensor.shape, three[tensor_name].shape, strict=True)]
+        if any(differs):
+            found[tensor_name] = differs.index(True)
+    return found
 
 
 def parameter_count(net: nn.Module) -> int:
@@ -126,6 +130,8 @@ def parameter_count(net: nn.Module) -> int:
 
 
 def _embed_dim(name: str, width: str) -> int:
+    """Return the number in `width`, the part of the net's name after the mark."""
+    # The length is checked before `int` reads a number of any length.
     if not (width.isascii() and width.isdigit() and len(width) < 10 and 1 <= int(width) <= _MAX_EMBED_DIM):
         raise InputError(f"model '{name}' is not known: expected a width, 1 to {_MAX_EMBED_DIM} after {_SPACE_MARK}")
     return int(width)

@@ -44,10 +44,15 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Part of a state dict, and the SHA-256 of its file; what is in neither `state` nor `rows` starts at random.
+    """Weights that a net starts from; tensors that are in neither `state` nor `rows` start at random.
 
-    `rows` has tensors of the last layer whose classes are those of another training; `dimensions` are their dimensions
-    of classes. `known` are pairs (class of the new net, class in `rows`). `new_classes` start at random.
+    Attributes:
+        state: Tensors that are taken over as they are.
+        sha256: SHA-256 of their file.
+        rows: Tensors of a last layer for other classes, of which only the rows of common classes are taken over.
+        dimensions: For each tensor in `rows`, the dimension whose index is the class.
+        known: Common classes, as pairs: number in the new net, number in `rows`.
+        new_classes: Classes of the new net whose rows start at random.
     """
 
     state: Mapping[str, Tensor]
@@ -62,8 +67,9 @@ class InitialWeights:
         result = {**own, **self.state}
         for name, tensor in self.rows.items():
             result[name] = own[name].clone()
+            dimension = self.dimensions[name]
             for new, old in self.known:
-                result[name].select(self.dimensions[name], new).copy_(tensor.select(self.dimensions[name], old))
+                result[name].select(dimension, new).copy_(tensor.select(dimension, old))
         return result
 
 
@@ -89,6 +95,7 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
         notify(f"init '{path}' was trained on another input (size, colour order or scale) than this training uses")
     if old == new and checkpoint.contract.labels == contract.labels:
         return InitialWeights(checkpoint.state, sha256_of(path))
+    # In an embedding space, the tensors of the plain net have a prefix.
     old_prefix, new_prefix = ("" if plain_name(name) == name else NET_PREFIX for name in (old, new))
     dimensions = class_dimensions(plain_name(old))
     last_layer = {old_prefix + name for name in dimensions}
@@ -99,7 +106,7 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
     }
     labels = checkpoint.contract.labels
     known = [(index, labels.index(name)) for index, name in enumerate(contract.labels) if name in labels]
-    if old == new == plain_name(new) and known:
+    if old == new == plain_name(new) and known:  # neither net has an embedding space
         rows = {name: checkpoint.state[name] for name in dimensions}
         added = tuple(name for name in contract.labels if name not in labels)
         if added:
@@ -152,13 +159,16 @@ def pretrained_state(architecture: str, source: str) -> dict[str, Tensor]:
 
 
 def _of_file(path: Path, architecture: str) -> dict[str, Tensor]:
-    """Return the tensors of a file with the names of the net's; a file with other names has them in the same order.
+    """Return the weights in a file under the net's own names for them.
+
+    A file of as many tensors with other names must have them in the order of the net's.
 
     Raises:
         InputError: The file is damaged, or belongs to another net.
     """
     require_file(path, "init")
     document: Mapping[str, Any] = read_tensors(path)[0] if path.suffix == CHECKPOINT_SUFFIX else load_tensors(path)
+    # The state dict is the document itself, or nested in it.
     state = next((document[key] for key in _NESTED if isinstance(document.get(key), dict)), document)
     tensors = {str(name).removeprefix("module."): each for name, each in state.items() if is_dense(each)}
     with torch.device("meta"):
@@ -207,6 +217,7 @@ def initial_checkpoint(init: str) -> Checkpoint | None:
 
 
 def _is_foreign(path: Path) -> bool:
+    """Return whether a file of weights is of another project."""
     if path.suffix == CHECKPOINT_SUFFIX:
         return not any(key.startswith(METADATA_KEY) for key in read_header(path))
     return path.suffix not in DEVICE_SUFFIXES

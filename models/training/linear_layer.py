@@ -48,22 +48,21 @@ def with_fitted_layer(initial: InitialWeights, contract: Contract, training: Ima
     """
     net = create_model(contract.architecture, len(contract.labels))
     net.load_state_dict(initial.merged_into(net.state_dict()))
-    names = list(class_dimensions(contract.architecture))
-    layer = net.get_submodule(names[0].rpartition(".")[0])
+    last_layer = next(iter(class_dimensions(contract.architecture))).rpartition(".")[0]  # without ".weight"
+    layer = net.get_submodule(last_layer)
     if not isinstance(layer, nn.Linear):
         return initial
     part = training.subset(spread(len(training), _MOST_IMAGES))
     features = frozen_features(net, layer, part.images, contract)
     weight, bias = fit_linear(features, torch.from_numpy(part.labels), len(contract.labels))
-    prefix = names[0].rpartition(".")[0]
-    return replace(initial, state={**initial.state, f"{prefix}.weight": weight, f"{prefix}.bias": bias})
+    return replace(initial, state={**initial.state, f"{last_layer}.weight": weight, f"{last_layer}.bias": bias})
 
 
 @torch.no_grad()
 def frozen_features(net: nn.Module, layer: nn.Module, images: ImageU8, contract: Contract) -> Tensor:
     """Return the inputs of the last layer `layer` for the centre crops of images: float32 (N, features)."""
-    found: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _layer, inputs: found.append(inputs[0].float()))
+    batches: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _layer, inputs: batches.append(inputs[0].float()))
     net = net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         for start in range(0, len(images), _BATCH_IMAGES):
@@ -71,11 +70,17 @@ def frozen_features(net: nn.Module, layer: nn.Module, images: ImageU8, contract:
             net(torch.from_numpy(to_tensor(crops, contract.input)).contiguous(memory_format=torch.channels_last))
     finally:
         hook.remove()
-    return torch.cat(found)
+    return torch.cat(batches)
 
 
 def fit_linear(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return weight (classes, features) and bias (classes,) of a multinomial logistic regression, L2-regularised."""
+    """Return weight (classes, features) and bias (classes,) of a multinomial logistic regression, L2-regularised.
+
+    Args:
+        features: float32 (N, features).
+        labels: int64 (N,).
+        classes: Number of classes.
+    """
     mean, std = features.mean(dim=0), features.std(dim=0)
     # Features that hardly differ, as for drawings, would get weights so large that the training diverges.
     std = std.clamp(min=_LEAST_STD * std.mean().item() + 1e-6)
@@ -85,13 +90,14 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, 
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
+        """Return the regularised cross-entropy, and compute its gradients."""
         optimizer.zero_grad()
         result = F.cross_entropy(standardised @ weight.T + bias, labels) + _L2 / 2 * weight.square().sum()
         result.backward()  # type: ignore[no-untyped-call]
         return result
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    scaled = weight.detach() / std
+    scaled = weight.detach() / std  # for features that are not standardised
     return scaled, bias.detach() - scaled @ mean
 
 
@@ -117,6 +123,7 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
             path, split, _PICTURES, crop, contempt=contempt, notify=ignore_message, progress=of_stage(None, "")
         )
         images = len(part)
+        # The same folds for each fit, although the pixels differ.
         folds = _fold_numbers(part) if folds is None else folds
         if len(np.unique(folds)) < 2:
             return "square"
@@ -131,10 +138,10 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
         )
         features = frozen_features(net, layer, part.images, contract)
         accuracies[fit] = _cross_validated(features, part.labels, folds, len(data.classes))
-    most = max(accuracies.values())
-    share = (most * images + 1) / (images + 2)  # so that all right has an error, too
-    error = (2 * share * (1 - share) / images) ** 0.5  # of a difference of two accuracies
-    best = next(fit for fit, accuracy in accuracies.items() if accuracy >= most - error)
+    highest = max(accuracies.values())
+    share = (highest * images + 1) / (images + 2)  # below 1, so that an accuracy of 100 % has a standard error, too
+    standard_error = (2 * share * (1 - share) / images) ** 0.5  # of the difference of two accuracies
+    best = next(fit for fit, accuracy in accuracies.items() if accuracy >= highest - standard_error)
     shown = ", ".join(f"{fit} {accuracy:.1%}" for fit, accuracy in accuracies.items())
     notify(f"fit {best}: right on held-back pictures with a linear layer on frozen features: {shown}")
     return best
@@ -151,7 +158,8 @@ def _cross_validated(features: Tensor, labels: NDArray[np.int64], folds: NDArray
     """Return the share of images, 0..1, that a linear layer fitted without their fold classifies correctly."""
     correct = 0
     for fold in np.unique(folds):
-        out = torch.from_numpy(folds == fold)
-        weight, bias = fit_linear(features[~out], torch.from_numpy(labels)[~out], classes)
-        correct += int(((features[out] @ weight.T + bias).argmax(dim=1).numpy() == labels[out.numpy()]).sum())
+        is_out = torch.from_numpy(folds == fold)  # left out of the fit
+        weight, bias = fit_linear(features[~is_out], torch.from_numpy(labels)[~is_out], classes)
+        predicted = (features[is_out] @ weight.T + bias).argmax(dim=1).numpy()
+        correct += int((predicted == labels[is_out.numpy()]).sum())
     return correct / len(labels)

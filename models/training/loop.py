@@ -147,6 +147,7 @@ def check_output(output: Path, resume: bool) -> None:
 
 
 def _run_epochs(trainer: _Trainer, output: Path, on_step: StepCallback | None, on_epoch: EpochCallback | None) -> None:
+    """Train the remaining epochs; the first process writes the files after each of them."""
     is_first = trainer.fabric.is_global_zero
     for epoch in range(len(trainer.history), trainer.job.recipe.epochs):
         if trainer.has_converged:
@@ -163,6 +164,7 @@ def _run_epochs(trainer: _Trainer, output: Path, on_step: StepCallback | None, o
 
 
 def _save_curves(trainer: _Trainer, output: Path) -> None:
+    """Write the learning curves of the epochs so far, in the first process."""
     if trainer.fabric.is_global_zero and trainer.history:
         saved = saved_report(trainer.history, trainer.job.recipe.keep)
         save_learning_curves(output / CURVES_NAME, trainer.history, saved)
@@ -178,7 +180,7 @@ class _Trainer:
         self.steps_taken = 0
         net = job.task.build(fabric.device).to(fabric.device)  # before the copies, which must be on the same device
         share = job.recipe.initial_share
-        # The interpolation of initial and trained weights, and the initial weights.
+        # A net for the interpolation of initial and trained weights, and the initial weights; None: no interpolation.
         self.blend = (copy.deepcopy(net), copy.deepcopy(net.state_dict())) if share else None
         # The averaged net is evaluated and saved; without averaging it is the net itself.
         self.average = _copy(net, job.task.learned(net)) if job.recipe.ema_decay else net
@@ -227,6 +229,7 @@ class _Trainer:
         return report
 
     def _validated(self, epoch: int) -> Evaluation:
+        """Return the predictions for the validation images after an epoch, counted from 0."""
         try:
             return self.job.task.validate(self.result())
         except InputError as error:  # NaN or infinity
@@ -274,6 +277,7 @@ class _Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
+        """Move the averaged weights towards the current ones."""
         # The decay is smaller in the first steps, so that the initial weights do not stay in the average for long.
         decay = min(self.job.recipe.ema_decay, self.steps_taken / (self.steps_taken + 10))
         average, current = self.learned_average.state_dict(), self.learned.state_dict()
@@ -286,9 +290,12 @@ class _Trainer:
     @property
     def has_converged(self) -> bool:
         """Whether the recipe's patience is exhausted."""
-        ranks = [report.rank for report in self.history]
         patience = self.job.recipe.patience
-        return 0 < patience <= len(ranks) - 1 - ranks.index(max(ranks)) if ranks else False
+        if not self.history or patience == 0:
+            return False
+        ranks = [report.rank for report in self.history]
+        epochs_since_best = len(ranks) - 1 - ranks.index(max(ranks))
+        return epochs_since_best >= patience
 
     @torch.no_grad()
     def result(self) -> nn.Module:
@@ -298,18 +305,20 @@ class _Trainer:
         net, initial = self.blend
         share, trained = self.job.recipe.initial_share, self.average.state_dict()
         for name, value in net.state_dict().items():
+            # BatchNorm's counters are whole numbers, which are not interpolated.
             value.copy_(trained[name].lerp(initial[name], share) if value.is_floating_point() else trained[name])
         return net.eval()
 
     def save_if_best(self, path: Path) -> None:
         """Save the averaged weights if the last epoch is the best so far, or if the recipe keeps the last epoch."""
-        *before, last = (report.rank for report in self.history)
+        *before, last = (report.rank for report in self.history)  # of equal epochs, the first one is kept
         if self.job.recipe.keep == "last" or all(last > rank for rank in before):
             # Without the times: equal trainings have equal files.
             best = BestEpoch(**{each.name: getattr(self.history[-1], each.name) for each in fields(BestEpoch)})
             self.job.task.save(path, self.result(), replace(self.job.record, best=best).document())
 
     def state(self) -> TrainingState:
+        """Return the state from which a training resumes at the next epoch."""
         return TrainingState(
             fingerprint=self.job.record.fingerprint(),
             net=self.learned.state_dict(),
@@ -320,6 +329,7 @@ class _Trainer:
         )
 
     def restore(self, state: TrainingState) -> None:
+        """Continue from a state of an interrupted training."""
         try:
             load_weights(self.learned, state.net, "the net being trained")
             load_weights(self.learned_average, state.average, "the net being trained")
@@ -331,10 +341,10 @@ class _Trainer:
 
 
 def _copy(net: nn.Module, learned: nn.Module) -> nn.Module:
-    """Return a copy of `net` with its own copy of `learned`; all other tensors are shared."""
-    own = {id(tensor) for tensor in (*learned.parameters(), *learned.buffers())}
-    rest = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers()) if id(tensor) not in own}
-    return copy.deepcopy(net, rest)
+    """Return a copy of `net` with its own copy of `learned`, a part of it; all other tensors are shared."""
+    copied = {id(tensor) for tensor in (*learned.parameters(), *learned.buffers())}
+    shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers()) if id(tensor) not in copied}
+    return copy.deepcopy(net, shared)  # deepcopy takes what is in its memo instead of a copy
 
 
 def save_metrics(folder: Path, history: Sequence[EpochReport]) -> None:

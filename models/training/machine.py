@@ -52,9 +52,8 @@ def launch(accelerator: Accelerator, precision: str) -> Fabric:
 
 def is_first_process() -> bool:
     """Return whether this process has rank 0; valid after `launch`."""
-    return not (torch.distributed.is_available() and torch.distributed.is_initialized()) or (
-        torch.distributed.get_rank() == 0
-    )
+    has_others = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not has_others or torch.distributed.get_rank() == 0
 
 
 def summed(fabric: Fabric, totals: Tensor) -> list[float]:
@@ -89,6 +88,7 @@ class GatheredBatchNorm2d(nn.BatchNorm2d):
         return result
 
     def _normalised_over_all(self, input: Tensor) -> Tensor:
+        """Return the tensor (N, C, H, W), normalised with the statistics of all processes, which are also averaged."""
         x = input.float()
         count = x.numel() // x.shape[1] * self._fabric[0].world_size
         moments = torch.stack([x.mean(dim=(0, 2, 3)), x.square().mean(dim=(0, 2, 3))])  # (2, C)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +26,7 @@ EQUAL_WEIGHT = 0.5
 # Limits far above any useful value; torch aborts on absurd ones.
 _MAX_BATCH, _MAX_LR = 65_536, 100
 SubjectChoice = Literal["auto", "face", "image"]
+_RUNS = Path("runs")
 _TEACHER, _LOSS = "Teacher and student", "Loss"
 
 
@@ -70,9 +73,23 @@ class TrainingOptions(Options):
     seed: int = option(
         "--seed", "Seed of the initial weights, batches and augmentation.", default=0, least=0, most=MAX_SEED, main=True
     )
-    output: Path = option("--output", "Folder for the results.", short="-o", required=True, main=True, section="Output")
+    output: Path = option(
+        "--output",
+        "Folder for the results. Default: runs/NAME with the name of the data, and a number if it exists.",
+        default=_RUNS,
+        default_text="",
+        metavar="DIR",
+        short="-o",
+        main=True,
+        section="Output",
+    )
     resume: bool = option(
-        "--resume", "Continue the training in the output folder.", default=False, main=True, section="Output"
+        "--resume",
+        "Continue the training in the output folder.",
+        default=False,
+        needs="--output",
+        main=True,
+        section="Output",
     )
     precision: Precision = option(
         "--precision",
@@ -101,9 +118,24 @@ class TrainingOptions(Options):
         for field in fields(self):
             if str(field.type).startswith("Path") and isinstance(value := getattr(self, field.name), str):
                 object.__setattr__(self, field.name, Path(value))
+        if self.output == _RUNS:
+            object.__setattr__(self, "output", _new_run(self.data))
         for name, words in self._words.items():
             if (value := getattr(self, name)) is not None and value not in get_args(words):
                 raise InputError(f"{name} is {value!r}: expected one of {', '.join(get_args(words))}")
+
+
+def _new_run(data: Path) -> Path:
+    """Return runs/NAME with the name of the data, or the first of NAME-2, NAME-3, … that does not exist.
+
+    Raises:
+        InputError: The training has several processes, which could choose different folders.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError("a training of several processes needs an output folder: give --output DIR")
+    name = data.name.split(".")[0]
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(path for path in (_RUNS / each for each in names) if not path.exists())
 
 
 @dataclass(frozen=True, kw_only=True)

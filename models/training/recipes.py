@@ -48,7 +48,7 @@ class Recipe:
     - `keep`: the weights to save: those of the epoch with the highest validation accuracy, or those of the last epoch.
     - `patience`: stop after this many epochs without a better one on the validation images; 0: off.
     - `depth_decay` ("sgd" only): factor of the learning rate per stage below the last layer (see
-      `optimizer.layer_rates`); 0 trains the last layer only and freezes the rest with its BatchNorm statistics.
+      `layer_rates`); 0 trains the last layer only and freezes the rest with its BatchNorm statistics.
     - `initial_share`: share of the initial weights in the weights that are evaluated and saved: interpolation of the
       initial and the fine-tuned weights (WiSE-FT, arXiv 2109.01903, equation 1).
     - `clip_norm`: largest norm of the gradient; a larger one is scaled down to it. 0: off.
@@ -276,8 +276,8 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         learned = [each for each in net.parameters() if each.requires_grad]
         groups = [
-            {"params": [each for each in learned if (each.ndim >= 2) == is_matrix], "weight_decay": decay}
-            for decay, is_matrix in ((recipe.weight_decay, True), (0.0, False))
+            {"params": [each for each in learned if each.ndim >= 2], "weight_decay": recipe.weight_decay},
+            {"params": [each for each in learned if each.ndim < 2], "weight_decay": 0.0},
         ]
         # The fused kernel reads the parameters once, most of which are a small CLIP's token embedding.
         return torch.optim.AdamW(
@@ -298,7 +298,8 @@ def layer_rates(net: nn.Module, depth_decay: float) -> list[tuple[nn.Module, flo
     The last layer has the factor 1. The layers before it are cut into four stages of equally many layers, from the
     input to the output, with the factors `depth_decay` to the powers 4, 3, 2 and 1.
     """
-    *layers, last = (module for module in net.modules() if next(module.parameters(recurse=False), None) is not None)
+    *layers, last = (module for module in net.modules() if list(module.parameters(recurse=False)))
+    # The power of each layer: 4 for the first quarter of the layers, 1 for the last.
     stages = [_STAGES - index * _STAGES // len(layers) for index in range(len(layers))]
     return [*zip(layers, (depth_decay**stage for stage in stages), strict=True), (last, 1.0)]
 
@@ -308,8 +309,8 @@ def freeze(net: nn.Module, depth_decay: float, keeps_statistics: bool = False) -
 
     `keeps_statistics`: all BatchNorms use the running statistics.
     """
-    for module in net.modules() if keeps_statistics else ():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+    for module in net.modules():
+        if keeps_statistics and isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
     for layer, rate in layer_rates(net, depth_decay):
         if rate == 0:
@@ -319,6 +320,7 @@ def freeze(net: nn.Module, depth_decay: float, keeps_statistics: bool = False) -
 
 
 def _groups_by_depth(recipe: Recipe, net: nn.Module) -> list[dict[str, Any]]:
+    """Return the optimiser's parameter groups, one per layer, each with its factor of the learning rate, `rate`."""
     return [
         {"params": list(layer.parameters(recurse=False)), "rate": rate}
         for layer, rate in layer_rates(net, recipe.depth_decay)

@@ -168,7 +168,8 @@ def state_fingerprint(path: Path) -> Mapping[str, Any]:
 
 
 def _first_difference(name: str, before: object, now: object) -> str | None:
-    if isinstance(now, Mapping) and (isinstance(before, Mapping) or not name):
+    """Return the first difference of two fingerprints, or of their parts called `name`; None if they are equal."""
+    if isinstance(now, Mapping) and (isinstance(before, Mapping) or not name):  # without a name: the whole fingerprints
         before = before if isinstance(before, Mapping) else {}
         for key in sorted(before.keys() | now.keys()):
             inner = f"{name}.{key}" if name else key
@@ -181,6 +182,7 @@ def _first_difference(name: str, before: object, now: object) -> str | None:
 
 
 def _fields(path: Path) -> dict[str, Any]:
+    """Return the dictionary in a state; raise if the file is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             # torch does not compare the checksums of the archive's members.

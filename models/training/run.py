@@ -156,7 +156,8 @@ def read_training_data(
     if isinstance(options, NetOptions) and options.ferplus:
         mode, train = options.ferplus_labels, options.train_split
         dataset = with_ferplus(dataset, options.ferplus, mode, train, options.notify, options.label_weight)
-    unmerged, dataset = dataset, merged(dataset, merges, options.notify)
+    unmerged = dataset
+    dataset = merged(unmerged, merges, options.notify)
     if len(dataset.classes) < 2:
         raise InputError(f"data '{options.data}' has one class only, '{dataset.classes[0]}': training needs two")
     training, validation, name = train_and_validation(dataset, options.train_split, options.val_split)
@@ -167,6 +168,10 @@ def read_training_data(
 def _calibration_images(
     options: TrainingOptions, unmerged: DataSet, name: str, merges: Sequence[str], validation: ImageSet
 ) -> ImageSet:
+    """Return `TrainingData.calibration`: the validation images, with their labels or the majorities of FER+ votes.
+
+    `unmerged` is the data with its own classes, `name` the validation split or a description of held-back images.
+    """
     if not isinstance(options, NetOptions) or not options.calibrate:
         return validation
     if options.ferplus is None or options.label_weight >= EQUAL_WEIGHT:
@@ -195,8 +200,9 @@ def check_training_images(data: TrainingData, notify: Notify) -> None:
             f"validation images ({data.validation_name}) have no image of class {missing}: "
             "their accuracy does not count these classes"
         )
-    is_drawn = data.validation_name not in data.dataset.splits and data.training.groups is None
-    if is_drawn and (share := near_copies(data.training.images, data.validation.images)) > _MOST_NEAR_COPIES:
+    # Held back at random from the training images, not by group.
+    is_random = data.validation_name not in data.dataset.splits and data.training.groups is None
+    if is_random and (share := near_copies(data.training.images, data.validation.images)) > _MOST_NEAR_COPIES:
         notify(
             f"warning: {share:.0%} of the held-back images are nearly equal to a training image, as pictures of one "
             "recording are: their accuracy is too high; add a split 'val' with pictures of another day or place"

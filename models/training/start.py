@@ -61,7 +61,9 @@ def choose_start(
     best, notify = options.output / BEST_NAME, options.notify
     before = load_checkpoint(best) if options.resume and best.exists() else None
     initial = None if options.init is None else initial_checkpoint(options.init)
-    known = before.contract if before else initial.contract if initial else None
+    # The contract of the training to resume, or else of the initial checkpoint.
+    earlier = before or initial
+    known = earlier.contract if earlier else None
     look = look_at(options.data, options.contempt)
     if subject == "auto":
         subject = before.contract.subject if before else _subject(look, known, notify)
@@ -81,7 +83,8 @@ def choose_start(
         recipe = (before and TrainingRecord.read(before.training).recipe_name) or recipe
     if image_size_px is None:
         image_size_px = PRETRAINED_IMAGE_PX if init and is_pretrained_net(model) else SIDE_PX
-        image_size_px = known.crop.resize_hw[0] if known and known.architecture == model else image_size_px
+        if known and known.architecture == model:
+            image_size_px = known.crop.resize_hw[0]
     if options.fit != "auto":
         fit = options.fit
     elif known:
@@ -94,6 +97,7 @@ def choose_start(
 
 
 def _subject(look: Look, known: Contract | None, notify: Notify) -> Subject:
+    """Return what the data shows, and report the reason; `known` is the contract of the weights to start from."""
     if look.subject == "face":
         notify(f"the data shows faces: {look.faces_because}")
         return "face"
@@ -153,6 +157,7 @@ def look_at(path: Path, contempt: str) -> Look:
 
 
 def _known_faces(layout: Layout) -> str:
+    """Return why a data set is a known one of faces; empty if it is not."""
     if layout.name == rafdb.NAME:
         return f"it is {rafdb.NAME}"
     return "its classes are expressions" if set(layout.classes) <= {*EXPRESSIONS, CONTEMPT} else ""

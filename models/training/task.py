@@ -5,6 +5,7 @@ A saved net is calibrated: the temperature that fits the validation images is fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
@@ -108,6 +109,7 @@ def on_device(part: ImageSet, device: torch.device) -> Examples:
 
 
 def _on_device(images: ImageU8, device: torch.device) -> Tensor:
+    """Return images (N, H, W, C) as a tensor (N, C, H, W) on `device`; of images in a file, a view of the file."""
     if is_on_disk(images):
         return torch.from_numpy(images).permute(0, 3, 1, 2)
     return torch.tensor(images, device=device).permute(0, 3, 1, 2).contiguous()  # (N, H, W, C) → (N, C, H, W)
@@ -210,7 +212,7 @@ class NetTask(Task):
         """Return images (n, 3, h, w) in 0..1 as the net takes them, see `edgekit.contract.InputSpec`."""
         spec = self.contract.input
         if spec.scale == 1 / 255 and not any(spec.mean) and set(spec.std) == {1.0}:
-            return images
+            return images  # 0..1 already
         mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
         return images.mul(255 * spec.scale).sub_(mean).div_(std)
 
@@ -249,7 +251,7 @@ def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
     drawn = []
     for label, quota in zip(present.tolist(), quotas.tolist(), strict=True):
         members = torch.nonzero(labels == label).flatten()
-        passes = -(-quota // len(members))
+        passes = math.ceil(quota / len(members))
         order = torch.cat([torch.randperm(len(members), generator=generator) for _ in range(passes)])
         drawn.append(members[order[:quota]])
     return torch.cat(drawn)[torch.randperm(len(labels), generator=generator)]
@@ -279,6 +281,7 @@ def calibrated(
     temperature = fit_temperature(before.logits, before.truths)
     names = _scaled_tensors(checkpoint.contract.architecture)
     state = {name: value / temperature if name in names else value for name, value in checkpoint.state.items()}
+    # Some images show whether the division of the tensors has divided the logits.
     few = validation.subset(np.arange(MIN_CALIBRATION_IMAGES))
     after = _evaluated(replace(checkpoint, state=state), few, device).logits
     if not np.allclose(after, before.logits[: len(few)] / temperature, rtol=1e-3, atol=1e-3):
@@ -295,4 +298,5 @@ def _scaled_tensors(architecture: str) -> Collection[str]:
 
 
 def _evaluated(checkpoint: Checkpoint, images: ImageSet, device: torch.device | None) -> Evaluation:
+    """Return the predictions of a checkpoint for the centre crops of images."""
     return evaluate(TorchClassifier(build_net(checkpoint), checkpoint.contract, device), images, "center-crop")

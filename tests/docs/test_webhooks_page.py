@@ -49,8 +49,6 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Images:
-    latest = None
-
     def jpeg(self, name: str) -> bytes:
         return f"\xff\xd8 {name} \r\n".encode("latin-1")
 

@@ -66,9 +66,8 @@ def home_assistant(broker, tmp_path: Path) -> Callable[[], Any]:
     @contextmanager
     def start() -> Iterator[HomeAssistant]:
         (tmp_path / "home").mkdir(exist_ok=True)
-        command = [PYTHON, "tests/home_assistant.py", str(tmp_path / "home"), str(broker.port)]
-        folder = Path(__file__).parents[3]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
+        command = [PYTHON, Path(__file__).parents[2] / "home_assistant.py", tmp_path / "home", str(broker.port)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             yield HomeAssistant(process)
             process.stdin.close()
 
@@ -176,16 +175,17 @@ def test_each_zone_has_its_state_and_its_events(home_assistant, camera):
 def test_entities_of_edgekit_0_2_keep_their_ids_and_the_settings_of_the_user(home_assistant, camera, broker):
     for entity in OLD:
         component, name = entity.split("/")
-        document = {"name": name, "unique_id": f"edgekit_test_{name}", "state_topic": "edgekit/test/state",
-                    "device": {"identifiers": ["edgekit_test"]}, "event_types": ["happy"]}  # fmt: skip
+        device = {"identifiers": ["edgekit_test"], "name": "edgekit/test"}
+        document = {"name": name.title(), "unique_id": f"edgekit_test_{name}", "state_topic": "edgekit/test/state",
+                    "device": device, "event_types": ["happy"]}  # fmt: skip
         broker.publish(f"homeassistant/{component}/edgekit_test/{name}/config", json.dumps(document), retain=True)
     with home_assistant() as home:
         home.until(lambda found: len(found) == len(OLD))
-        home.ask("rename sensor.faces Visitors")
+        home.ask(f"rename {FACES} Visitors")
         before = {entity["unique_id"]: name for name, entity in home.entities().items()}
         camera.start()
-        home.until(lambda found: len(found) == 10 and found["sensor.faces"]["state"] == "2")
+        home.until(lambda found: len(found) == 10 and found[FACES]["state"] == "2")
         after = {entity["unique_id"]: name for name, entity in home.entities().items()}
         assert before.items() <= after.items()
-        assert home.entities()["sensor.faces"]["name"] == "Visitors"
+        assert home.entities()[FACES]["name"] == "Visitors"
         assert warnings_of_mqtt(home) == []
