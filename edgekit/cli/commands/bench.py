@@ -270,6 +270,11 @@ def _progress(out: Output) -> Iterator[Callable[[BenchmarkProgress], None]]:
 
 
 def _job(out: Output, options: BenchmarkOptions, boards: InstallingHostOptions) -> Job:
+    """Return the job for the boards: options, and the files of the models and of other options.
+
+    Raises:
+        InputError: A model is given twice, or a file cannot be read.
+    """
     from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
     from edgekit.remote.payload import pack
 
@@ -281,7 +286,7 @@ def _job(out: Output, options: BenchmarkOptions, boards: InstallingHostOptions) 
         raise InputError("two of the models are the same file: give each model once")
     files: dict[str, Upload] = {}
     if options.kinds is None:
-        files = _files(out, options, [upload.path for upload in uploads.values()])
+        files = _files_of_options(out, options, [upload.path for upload in uploads.values()])
     return _job_of(options, boards, uploads, files)
 
 
@@ -302,7 +307,7 @@ def _job_of(
     return Job(uploads, changed, files or {}, install=not boards.no_install, extras=extras)
 
 
-def _files(out: Output, options: BenchmarkOptions, models: Sequence[Path]) -> dict[str, Upload]:
+def _files_of_options(out: Output, options: BenchmarkOptions, models: Sequence[Path]) -> dict[str, Upload]:
     """Return the files to send as source and as detector.
 
     Raises:
@@ -313,13 +318,15 @@ def _files(out: Output, options: BenchmarkOptions, models: Sequence[Path]) -> di
 
     files: dict[str, Upload] = {}
     path, uri = Path(options.source), options.source
+    is_on_board = uri == "demo" or "://" in uri
     if path.is_file():
         files["source"] = pack(path, "source")
-    elif path.is_dir() or not (uri == "demo" or "://" in uri):
+    elif path.is_dir() or not is_on_board:
         raise InputError(f"source '{one_line(uri)}' is not a file: give one video or image to send to the boards")
     name = None if options.detector is None else str(options.detector)
     if name is not None and name.endswith(ONNX_SUFFIX):
         files["detector"] = pack(Path(name), "detector model")
-    elif name in (None, "yunet") and any(map(needs_detector, models)) and (upload := yunet_upload(out)):
-        files["detector"] = upload
+    elif name in (None, "yunet") and any(map(needs_detector, models)):
+        yunet = yunet_upload(out)
+        files |= {} if yunet is None else {"detector": yunet}
     return files
