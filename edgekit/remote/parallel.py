@@ -90,10 +90,11 @@ def run_on_hosts(
                 connection.close()
             if not isinstance(error, KeyboardInterrupt):
                 raise
+    # Only after Ctrl-C; the pool has waited until all threads ended.
     for future in started:
         if future.cancelled() or future.result().host in results:
             continue
-        # After Ctrl-C, an error is that of the closed connection.
+        # The error of a host that had not ended is only that of its closed connection.
         if future in ended or future.result().result is not None:
             keep(future.result())
     found = [results.get(host) or HostResult(host, error=INTERRUPTED) for host in hosts]
@@ -103,6 +104,7 @@ def run_on_hosts(
 def _run_on_host(
     connection: Connection, work: Callable[[Connection], T], failure: Callable[[T], str | None]
 ) -> HostResult[T]:
+    """Return the result of `work` with an open connection, or its error in one line."""
     host = connection.host
     try:
         with connection:
