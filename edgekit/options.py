@@ -167,6 +167,7 @@ def build(kind: Callable[_Arguments, _Kind], *args: _Arguments.args, **kwargs: _
     Raises:
         InputError: An argument is unknown, missing or out of bounds.
     """
+    # Checked here, because Python's own error for a wrong argument is a TypeError.
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     positional = [name for name, field in fields.items() if not field.kw_only]
     if len(args) > len(positional):

@@ -81,16 +81,17 @@ def run_on_hosts(
                 done, running = wait(running, _LONGEST_WAIT_S, FIRST_COMPLETED)
                 for future in done:
                     keep(future.result())
+            # The normal end; everything below is for Ctrl-C.
             return [results[host] for host in hosts]
         except BaseException as error:
-            ended = {future for future in started if future.done()}
+            ended = {future for future in started if future.done()}  # before their connections are closed
             for future in started:
                 future.cancel()
             for connection in connections:
                 connection.close()
             if not isinstance(error, KeyboardInterrupt):
                 raise
-    # Only after Ctrl-C; the pool has waited until all threads ended.
+    # The pool has waited until all threads ended.
     for future in started:
         if future.cancelled() or future.result().host in results:
             continue

@@ -72,6 +72,7 @@ def prepare(
         HostError: The board cannot be prepared, or cannot store a file; the message names the reason.
     """
     host = connection.host
+    # By name, because two uploads can be the same file.
     wanted = {upload.name: Part(f"store/{upload.name}", upload.path) for upload in uploads}
     parts = [part for name, part in wanted.items() if name not in board.stored]
     system_packages, unpacked_bytes = False, 0
@@ -83,6 +84,7 @@ def prepare(
         system_packages = _needs_picamera2(camera, board)
         if system_packages and not python.picamera2:
             raise HostError(f"{host.label}: no picamera2 on the board: sudo apt install python3-picamera2")
+        # Environment and code are in folders named by their content: what the board has already is not sent again.
         wheels = dependency_wheels(_target(board, python, system_packages, extras))
         key = _key([path.name for path in wheels], python.version, python.path, system_packages)
         code_key = hashlib.sha256(own_code()).hexdigest()

@@ -158,6 +158,7 @@ class Connection:
             raise HostError(f"{self.host.label}: '{name}' did not end within {timeout_s} s") from None
         finally:
             self._end(process)
+        # ssh was killed by `close`, or returned its own exit code because the connection failed.
         if process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon()):
             raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason()}")
         stderr = bytes(exchange.stderr)

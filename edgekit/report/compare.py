@@ -250,6 +250,7 @@ def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     """Compare each cell of `before` with its counterpart in `after`, and list what differs between the boards."""
     model_after, model_differences = _paired_models(before, after)
     unpaired_after = {cell.key: cell for cell in _in_order(after)}
+    # The detector's input size in each report; None without a detector, and in reports of older versions.
     sizes_px = before.settings.detector_size_px, after.settings.detector_size_px
     cells, unmatched = [], []
     cell_differences: list[str] = []

@@ -157,6 +157,7 @@ def _bench(
     """
     from edgekit.report.view import frame_rates, report_view
 
+    # `failure` is the error that ended a measurement on this machine early, `results` those of the boards.
     report = failure = None
     results: Sequence[HostResult[HostReport]] = ()
     try:
@@ -171,6 +172,7 @@ def _bench(
                 report, failure = _measure_here(out, options)
             write(report)
     finally:
+        # Printed even if the report's files cannot be written, because a measurement takes long.
         if report is not None:
             out.show(*report_view(report))
             out.result(report.as_document())
