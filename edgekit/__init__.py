@@ -88,14 +88,14 @@ __all__ = ["__version__", "errors", "export", *_PUBLIC]
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562)."""
-    if name == "export":
+    if name == "export":  # this subpackage can be called: see `__all__`
         return _importlib.import_module("edgekit.export")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'edgekit' has no attribute '{name}'")
     try:
         value = getattr(_importlib.import_module(_PUBLIC[name]), name)
     except ModuleNotFoundError as error:
-        # Not an import statement: the programs that are sent to boards would need the module.
+        # No import statement: `edgekit.remote.program` would send the module to boards with every program.
         missing = _importlib.import_module("edgekit.install_hint").missing_module(error)
         if missing is None:
             raise

@@ -79,12 +79,12 @@ class Throttling:
     @property
     def now(self) -> tuple[str, ...]:
         """Names of the flags that are set now."""
-        return tuple(text for bit, text in _THROTTLE_BITS.items() if self.bits >> bit & 1)
+        return tuple(text for bit, text in _THROTTLE_BITS.items() if (self.bits >> bit) & 1)
 
     @property
     def since_boot(self) -> tuple[str, ...]:
         """Names of the flags that were set at any time since boot."""
-        return tuple(text for bit, text in _THROTTLE_BITS.items() if self.bits >> (bit + _SINCE_BOOT_SHIFT) & 1)
+        return tuple(text for bit, text in _THROTTLE_BITS.items() if (self.bits >> _SINCE_BOOT_SHIFT >> bit) & 1)
 
     def explain(self) -> str:
         """Return the flags that are set now and those since boot as one line of text."""
@@ -199,8 +199,9 @@ def parse_throttled(text: str | None) -> Throttling | None:
 
 def throttle_text(now: Sequence[str], since_boot: Sequence[str]) -> str:
     """Return the names of throttle flags as one line of text."""
-    lists = {"now": now, "since boot": since_boot}
-    return "; ".join(f"{when}: {', '.join(flags)}" for when, flags in lists.items() if flags) or "not throttled"
+    times = {"now": now, "since boot": since_boot}
+    parts = [f"{when}: {', '.join(flags)}" for when, flags in times.items() if flags]
+    return "; ".join(parts) or "not throttled"
 
 
 def systemd_is_running() -> bool:
@@ -256,6 +257,7 @@ def memory_mib(meminfo: str, key: str) -> int | None:
 
 
 def _read(path: Path) -> str | None:
+    """Return the text of a file; None if it cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -263,11 +265,13 @@ def _read(path: Path) -> str | None:
 
 
 def _line(path: Path) -> str | None:
-    text = _read(path)
-    return text.strip("\0\n ") or None if text else None
+    """Return the text of a one-line file; None if it cannot be read or is empty."""
+    text = _read(path) or ""
+    return text.strip("\0\n ") or None  # a file of the device tree ends in NUL
 
 
 def _scaled(text: str | None, factor: float) -> float | None:
+    """Return the number in `text` times `factor`; None if there is no number."""
     try:
         return round(float(text) * factor, 3) if text else None
     except ValueError:
@@ -275,16 +279,19 @@ def _scaled(text: str | None, factor: float) -> float | None:
 
 
 def _device_tree(root: Path, name: str) -> str | None:
+    """Return a property of the device tree, which describes the hardware of an ARM board."""
     # /proc/device-tree is not used: it is an absolute link to this folder and leads out of a replayed root.
     return _line(root / "sys/firmware/devicetree/base" / name)
 
 
 def _cpuinfo_value(cpuinfo: str, key: str) -> str | None:
+    """Return the first value of a key in the text of /proc/cpuinfo."""
     match = re.search(rf"^{re.escape(key)}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return match.group(1).strip() if match else None
 
 
 def _cpu(cpuinfo: str) -> tuple[str | None, str | None]:
+    """Return the name of the CPU core or processor, and the part number of an ARM core such as "0xd03"."""
     implementer, part = _cpuinfo_value(cpuinfo, "CPU implementer"), _cpuinfo_value(cpuinfo, "CPU part")
     if implementer is None or part is None:
         return _cpuinfo_value(cpuinfo, "model name"), None
@@ -296,10 +303,12 @@ def _cpu(cpuinfo: str) -> tuple[str | None, str | None]:
 
 
 def _memory_mib(root: Path, key: str) -> int | None:
+    """Return the value of a line of the machine's /proc/meminfo."""
     return memory_mib(_read(root / "proc/meminfo") or "", key)
 
 
 def _os_release(root: Path) -> str | None:
+    """Return name and version of the system: the value of the line PRETTY_NAME="..."."""
     match = re.search(r'^PRETTY_NAME=["\']?([^"\'\n]*)', _read(root / "etc/os-release") or "", re.MULTILINE)
     return match.group(1) or None if match else None
 
@@ -307,6 +316,7 @@ def _os_release(root: Path) -> str | None:
 def _clock(
     root: Path, cpufreq: Path, run: RunTool
 ) -> tuple[float | None, Literal["firmware", "cpufreq", "cpuinfo"] | None]:
+    """Return the clock in MHz and its source: measured by the firmware, else as the kernel states it."""
     measured = re.search(r"^frequency\(\d+\)=(\d+)$", run(["vcgencmd", "measure_clock", "arm"]) or "", re.MULTILINE)
     if measured and int(measured.group(1)) > 0:
         return _scaled(measured.group(1), 1e-6), "firmware"
@@ -318,6 +328,7 @@ def _clock(
 
 
 def _temperature_c(root: Path) -> float | None:
+    """Return the temperature of the processor's first sensor; the kernel's files have it in 1/1000 °C."""
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         if _line(zone / "type") in _CPU_ZONES:
             return _scaled(_line(zone / "temp"), 1e-3)
@@ -328,15 +339,19 @@ def _temperature_c(root: Path) -> float | None:
 
 
 def _throttling(root: Path, run: RunTool) -> Throttling | None:
+    """Return the throttle flags from the firmware tool, else from sysfs, else the under-voltage alarm."""
     return (
         parse_throttled(run(["vcgencmd", "get_throttled"]))
         or parse_throttled(_line(root / "sys/devices/platform/soc/soc:firmware/get_throttled"))
-        or _voltage(root)
+        or _under_voltage(root)
     )
 
 
-def _voltage(root: Path) -> Throttling | None:
-    # Debian's own kernel provides only this flag (drivers/hwmon/raspberrypi-hwmon.c).
+def _under_voltage(root: Path) -> Throttling | None:
+    """Return the under-voltage alarm as the throttle flag of bit 0; None if there is no such sensor.
+
+    Debian's own kernel provides only this flag (drivers/hwmon/raspberrypi-hwmon.c).
+    """
     for sensor in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if _line(sensor / "name") == "rpi_volt":
             alarm = _line(sensor / "in0_lcrit_alarm")
@@ -345,14 +360,18 @@ def _voltage(root: Path) -> Throttling | None:
 
 
 def _virtualization(root: Path, architecture: str, cpuinfo: str) -> Virtualization | None:
+    """Return whether the processor is emulated or virtual; None if this cannot be detected.
+
+    `architecture` is that of the running Python. It differs from the kernel's if qemu-user translates the programs.
+    """
     kernel_family = _family(_line(root / "proc/sys/kernel/arch"))
     own_family = _family(architecture)
-    if _user_emulator(root) or (kernel_family and own_family and kernel_family != own_family):
+    if _is_user_emulator(root) or (kernel_family and own_family and kernel_family != own_family):
         return "emulator"
-    x86 = "vendor_id" in cpuinfo
-    if x86 and (own_family == "arm" or "QEMU TCG" in cpuinfo):
+    is_x86 = "vendor_id" in cpuinfo  # /proc/cpuinfo of an ARM kernel has "CPU implementer" instead
+    if is_x86 and (own_family == "arm" or "QEMU TCG" in cpuinfo):  # TCG: QEMU's translation of instructions
         return "emulator"
-    if x86:
+    if is_x86:
         return "virtual machine" if re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, re.MULTILINE) else "none"
     if _device_tree(root, "model") == "linux,dummy-virt" or (root / "sys/firmware/qemu_fw_cfg").exists():
         return "virtual machine"
@@ -361,7 +380,8 @@ def _virtualization(root: Path, architecture: str, cpuinfo: str) -> Virtualizati
     return "none" if booted_by_firmware and own_family == "arm" else None
 
 
-def _user_emulator(root: Path) -> bool:
+def _is_user_emulator(root: Path) -> bool:
+    """Return whether qemu-user runs this process."""
     # qemu-user fakes /proc/self/exe, but not this second name of the same file.
     try:
         return (root / "proc/thread-self/exe").readlink().name.startswith("qemu-")
@@ -370,6 +390,7 @@ def _user_emulator(root: Path) -> bool:
 
 
 def _family(architecture: str | None) -> str | None:
+    """Return "arm" or "x86" for the output of `uname -m`; another architecture is returned as it is."""
     if architecture is None:
         return None
     if architecture.startswith(("arm", "aarch64")):

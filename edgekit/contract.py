@@ -8,6 +8,7 @@ major version, ignoring unknown fields, and rejects other major versions.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
@@ -119,13 +120,19 @@ class LabelMap:
         return tuple(name for group in self.members for name in group)
 
     def after(self, before: LabelMap) -> LabelMap:
-        """Return the map from the classes of `before`, whose labels are the classes of this map, to these labels."""
-        of = dict(zip(before.labels, before.members, strict=True))
-        return LabelMap(self.labels, tuple(tuple(old for name in group for old in of[name]) for group in self.members))
+        """Return the map that has the effect of `before` and then of this map.
+
+        The classes of this map are the labels of `before`. The result has these labels and the classes of `before`.
+        """
+        members_before = dict(zip(before.labels, before.members, strict=True))
+        members = []
+        for group in self.members:
+            members.append(tuple(old for name in group for old in members_before[name]))
+        return LabelMap(self.labels, tuple(members))
 
     def number(self, name: str) -> int:
-        """Return the number of the label that a class stands in; -1: it stands in none."""
-        return next((number for number, group in enumerate(self.members) if name in group), -1)
+        """Return the index of the label that stands for class `name`; -1 if there is none."""
+        return next((index for index, group in enumerate(self.members) if name in group), -1)
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ class Contract:
     def to_json(self) -> str:
         """Return the document for the model file; its keys are sorted, so that equal contracts have equal bytes."""
         document = asdict(self)
-        if self.label_map is None:  # as before there was one, so that files keep their bytes
+        if self.label_map is None:  # files of models without it keep the bytes that older versions wrote
             del document["label_map"]
         return json.dumps(document, sort_keys=True, ensure_ascii=True, allow_nan=False)
 
@@ -224,12 +231,12 @@ def required_fields() -> tuple[str, ...]:
 def _check_version(data: object) -> None:
     """Check the schema version before all other fields, because another major version may have different fields."""
     version = convert(data, _Version, "contract field").schema
-    major, _, minor = version.partition(".")
-    if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()) or len(version) > 20:
+    match = re.fullmatch(r"([0-9]{1,9})\.[0-9]{1,9}", version)
+    if match is None:
         raise InputError(
             f"contract field 'schema' is {shown(version)}: expected 'MAJOR.MINOR', such as '{SCHEMA_VERSION}'"
         )
-    if int(major) != SCHEMA_MAJOR:
+    if int(match[1]) != SCHEMA_MAJOR:
         raise InputError(
             f"the model's contract has schema {version}, this edgekit reads {SCHEMA_MAJOR}.x: "
             "update edgekit or export the model again"
@@ -272,8 +279,9 @@ def _validate(contract: Contract) -> None:
     _check_uncertain(contract)
     if contract.label_map is not None:
         mapped = contract.label_map
-        is_of_labels = mapped.labels == labels and len(mapped.members) == len(labels) and all(mapped.members)
-        is_of_labels = is_of_labels and len(set(mapped.old)) == len(mapped.old)
+        has_classes = len(mapped.members) == len(labels) and all(mapped.members)
+        is_distinct = len(set(mapped.old)) == len(mapped.old)
+        is_of_labels = mapped.labels == labels and has_classes and is_distinct
         _require(is_of_labels, "label_map", str(mapped.labels), "distinct classes for each label")
     if contract.region is not None:
         x0, y0, x1, y1 = contract.region
@@ -284,20 +292,23 @@ def _validate(contract: Contract) -> None:
 
 
 def _check_uncertain(contract: Contract) -> None:
+    """Check the two reasons for the label "uncertain": a low probability, and a large distance."""
     below, distance = contract.uncertain_below, contract.distance
     _require(0 <= below <= 1, "uncertain_below", str(below), "0 to 1")
-    is_unambiguous = (below == 0 and distance is None) or UNCERTAIN not in contract.labels
+    is_ambiguous = (below > 0 or distance is not None) and UNCERTAIN in contract.labels
     field_name = "uncertain_below" if below else "distance"
-    _require(is_unambiguous, field_name, str(below), f"none, because the model has a label named '{UNCERTAIN}'")
+    _require(not is_ambiguous, field_name, str(below), f"none, because the model has a label named '{UNCERTAIN}'")
     if distance is not None:
         in_range = abs(distance.threshold) <= _MAX_FACTOR
         _require(in_range, "distance.threshold", str(distance.threshold), f"at most {_MAX_FACTOR:g}")
 
 
 def _is_text(label: str) -> bool:
+    """Return whether a label has no lone surrogate, which is half of a character and cannot be encoded."""
     return not any("\ud800" <= char <= "\udfff" for char in label)
 
 
 def _require(condition: bool, name: str, value: str, expected: str) -> None:
+    """Raise the error of field `name` unless `condition` is true."""
     if not condition:
         raise InputError(f"contract field '{name}' has {value}: expected {expected}")

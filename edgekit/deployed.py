@@ -59,7 +59,7 @@ def unusable(release: Path) -> Unusable | None:
     try:
         done = subprocess.run(
             [*words, "--version"],
-            env={**os.environ, **variables, "PYTHONDONTWRITEBYTECODE": "1"},  # the release is not changed
+            env={**os.environ, **variables, "PYTHONDONTWRITEBYTECODE": "1"},  # a check must not change the release
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_TIMEOUT_S,
@@ -67,7 +67,7 @@ def unusable(release: Path) -> Unusable | None:
         state = "does not work" if done.returncode else None
     except OSError:
         state = "is missing"
-    except subprocess.TimeoutExpired:  # an overloaded board
+    except subprocess.TimeoutExpired:  # the board is overloaded, which is no fault of the release
         state = None
     if state is None:
         return None

@@ -72,7 +72,7 @@ def cached_download(
     """
     folder = cache_dir or default_cache_dir()
     path = folder / pinned.name
-    if _is_whole(path, pinned):
+    if _is_intact(path, pinned):
         return path
     if is_offline():
         raise UnavailableError(f"'{pinned.name}' is not in '{folder}' and EDGEKIT_OFFLINE disables downloads: unset it")
@@ -114,7 +114,8 @@ def default_cache_dir() -> Path:
     raise UnavailableError("there is no home folder for downloads: set XDG_CACHE_HOME to an absolute path")
 
 
-def _is_whole(path: Path, pinned: PinnedFile) -> bool:
+def _is_intact(path: Path, pinned: PinnedFile) -> bool:
+    """Return whether a file of the cache has the pinned content; delete it if it has another one."""
     try:
         if path.stat().st_size == pinned.size_bytes and sha256_of(path) == pinned.sha256:
             return True
@@ -126,6 +127,7 @@ def _is_whole(path: Path, pinned: PinnedFile) -> bool:
 
 
 def _check_pause(failure: Path) -> None:
+    """Raise the error of the last download again, if it failed within the last hour; `failure` is the file with it."""
     try:
         age_s = time.time() - failure.stat().st_mtime
         reason = one_line(failure.read_text(errors="replace"))[:300]
@@ -137,6 +139,12 @@ def _check_pause(failure: Path) -> None:
 
 
 def _fetch(pinned: PinnedFile, timeout_s: float) -> bytes:
+    """Return the content of a pinned file from its URL, verified.
+
+    Raises:
+        UnavailableError: The connection or the server failed.
+        StorageError: The server sent a different file.
+    """
     # Most starts download nothing, and these modules take longer to import than edgekit's own.
     import http.client
     import urllib.error
@@ -146,7 +154,7 @@ def _fetch(pinned: PinnedFile, timeout_s: float) -> bytes:
     request = urllib.request.Request(pinned.url, headers={"User-agent": f"edgekit/{__version__}"})  # noqa: S310 - pinned
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
-            content: bytes = response.read(pinned.size_bytes + 1)
+            content: bytes = response.read(pinned.size_bytes + 1)  # one byte more, to detect a longer file
             if response.length and len(content) < pinned.size_bytes:  # announced bytes that did not arrive
                 raise ConnectionError(f"the connection was closed after {len(content)} of {pinned.size_bytes} bytes")
     except urllib.error.HTTPError as error:
@@ -154,7 +162,7 @@ def _fetch(pinned: PinnedFile, timeout_s: float) -> bytes:
         raise UnavailableError(f"'{pinned.name}' cannot be downloaded (HTTP status {error.code})") from error
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a host name that is not valid
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        text = (isinstance(reason, OSError) and reason.strerror) or str(reason) or type(error).__name__
+        text = getattr(reason, "strerror", None) or str(reason) or type(error).__name__
         raise UnavailableError(f"'{pinned.name}' cannot be downloaded ({text})") from error
     if sha256(content).hexdigest() != pinned.sha256:
         raise StorageError(

@@ -62,6 +62,7 @@ class HostError(EdgekitError):
 
 def warn(message: str) -> None:
     """Issue a Python warning that shows the line that called edgekit; the default of all `notify` arguments."""
+    # Level 2 is the caller of this function; each frame of edgekit above it adds one.
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("edgekit."):
         level, frame = level + 1, frame.f_back

@@ -33,8 +33,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     ...     onnx.save(model, temporary)
     """
     _check_replaceable(target)
-    temporary = target.parent / f"{_prefix(target)}{os.urandom(4).hex()}{target.suffix}"
-    handle = -1
+    temporary = target.parent / f"{_hidden_prefix(target)}{os.urandom(4).hex()}{target.suffix}"
+    handle = -1  # not open yet
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -47,6 +47,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         with suppress(OSError):  # the file is in place; its folder may have been moved or deleted since
             sync(target.parent)
     except OSError as error:
+        # The file could not even be created: the folder is the cause.
         cure = ": choose another place" if handle < 0 else ""
         raise StorageError(f"cannot write '{target}': {error.strerror or error}{cure}") from error
     finally:
@@ -98,15 +99,17 @@ def remove_leftovers(target: Path) -> None:
 
     Files that a process is still writing are kept. On file systems without locks all files are kept.
     """
-    _remove_unlocked(target.parent, f"{glob.escape(_prefix(target))}????????{glob.escape(target.suffix)}")
+    _remove_unlocked(target.parent, f"{glob.escape(_hidden_prefix(target))}????????{glob.escape(target.suffix)}")
 
 
 def remove_folder_leftovers(folder: Path, suffix: str) -> None:
     """Remove files as `remove_leftovers`, for all targets of a folder with names that end in `suffix`."""
+    # The names that `atomic_path` makes: target, eight random digits, suffix.
     _remove_unlocked(folder, f".*{suffix}.{'[0-9a-f]' * 8}{suffix}")
 
 
 def _remove_unlocked(folder: Path, pattern: str) -> None:
+    """Delete the files of a folder whose names match, except those that a process has locked."""
     for path in folder.glob(pattern):
         with suppress(OSError), path.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,9 +149,11 @@ def append_line(path: Path, line: bytes) -> None:
     """
     try:
         with path.open("ab+", buffering=0) as stream:
-            end = stream.seek(0, 2)
-            if end and stream.seek(end - 1) >= 0 and stream.read(1) != b"\n":
-                line = b"\n" + line
+            end = stream.seek(0, os.SEEK_END)
+            if end > 0:
+                stream.seek(end - 1)
+                if stream.read(1) != b"\n":
+                    line = b"\n" + line
             try:
                 write_all(stream.write, line)
             except OSError:
@@ -193,7 +198,7 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
 def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
     """Lock the name of an output file against other processes for the duration of the block.
 
-    With `folder`, the file stands for files of this folder, and the error names the folder.
+    With `folder`, the lock of the file `target` protects all files of this folder, and the error names the folder.
 
     The lock is that of a file beside `target`, `.NAME.lock`, because `target` itself may be renamed or deleted
     meanwhile. The kernel releases it when the process ends, however it ends. Pipes and devices are not locked, nor are
@@ -203,11 +208,12 @@ def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
         TemporaryError: Another process has locked the name.
     """
     target = real_path(target)
-    lock = target.with_name(f"{_prefix(target)}lock")
+    lock = target.with_name(f"{_hidden_prefix(target)}lock")
     new_folders: list[Path] = []
     handle = None
     try:
-        if target.is_file() or not target.exists():
+        if target.is_file() or not target.exists():  # no pipe or device
+            # Those that `_open_locked` creates, the innermost first.
             new_folders = [folder for folder in target.parents if not folder.exists()]
             handle = _open_locked(lock)
     except BlockingIOError as error:
@@ -259,6 +265,7 @@ def check_mounted(path: Path) -> None:
     """
     with suppress(OSError):
         for line in _FSTAB.read_text(errors="replace").splitlines():
+            # The fields are device, mount point, type and options; \040 stands for a space.
             fields = line.split("#")[0].split()
             place = Path(fields[1].replace("\\040", " ")) if len(fields) > 1 else Path()
             if place.is_absolute() and real_path(path).is_relative_to(place) and not place.is_mount():
@@ -333,5 +340,6 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _prefix(target: Path) -> str:
+def _hidden_prefix(target: Path) -> str:
+    """Return how the names of the hidden files beside `target` begin."""
     return f".{target.name[:100]}."

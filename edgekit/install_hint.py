@@ -61,16 +61,18 @@ def missing_module(error: ModuleNotFoundError) -> str | None:
     If a library of an extra lacks one of its own dependencies, the same extra installs the dependency.
     """
     module = (error.name or "").partition(".")[0]
+    # The modules of the traceback, from the caller to the one whose import statement failed.
     importers = []
     step = error.__traceback__
     while step is not None:
-        name = str(step.tb_frame.f_globals.get("__name__"))
-        importers.append(name if name == _TEACHING else name.partition(".")[0])
+        importers.append(str(step.tb_frame.f_globals.get("__name__")))
         step = step.tb_next
     # A board that teaches needs onnx, but not torch.
     if module == "onnx" and _TEACHING in importers:
         return f"this needs '{module}': {install_command('teach')}"
-    extra = next((EXTRA_OF_MODULE[name] for name in (module, *reversed(importers)) if name in EXTRA_OF_MODULE), None)
+    # The missing module itself, or else the library nearest to it that an extra installs.
+    libraries = [module, *(name.partition(".")[0] for name in reversed(importers))]
+    extra = next((EXTRA_OF_MODULE[name] for name in libraries if name in EXTRA_OF_MODULE), None)
     return None if extra is None else f"this needs '{module}': {install_command(extra)}"
 
 

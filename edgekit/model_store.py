@@ -40,18 +40,13 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
     'default.onnx'
     """
     if name in (*SHIPPED, BACKBONE):
-        paths = [ASSETS / f"{name}{suffix}" for suffix in suffixes]
-        path = next((path for path in paths if path.exists()), paths[0])
-        if not path.exists():
-            installed = ", ".join(shipped_models()) or "none"
-            raise InputError(f"model '{name}' is not part of this installation: give a path or one of: {installed}")
-        return require_file(path, "model")
+        return _shipped_path(name, suffixes)
     path = Path(name)
     if CHECKPOINT_SUFFIX in suffixes and path.is_dir():
         if not (path / BEST_NAME).exists():
             raise InputError(f"model '{name}' is a folder without {BEST_NAME}: give a file or the folder of a training")
         path = path / BEST_NAME
-    elif (path / BEST_NAME).exists():
+    elif (path / BEST_NAME).exists():  # the caller reads no checkpoints
         raise InputError(f"model '{name}' is the folder of a training: 'edgekit export {name}' writes its .onnx file")
     try:
         require_file(path, "model")
@@ -64,9 +59,20 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
             cure = " ('edgekit export' writes one)"
         elif path.suffix in DEVICE_SUFFIXES and CHECKPOINT_SUFFIX in suffixes:
             cure = ": give the checkpoint that the file was exported from, or the folder of its training"
-        endings = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
+        *first, last = suffixes
+        endings = f"{', '.join(first)} or {last}" if first else last
         raise InputError(f"model '{name}' ends in '{path.suffix}': expected {endings}{cure}")
     return path
+
+
+def _shipped_path(name: str, suffixes: tuple[str, ...]) -> Path:
+    """Return the path of a shipped model in the first of these formats that is installed."""
+    paths = [ASSETS / f"{name}{suffix}" for suffix in suffixes]
+    installed_paths = [path for path in paths if path.exists()]
+    if not installed_paths:
+        installed = ", ".join(shipped_models()) or "none"
+        raise InputError(f"model '{name}' is not part of this installation: give a path or one of: {installed}")
+    return require_file(installed_paths[0], "model")
 
 
 def shipped_models() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
@@ -90,7 +90,7 @@ def option(
     The type of the field is one of bool, int, float, str, Path, a Literal of texts, a union of these with None, or a
     tuple or sequence of one of these for an option that can be repeated. Any other type needs `parse`.
     """
-    declared = Option(flag, help, needs=_several(needs), excludes=_several(excludes), required=required, **more)
+    declared = Option(flag, help, needs=_as_tuple(needs), excludes=_as_tuple(excludes), required=required, **more)
     return dataclasses.field(default=dataclasses.MISSING if required else default, metadata={_METADATA: declared})
 
 
@@ -121,7 +121,13 @@ def declared_options(kind: type[Any]) -> dict[str, Option]:
 
 def defaults(kind: type[Any]) -> dict[str, Any]:
     """Return the default of each field that has one, by name."""
-    return dict(_defaults(kind))
+    found = {}
+    for field in dataclasses.fields(kind):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
 
 
 def as_document(options: Options) -> dict[str, Any]:
@@ -161,6 +167,7 @@ def build(kind: Callable[_Arguments, _Kind], *args: _Arguments.args, **kwargs: _
     Raises:
         InputError: An argument is unknown, missing or out of bounds.
     """
+    # Checked here, because Python's own error for a wrong argument is a TypeError.
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     positional = [name for name, field in fields.items() if not field.kw_only]
     if len(args) > len(positional):
@@ -179,7 +186,7 @@ def build(kind: Callable[_Arguments, _Kind], *args: _Arguments.args, **kwargs: _
 def takes(
     kind: Callable[_Arguments, _Kind],
 ) -> Callable[[Callable[[_Kind], _Result]], Callable[_Arguments, _Result]]:
-    """Return a decorator that gives a function of one options object the arguments of the options' class.
+    """Return a decorator for a function of one options object: the decorated one takes the fields of `kind` instead.
 
     Editors and mypy know the arguments; at run time a wrong one is an `InputError`.
 
@@ -196,6 +203,7 @@ def takes(
         def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
             return function(build(kind, *args, **kwargs))
 
+        # `functools.wraps` sets __wrapped__, from which editors would show the arguments of `function`.
         del call.__wrapped__
         signature = inspect.signature(kind)
         call.__signature__ = signature.replace(  # type: ignore[attr-defined]
@@ -232,15 +240,8 @@ def parse_seconds(text: str) -> float:
     return float(match.group(1)) * unit
 
 
-def _defaults(kind: type[Any]) -> Iterator[tuple[str, Any]]:
-    for field in dataclasses.fields(kind):
-        if field.default is not dataclasses.MISSING:
-            yield field.name, field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            yield field.name, field.default_factory()
-
-
 def _plain(value: Any) -> Any:
+    """Return a value ready for JSON; what is no number, text or container becomes a text."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -253,11 +254,12 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _nearest(name: str, known: Any) -> str:
+    """Return the cure for an unknown name: the most similar known one, or all of them."""
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}"
 
 
-def _several(flags: str | tuple[str, ...]) -> tuple[str, ...]:
+def _as_tuple(flags: str | tuple[str, ...]) -> tuple[str, ...]:
     return (flags,) if isinstance(flags, str) else flags

@@ -95,7 +95,9 @@ def fit_image(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
 
 
 def _central_part(image: ImageU8, shape_hw: tuple[int, int]) -> ImageU8:
+    """Return a view of the largest central part of an image that has the aspect ratio of `shape_hw`."""
     height, width = image.shape[:2]
+    # Pixels of the image per pixel of the shape, so that the part just fits into the image.
     scale = min(height / shape_hw[0], width / shape_hw[1])
     new_h, new_w = (max(round(side * scale), 1) for side in shape_hw)
     top, left = (math.floor((have - want) / 2 + 0.5) for have, want in ((height, new_h), (width, new_w)))
@@ -103,7 +105,9 @@ def _central_part(image: ImageU8, shape_hw: tuple[int, int]) -> ImageU8:
 
 
 def _padded(image: ImageU8, shape_hw: tuple[int, int]) -> ImageU8:
+    """Return an image with gray bars on two sides, so that it has the aspect ratio of `shape_hw`."""
     height, width = image.shape[:2]
+    # Pixels of the image per pixel of the shape, so that the image just fits into the result.
     scale = max(height / shape_hw[0], width / shape_hw[1])
     new_h, new_w = (max(round(side * scale), have) for side, have in zip(shape_hw, (height, width), strict=True))
     if (new_h, new_w) == (height, width):
@@ -139,6 +143,7 @@ def to_gray(image_bgr: ImageU8) -> ImageU8:
     if image_bgr.ndim == 2:
         return image_bgr
     weighted = image_bgr[..., :3].astype(np.uint32) @ _LUMA_BGR
+    # Adding one half before the shift rounds to the nearest integer.
     gray: ImageU8 = ((weighted + (1 << (_LUMA_SHIFT - 1))) >> _LUMA_SHIFT).astype(np.uint8)
     return gray
 
@@ -216,10 +221,11 @@ def to_tensor(crops: ImageU8, spec: InputSpec) -> FloatArray:
         ValueError: The crops have colour but the net takes gray.
     """
     channels = len(spec.mean)
-    planes = _planes(crops, spec).astype(np.float32)
+    planes = _planes(crops, spec).astype(np.float32)  # (N, 1 or 3, H, W)
     planes *= np.float32(spec.scale)
+    # A mean of 0 and a deviation of 1 change nothing.
     if any(value != 0 for value in spec.mean) or any(value != 1 for value in spec.std):
-        shape = (1, channels, 1, 1)
+        shape = (1, channels, 1, 1)  # one value per channel
         mean, std = (np.asarray(values, np.float32).reshape(shape) for values in (spec.mean, spec.std))
         planes = (planes - mean) / std
     if planes.shape[1] != channels:
@@ -238,6 +244,7 @@ def _planes(crops: ImageU8, spec: InputSpec) -> ImageU8:
 
 def softmax(logits: FloatArray) -> FloatArray:
     """Return the probabilities of logits of shape (N, classes), computed without overflow."""
+    # Subtracting the largest logit does not change the result, and exp then returns at most 1.
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: FloatArray = shifted / shifted.sum(axis=-1, keepdims=True)
     return probabilities

@@ -14,7 +14,8 @@ MAX_SEED = 2**32 - 1
 def threads(**more: Any) -> Any:
     """Return the field of --threads."""
     text = "CPU threads of each net. Default: chosen for this machine."
-    return option("--threads", text, metavar="N", least=1, most=MAX_THREADS, **{"section": "Machine"} | more)
+    more.setdefault("section", "Machine")
+    return option("--threads", text, metavar="N", least=1, most=MAX_THREADS, **more)
 
 
 def contempt(**more: Any) -> Any:

@@ -18,6 +18,7 @@ def csv_rows(content: bytes) -> list[dict[str, str]]:
     text = content.decode("utf-8-sig", "replace")
     header = text.partition("\n")[0]
     delimiter = ";" if ";" in header and "," not in header else ","
+    # Cells beyond the last column have the column "", missing cells have the value None; both are left out.
     reader = csv.DictReader(io.StringIO(text), restkey="", delimiter=delimiter)
     return [
         {column.strip().lower(): value.strip() for column, value in row.items() if column and isinstance(value, str)}

@@ -22,11 +22,12 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
 
 def first_of(texts: Sequence[str], most: int) -> str:
     """Return the first `most` texts, separated by commas, with an ellipsis if there are more."""
-    return ", ".join([*texts[:most], *(["…"] if len(texts) > most else [])])
+    ellipsis = ["…"] if len(texts) > most else []
+    return ", ".join([*texts[:most], *ellipsis])
 
 
 def natural_key(path: PurePath) -> list[tuple[int, str]]:
-    """Return a key for sorting that puts frame_9 before frame_10."""
+    """Return a key for sorting that puts frame_9 before frame_10: digits compare as numbers, other text as text."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
@@ -62,13 +63,16 @@ class TextTable:
         gap = "  "
         if max_columns is not None and sum(widths) + len(gap) * (len(widths) - 1) > max_columns:
             gap = " "
-            widest = max((index for index, text in enumerate(is_text) if text), key=widths.__getitem__)
+            text_columns = [index for index, text in enumerate(is_text) if text]
+            widest = max(text_columns, key=lambda index: widths[index])
             rest = sum(widths) - widths[widest] + len(gap) * (len(widths) - 1)
             widths[widest] = max(min(widths[widest], max_columns - rest), _MIN_FOLDED)
         lines = []
         for row in cells:
+            # The lines of each cell: several if it is folded.
             folded = [textwrap.wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
             for parts in zip_longest(*folded, fillvalue=""):
-                aligned = zip(parts, widths, is_text, strict=True)
-                lines.append(gap.join(p.ljust(w) if text else p.rjust(w) for p, w, text in aligned).rstrip())
+                columns = zip(parts, widths, is_text, strict=True)
+                aligned = [part.ljust(width) if text else part.rjust(width) for part, width, text in columns]
+                lines.append(gap.join(aligned).rstrip())
         return lines

@@ -69,8 +69,12 @@ def logit_faults(reference: FloatArray, logits: FloatArray, tolerance: Tolerance
 
 
 def difference_fault(what: str, value: float, allowed: float | None) -> list[str]:
-    """Return one line if a largest difference exceeds what is allowed, or is not finite; None allows every number."""
-    if math.isfinite(value) if allowed is None else value <= allowed:
+    """Return one line if the difference `value` exceeds `allowed` or is not finite; else an empty list.
+
+    If `allowed` is None, every finite difference is allowed. `what` begins the line, such as "logits differ".
+    """
+    is_allowed = math.isfinite(value) if allowed is None else value <= allowed
+    if is_allowed:
         return []
     limit = "output contains NaN or infinity" if allowed is None else f"allowed: {allowed:.1e}"
     return [f"{what} by up to {value:.2e}: {limit}"]

@@ -53,6 +53,7 @@ def convert(value: Any, to: type[_T], field: str) -> _T:
 
 def shown(value: object) -> str:
     """Return a JSON value in at most about 60 characters, for an error message."""
+    # In parts, because the whole text can be very long.
     text = ""
     for part in json.JSONEncoder().iterencode(value):
         text += part[: _SHOWN_CHARS + 1]
@@ -66,9 +67,14 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 def _explain(message: str, field: str) -> str:
-    """Return a message of msgspec, such as "Expected `int`, got `str` - at `$.input.size_hw[0]`", with the field."""
+    """Return a message of msgspec in our words; `field` is what the message calls a field, such as "contract field".
+
+    "Expected `int`, got `str` - at `$.input.size_hw[0]`" becomes
+    "contract field 'input.size_hw[0]' is wrong: expected `int`, got `str`".
+    """
     fault, _, place = message.partition(" - at ")
     path = place.rpartition("$")[2].strip("`.")
     if missing := re.match(r"Object missing required field `(.+)`", fault):
-        return f"{field} '{path + '.' if path else ''}{missing[1]}' is missing"
+        name = f"{path}.{missing[1]}" if path else missing[1]
+        return f"{field} '{name}' is missing"
     return f"{field} '{path or 'document'}' is wrong: {fault[0].lower()}{fault[1:]}"

@@ -73,7 +73,8 @@ class _LazyGroup(Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # While the shell completes a command line, it has not replaced any '~'.
-        for word in () if ctx.resilient_parsing else args:
+        words = [] if ctx.resilient_parsing else args
+        for word in words:
             # Without this error, edgekit would make a folder with the name "~".
             if _HOME_PATH.match(word):
                 raise click.UsageError(f"'{printable(word)}': the shell has not replaced '~': write the full path", ctx)
@@ -102,7 +103,7 @@ class _LazyGroup(Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, self.list_commands(ctx)))
-        limit = formatter.width - width - 6
+        limit = formatter.width - width - 6  # the characters for the short help of a command, as click computes them
         for title, names in SECTIONS.items():
             commands = [(name.ljust(width), self.get_command(ctx, name)) for name in names]
             with formatter.section(title):
@@ -145,6 +146,7 @@ def main() -> None:
 
 
 def _end_process(exit_code: int) -> NoReturn:
+    """End the process, without the interpreter's clean-up if one of edgekit's threads is still running."""
     if any(thread.name.startswith("edgekit ") for thread in threading.enumerate()):
         # The interpreter's own exit would wait for a thread that is blocked in a camera driver, or abort with one that
         # an encoder still has.
@@ -211,6 +213,7 @@ def _call(arguments: list[str], debug: bool, interruptions: _Interruptions) -> i
 
 
 def _prepare_streams() -> None:
+    """Make stdin, stdout and stderr usable: open, and without errors for characters that they cannot encode."""
     # Python sets a stream to None if its descriptor is closed.
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - open until the process ends
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
@@ -221,6 +224,7 @@ def _prepare_streams() -> None:
 
 
 def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int:
+    """Print an error as one line on stderr, with `debug` after its traceback, and return `exit_code`."""
     with suppress(OSError):  # stderr may be full or closed; the exit code remains
         if debug:
             shown = printable("".join(traceback.format_exception(error)))
@@ -236,6 +240,7 @@ def _report_interruption() -> int:
 
 
 def _describe_unexpected(error: Exception) -> str:
+    """Return the line for an error that is none of edgekit's own: the missing library, or an internal error."""
     # Imported here, because only an error needs it.
     from edgekit.install_hint import missing_module
 

@@ -100,6 +100,7 @@ class Command(click.Command):
         arguments = dict(ctx.params)
         out = Output(arguments.pop("as_json"), arguments.pop("quiet"))
         del arguments["debug"]  # edgekit.cli reads it, because it also applies when parsing fails
+        # Options, and arguments of click that are fields of a group, reach the function in the instances of the groups.
         of_groups = {field for kind in self.kinds for field in _fields(kind)}
         for name in {*self.declared, *of_groups.intersection(arguments)}:
             arguments.pop(name)
@@ -119,6 +120,7 @@ class Command(click.Command):
         return made
 
     def _instance(self, kind: type[Options], ctx: click.Context) -> Options:
+        """Return an instance of a class of options; fields that are not set have their default."""
         options = declared_options(kind)
         arguments = {each.name for each in self.params if isinstance(each, click.Argument)}
         given = {name: ctx.params[name] for name in arguments.intersection(_fields(kind)) if name not in options}
@@ -173,6 +175,7 @@ def command(name: str, *, short_help: str, cls: type[Command] = Command, **group
     """Return a decorator that makes a command of a function; each further argument is a group of options."""
 
     def decorate(function: Callable[..., None]) -> Command:
+        # `click.argument` and `click.option` add to this list; decorators apply from the last to the first.
         own = list(reversed(getattr(function, "__click_params__", [])))
         return cls(name, callback=function, params=own, help=function.__doc__, short_help=short_help, groups=groups)
 
@@ -239,29 +242,24 @@ def _defaults(command: Command) -> dict[str, Any]:
 def _set_aside(command: Command, ctx: click.Context) -> None:
     """Reset options of the settings file that the command line excludes, and those that lack what they need."""
     source = ctx.get_parameter_source
-    flags = {declared.flag: name for name, declared in command.declared.items()}
-
-    def reset(names: list[str]) -> None:
+    options = command.declared.items()
+    in_file = {name: declared for name, declared in options if source(name) is ParameterSource.DEFAULT_MAP}
+    given = [declared for name, declared in options if source(name) is ParameterSource.COMMANDLINE]
+    given_flags = {declared.flag for declared in given}
+    excluded_flags = {flag for declared in given for flag in declared.excludes}
+    for name, declared in in_file.items():
+        if declared.flag in excluded_flags or not given_flags.isdisjoint(declared.excludes):
+            ctx.set_parameter_source(name, ParameterSource.DEFAULT)
+    while names := _lacking(command, ctx, in_file):  # an option that is reset may be what another one needs
         for name in names:
             ctx.set_parameter_source(name, ParameterSource.DEFAULT)
 
-    in_file = [name for name in command.declared if source(name) is ParameterSource.DEFAULT_MAP]
-    given = {flag for flag, name in flags.items() if source(name) is ParameterSource.COMMANDLINE}
-    excluded = {flags[flag] for each in given for flag in command.declared[flags[each]].excludes}
-    reset([name for name in in_file if name in excluded or not given.isdisjoint(command.declared[name].excludes)])
 
-    def lacking() -> list[str]:
-        effective = in_effect(command, ctx)
-        return [
-            name
-            for name in in_file
-            if (declared := command.declared[name]).needs
-            and declared.flag in effective
-            and effective.isdisjoint(declared.needs)
-        ]
-
-    while names := lacking():  # an option that is reset may be what another one needs
-        reset(names)
+def _lacking(command: Command, ctx: click.Context, options: Mapping[str, Option]) -> list[str]:
+    """Return the names of those of `options` that are in effect although nothing that they need is."""
+    effective = in_effect(command, ctx)
+    used = [(name, declared) for name, declared in options.items() if declared.flag in effective]
+    return [name for name, declared in used if declared.needs and effective.isdisjoint(declared.needs)]
 
 
 def _check_dependencies(command: Command, ctx: click.Context) -> None:

@@ -77,6 +77,7 @@ def _show(out: Output, found: FormatsReport, data: str) -> None:
 
 
 def _export_options(name: str, data: str) -> str:
+    """Return the options of `edgekit export` that make a file of format `name`."""
     options = FORMATS[name]
     words = ["-o", "mine.ncnn" if "engine" in options else "mine.onnx"]
     for option_name, value in options.items():
@@ -85,6 +86,7 @@ def _export_options(name: str, data: str) -> str:
 
 
 def _table(found: FormatsReport, board: BoardResult) -> TextTable:
+    """Return the table of the formats on a board; * marks the recommended one."""
     rows = []
     for file, cell in found.rows(board):
         low, high = file.accuracy_interval

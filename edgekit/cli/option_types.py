@@ -42,9 +42,10 @@ class ValueType:
         hint = _type_hint(kind, field)
         several = typing.get_origin(hint) in (tuple, Sequence)
         parts = _alternatives(typing.get_args(hint)[0] if several else hint)
-        words = {
-            str(word): word for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)
-        }
+        words: dict[str, Any] = {}
+        for part in parts:
+            if typing.get_origin(part) is Literal:
+                words |= {str(word): word for word in typing.get_args(part)}
         plain = tuple(part for part in parts if isinstance(part, type) and part is not type(None))
         return ValueType(plain, words, several)
 
@@ -152,15 +153,19 @@ def _type_hint(kind: type[Any], field: str) -> Any:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the type itself."""
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return typing.get_args(hint) if is_union else (hint,)
 
 
 def _metavar(kind: ValueType) -> str:
-    words = list(kind.words)
-    return "|".join([*(_METAVARS[each] for each in kind.kinds if each in _METAVARS), *words])
+    """Return what the help calls a value, such as "N" or "auto|N"."""
+    names = [_METAVARS[each] for each in kind.kinds if each in _METAVARS]
+    return "|".join([*names, *kind.words])
 
 
 def _default_text(default: Any) -> str:
-    is_empty = default is None or default == () or default is False
-    return "" if is_empty else f"{default:g}" if isinstance(default, float) else str(default)
+    """Return a default for the help; empty if the option is off or has no value by default."""
+    if default is None or default == () or default is False:
+        return ""
+    return f"{default:g}" if isinstance(default, float) else str(default)

@@ -173,9 +173,11 @@ def by_stage(
         if stage not in bars:
             bars[stage] = updater(progress, stage)
         bars[stage](done, total)
-        if has_lines and (now_s := clock()) - printed_s.setdefault(stage, now_s) >= LINE_EVERY_S:
+        now_s = clock()
+        if has_lines and now_s - printed_s.setdefault(stage, now_s) >= LINE_EVERY_S:
             printed_s[stage] = now_s
-            echo(printable(f"{stage}: {done / total:.0%}" if total else f"{stage}: {done:g}"), err=True)
+            amount = f"{done / total:.0%}" if total else f"{done:g}"
+            echo(printable(f"{stage}: {amount}"), err=True)
 
     return update
 
@@ -198,6 +200,7 @@ def lenient(err: bool) -> AbstractContextManager[None]:
 
 
 def _wrapped(line: str, indent: int) -> str:
+    """Return a line wrapped to the width of the terminal; further lines begin with `indent` spaces."""
     indentation, columns = " " * indent, _columns(_MIN_COLUMNS)
     return textwrap.fill(line, columns, subsequent_indent=indentation, break_long_words=False, break_on_hyphens=False)
 

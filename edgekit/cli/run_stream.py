@@ -68,6 +68,7 @@ def run_stream(
         from edgekit.device.sinks.context import OutputContext
 
         context = OutputContext(rules=option_of(outputs, OutputOptions), notify=out.warn)
+        # Both receive video that the camera encodes: the file of --record, and the clips of events.
         recorder = option_of(outputs, RecordOptions).recorder(context)
         is_camera = stream_options.camera is not None
         tap = option_of(outputs, ClipOptions).tap(context.rules, recorder) if is_camera else None
@@ -107,6 +108,8 @@ def _progress_sinks(out: Output, frame_count: int | None, max_frames: int | None
 
 
 class _Progress:
+    """Sink that moves a progress bar by one per frame."""
+
     def __init__(self, out: Output, total: int) -> None:
         self._bar = progress_bar(out)
         self._update = updater(self._bar, "frames")
@@ -203,6 +206,7 @@ def _summary(
 
 
 def _ended(signals: StopSignals, finished: bool) -> str:
+    """Return how the run ended, for the field `ended` of the summary."""
     if signals.interrupted:
         return "interrupted"
     if signals.terminated:

@@ -59,6 +59,7 @@ def values_in_effect(command: Command, ctx: click.Context) -> dict[str, Any]:
     for kind in command.kinds:
         for field, declared in declared_options(kind).items():
             name = parameter_name(declared)
+            # The value that `parse` returned is no text of a settings file.
             default = declared.default_text if declared.parse is not None else defaults(kind)[field]
             values[declared.key] = _plain(ctx.params[name] if is_set(ctx, name) else default)
     return values
@@ -76,15 +77,15 @@ def render(command: Command, values: Mapping[str, Any]) -> str:
 
 def as_toml(settings: Mapping[str, Any]) -> str:
     """Return a settings file of `edgekit run` with these keys and their help."""
-    return "\n".join(
-        f"# {option.help}\n{key} = {_toml(option, value)}\n"
-        for key, value in settings.items()
-        for option in [run_option(key)]
-    )
+    entries = []
+    for key, value in settings.items():
+        option = run_option(key)
+        entries.append(f"# {option.help}\n{key} = {_toml(option, value)}\n")
+    return "\n".join(entries)
 
 
 def run_option(key: str) -> Option:
-    """Return the option of `edgekit run` of a key."""
+    """Return the option of `edgekit run` that has this key in the settings file."""
     return next(declared for declared in _run_command().declared.values() if declared.key == key)
 
 
@@ -103,17 +104,17 @@ def read_settings(path: Path, command: SettingsCommand) -> dict[str, Any]:
         raise InputError(f"settings '{path}' cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # no TOML, or no UTF-8; brackets that are nested too deeply
         raise InputError(f"settings '{path}' are not valid TOML: {error}") from error
-    if any(key.replace("-", "_") not in command.declared for key in document):
+    if any(key.replace("-", "_") not in command.declared for key in document):  # perhaps of another package
         command.complete()
     options = {declared.key: declared for declared in command.declared.values()}
-    types = {parameter.name: parameter for parameter in command.params if isinstance(parameter, click.Option)}
+    click_options = {each.name: each for each in command.params if isinstance(each, click.Option)}
     values = {}
     for key, value in document.items():
         if key not in options:
             raise InputError(f"settings '{path}': {_unknown(key, options, command.replaced)}")
         name = parameter_name(options[key])
         try:
-            values[name] = _checked(options[key], types[name], value)
+            values[name] = _checked(options[key], click_options[name], value)
         except (ValueError, click.BadParameter) as error:
             reason = error.message if isinstance(error, click.BadParameter) else str(error)
             raise InputError(f"settings '{path}': {key} = {value!r}: {reason}") from error
@@ -150,12 +151,14 @@ def _run_command() -> SettingsCommand:
 
 
 def _checked_values(run: SettingsCommand, options: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values in effect, by key, of a run with these words of the command line and settings of a file."""
     with run.make_context("edgekit run", list(options), default_map=dict(settings)) as ctx:
-        run.instances(ctx)
+        run.instances(ctx)  # checks the values
         return values_in_effect(run, ctx)
 
 
 def _unknown(key: str, known: Mapping[str, object], replaced: Mapping[str, str]) -> str:
+    """Return the error for a key that is not `known`, with what replaced it or the most similar key."""
     import difflib
 
     if key in replaced:
@@ -175,7 +178,7 @@ def _checked(declared: Option, option: click.Option, value: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError("write true or false")
         return value
-    if isinstance(value, bool) and declared.bare is not None:  # true is the option without a value
+    if isinstance(value, bool) and declared.bare is not None:  # true: the option is given without a value
         return declared.bare if value else None
     if option.multiple != isinstance(value, list):
         raise ValueError("write a list, [...]" if option.multiple else "write one value instead of a list")
@@ -184,6 +187,7 @@ def _checked(declared: Option, option: click.Option, value: Any) -> Any:
 
 
 def _text_or_number(declared: Option, option: click.Option, value: Any) -> Any:
+    """Return a value of the file, converted; raises as `_checked` if its TOML type is not that of the option."""
     assert isinstance(option.type, Value)
     kinds = option.type.kind.kinds
     is_number = declared.parse is None and not {int, float}.isdisjoint(kinds)
@@ -199,6 +203,7 @@ def _text_or_number(declared: Option, option: click.Option, value: Any) -> Any:
 
 
 def _load(ctx: click.Context, option: click.Parameter, path: Path | None) -> None:
+    """Make the settings in the file of --config the defaults of the command line: click's callback of the option."""
     del option
     if path is not None:
         assert isinstance(ctx.command, SettingsCommand)
@@ -206,12 +211,14 @@ def _load(ctx: click.Context, option: click.Parameter, path: Path | None) -> Non
 
 
 def _plain(value: object) -> Any:
+    """Return a value with lists instead of tuples, and texts instead of paths, for JSON and TOML."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def _toml(declared: Option, value: Any) -> str:
+    """Return a value as TOML; `declared` is its option, for the error message."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):

@@ -39,7 +39,7 @@ class StopSignals:
             signal.signal(number, handler)
         if kind is None or not self.received or self._stop is not None:
             return
-        # A library may have replaced the exception of a signal that interrupted its import by its own.
+        # A signal arrived, and its exception did not: a library that was being imported raised another in its place.
         if self.interrupted:
             raise KeyboardInterrupt
         self._stopped_early()

@@ -27,7 +27,8 @@ def libcamera(probe: Probe) -> Finding | None:
     if "dmaHeap" in output:
         cure = "restart; if it persists, remove dtoverlay lines that change memory from /boot/firmware/config.txt"
         return Finding("camera", "warning", "libcamera cannot allocate buffers (dma-heap)", cure)
-    config = next((text for name in _CONFIG if (text := probe.read(name)) is not None), "")
+    texts = map(probe.read, _CONFIG)
+    config = next((text for text in texts if text is not None), "")
     text, cure = "libcamera finds no camera", "switch the board off and check the ribbon cable, both ends; then restart"
     if re.search(r"^\s*start_x=1", config, re.MULTILINE):
         text = "libcamera finds no camera: the legacy camera system is enabled"
@@ -44,6 +45,7 @@ def v4l2(probe: Probe) -> Finding:
     for folder in sorted((probe.root / "sys/class/video4linux").glob("video*")):
         base = f"sys/class/video4linux/{folder.name}"
         name = probe.line(f"{base}/name") or "unnamed"
+        # Of the devices of one camera, the one with index 0 captures images.
         if not _NO_CAMERAS.search(name) and (probe.line(f"{base}/index") or "0") == "0":
             cameras.append(f"{name} (/dev/{folder.name})")
     none = "no USB camera" if probe.board().is_raspberry_pi else "no camera"
@@ -59,7 +61,7 @@ def holders(probe: Probe) -> Finding | None:
         except OSError:
             continue
         if re.fullmatch(r"/dev/(video|media)\d+", target):
-            pid = link.parts[-3]
+            pid = link.parts[-3]  # proc/PID/fd/NUMBER
             found.setdefault(pid, set()).add(target)
     # Sound servers keep /dev/media* open, but capture no images.
     busy = {pid: devices for pid, devices in found.items() if any("video" in device for device in devices)}

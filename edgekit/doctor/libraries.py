@@ -42,7 +42,7 @@ def onnxruntime(probe: Probe) -> Finding:
     version = _versions(done).get("onnxruntime", "unknown version")
     if done.returncode == -signal.SIGILL:
         text = f"{version} crashes with an illegal instruction: it was built for another processor"
-        return Finding("onnxruntime", "fault", text, _other_onnxruntime(_without(version)))
+        return Finding("onnxruntime", "fault", text, _other_onnxruntime(_requirement_without(version)))
     if "No module named 'onnxruntime'" in done.stderr:
         return Finding("onnxruntime", "fault", NOT_INSTALLED, install_command("device"))
     if done.returncode:
@@ -110,11 +110,12 @@ def picamera2(probe: Probe) -> Finding | None:
 
 
 def _versions(done: CompletedProcess[str]) -> dict[str, str]:
+    """Return the versions of the installed distributions by name, from the output of `import_in_child`."""
     return dict(re.findall(r"^([\w.-]+) (\S+)$", done.stdout, re.MULTILINE))
 
 
 def _other_onnxruntime(requirement: str) -> str:
-    """Return the command that installs another version; beside Debian's, a wheel in an environment goes before it."""
+    """Return the command that installs another onnxruntime; beside Debian's package, in a virtual environment."""
     install = f"pip install '{requirement}'"
     if not from_debian():
         return install
@@ -124,22 +125,21 @@ def _other_onnxruntime(requirement: str) -> str:
 
 
 def _reinstall(name: str, requirement: str) -> str:
-    """Return the command that repairs a library: the one of Debian, or the one of this environment.
-
-    A copy from pip hides Debian's.
-    """
-    if from_debian():
+    """Return the command that installs a library again: Debian's package, or a wheel in this environment."""
+    if from_debian():  # a copy that pip installed would hide Debian's
         return f"sudo pip uninstall --break-system-packages {name}; sudo apt install --reinstall python3-{name}"
     return f"pip install --force-reinstall {requirement if requirement == name else repr(requirement)}"
 
 
-def _without(version: str) -> str:
+def _requirement_without(version: str) -> str:
+    """Return the requirement of onnxruntime that also excludes this version, if its name is a version number."""
     if not re.fullmatch(r"\d+(\.\d+)+", version) or version in _ONNXRUNTIME:
         return _ONNXRUNTIME
     return f"{_ONNXRUNTIME},!={version}"
 
 
 def _failure(subject: str, done: CompletedProcess[str]) -> str:
+    """Return how an import failed, in one line: with a signal, or with the last line of stderr."""
     if done.returncode < 0:
         try:
             name = signal.Signals(-done.returncode).name

@@ -83,11 +83,13 @@ def memory(probe: Probe) -> Finding:
 def disk(probe: Probe) -> Finding:
     """Check the free space of the file system of the home folder, and report if it is read-only."""
     done = probe.run("df", "-Pk", str(probe.home()))
+    # The columns are file system, total, used, free (all in KiB), used percentage and mount point.
     match = re.search(r"^\S+\s+(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(/.*)", done.stdout if done else "", re.MULTILINE)
     if match is None:
         return Finding("disk", "unknown", "the command 'df' failed")
     total, free = (int(number) // 1024 for number in match.groups()[:2])
     text = f"{free:,} of {total:,} MiB free"
+    # The fields are device, mount point, type and options. Of several mounts at one point, the last one is visible.
     mounts = [line.split(" ") for line in (probe.read("proc/mounts") or "").splitlines()]
     options = [fields[3] for fields in mounts if len(fields) > 3 and fields[1] == match[3]]
     if options and "ro" in options[-1].split(","):
@@ -188,11 +190,12 @@ def service(probe: Probe) -> Finding:
             continue
         properties = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
         if properties.get("LoadState") == "loaded":
-            return _state(properties, "".join(f"{word} " for word in scope))
+            return _service_state(properties, "".join(f"{word} " for word in scope))
     return Finding("service", "ok", "none installed")
 
 
-def _state(properties: dict[str, str], flag: str) -> Finding:
+def _service_state(properties: dict[str, str], flag: str) -> Finding:
+    """Return the finding for the properties of systemctl; `flag` is "--user " for a user service, else empty."""
     active, restarts = properties.get("ActiveState", "unknown"), int(properties.get("NRestarts") or 0)
     text = f"{active} ({properties.get('SubState', '?')}), {restarts} restarts"
     log = f"{'' if flag else 'sudo '}journalctl {flag}-u edgekit -n 50"

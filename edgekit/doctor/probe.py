@@ -117,11 +117,13 @@ class Probe:
         return self._conditions
 
     def _output(self, arguments: Sequence[str]) -> str | None:
+        """Return the output of a tool; None if it is missing, fails or times out."""
         done = self.run(*arguments)
         return done.stdout if done is not None and done.returncode == 0 else None
 
 
 def _has_system_packages() -> bool:
+    """Return whether this Python can import the packages of the system."""
     if sys.prefix == sys.base_prefix:
         return True
     try:

@@ -89,10 +89,11 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
     command = prepare(connection, board, uploads, install=job.install, extras=job.extras, reporter=reporter)
     models = {board.stored_path(upload): printable(name) for name, upload in job.models.items()}
     files = {name: board.stored_path(upload) for name, upload in job.files.items()}
+    # The user's name of each path on the board, for the report.
     names = models | {files[name]: printable(upload.path.name) for name, upload in job.files.items()}
     kept = f"{board.root}/report.json"  # the board can write it after the connection has ended
     connection.run(["rm", "-f", kept])
-    first_s: list[float] = []
+    first_s: list[float] = []  # empty until the first progress arrives, which is the start of the measurement
 
     def progress(what: str, done: float, total: float) -> None:
         if not first_s:
@@ -141,6 +142,7 @@ def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
 
 
 def _without_address(text: str, host: Host) -> str:
+    """Return a text with the host's label instead of its address, and the name of the key instead of its path."""
     names = {host.address: host.label, host.address.rpartition("@")[2]: host.label}
     names |= {str(host.identity): host.identity.name} if host.identity else {}
     for name, shown in names.items():

@@ -152,7 +152,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
         keep=package.keep,
         settle_s=package.settle_s,
     )
-    return _checked(change)
+    return _with_state_in_error(change)
 
 
 def rollback_host(connection: Connection, service: Service, to: str | None, reporter: HostReporter) -> ReleaseChange:
@@ -164,7 +164,7 @@ def rollback_host(connection: Connection, service: Service, to: str | None, repo
     with _before_change():
         board = probe(connection)
     change = _run_on_board(connection, board, service, reporter, "rollback", ReleaseChange, to=to, settle_s=SETTLE_S)
-    return _checked(change)
+    return _with_state_in_error(change)
 
 
 def list_host(connection: Connection, service: Service, reporter: HostReporter) -> ReleaseList:
@@ -209,8 +209,9 @@ def roll_out(
     """
     groups = [hosts]
     if canary is not None:
-        parts = hosts[:canary], hosts[canary:]
-        groups = [part[at : at + parallel] for part in parts for at in range(0, len(part), parallel)]
+        groups = []
+        for part in (hosts[:canary], hosts[canary:]):
+            groups += [part[start : start + parallel] for start in range(0, len(part), parallel)]
     failed = False
     for group in groups:
         if failed:
@@ -232,6 +233,7 @@ def change_document(done: HostResult[ReleaseChange]) -> dict[str, Any]:
 
 @contextmanager
 def _before_change() -> Iterator[None]:
+    """Add to the error of a connection that is lost in the block that nothing was changed."""
     try:
         yield
     except ConnectionLostError as error:
@@ -269,8 +271,8 @@ def _run_on_board(
         raise HostError(f"{error}; the board completes what it has begun: check with 'edgekit releases'") from error
 
 
-def _checked(change: ReleaseChange) -> ReleaseChange:
-    """Return a change with the state of the board in its error, if it has one."""
+def _with_state_in_error(change: ReleaseChange) -> ReleaseChange:
+    """Return a change whose error, if it has one, also has the release and what runs now."""
     if change.error is None:
         return change
     state = f"{change.current} runs again" if change.current else "nothing runs, as before"

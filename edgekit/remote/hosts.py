@@ -219,6 +219,7 @@ class _Entry:
 
 
 def _from_table(table: Any, where: str, folder: Path, defaults: Host) -> Host:
+    """Return the host of a [[host]] table; `where` begins error messages, `folder` is that of the inventory."""
     from edgekit.typed_json import convert
 
     entry = convert(table, _Entry, f"{where}: field")
@@ -243,6 +244,7 @@ def _from_table(table: Any, where: str, folder: Path, defaults: Host) -> Host:
 
 
 def _address(text: str) -> str:
+    """Return an address, checked."""
     if not _ADDRESS.fullmatch(text):
         raise InputError(
             f"host '{one_line(text)[:100]}' is not [user@]name: use a name, an address or an alias of ~/.ssh/config"

@@ -81,19 +81,21 @@ def run_on_hosts(
                 done, running = wait(running, _LONGEST_WAIT_S, FIRST_COMPLETED)
                 for future in done:
                     keep(future.result())
+            # The normal end; everything below is for Ctrl-C.
             return [results[host] for host in hosts]
         except BaseException as error:
-            ended = {future for future in started if future.done()}
+            ended = {future for future in started if future.done()}  # before their connections are closed
             for future in started:
                 future.cancel()
             for connection in connections:
                 connection.close()
             if not isinstance(error, KeyboardInterrupt):
                 raise
+    # The pool has waited until all threads ended.
     for future in started:
         if future.cancelled() or future.result().host in results:
             continue
-        # After Ctrl-C, an error is that of the closed connection.
+        # The error of a host that had not ended is only that of its closed connection.
         if future in ended or future.result().result is not None:
             keep(future.result())
     found = [results.get(host) or HostResult(host, error=INTERRUPTED) for host in hosts]
@@ -103,6 +105,7 @@ def run_on_hosts(
 def _run_on_host(
     connection: Connection, work: Callable[[Connection], T], failure: Callable[[T], str | None]
 ) -> HostResult[T]:
+    """Return the result of `work` with an open connection, or its error in one line."""
     host = connection.host
     try:
         with connection:

@@ -108,8 +108,8 @@ def archive(parts: Sequence[Part], progress: Callable[[str, float, float], None]
             raise InputError(f"'{part.content!s}': {error.strerror}") from error
         if left:
             raise InputError(f"'{part.content!s}' changed while it was sent: start again")
-        yield bytes(-header.size % tarfile.BLOCKSIZE)
-    yield bytes(2 * tarfile.BLOCKSIZE)
+        yield bytes(-header.size % tarfile.BLOCKSIZE)  # zeros up to a whole block
+    yield bytes(2 * tarfile.BLOCKSIZE)  # two blocks of zeros end an archive
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,11 @@ def dependency_wheels(target: Target, cache: Path | None = None) -> list[Path]:
 
 
 def _download(requirements: Sequence[str], target: Target, folder: Path) -> None:
+    """Download wheels of the requirements and of all that they depend on, for the target, with pip.
+
+    Raises:
+        HostError, InputError: As `dependency_wheels`.
+    """
     what = f"wheels for {target}"
     if is_offline():
         raise HostError(f"{what} are not in '{folder.parent}', and EDGEKIT_OFFLINE is set: unset it to download them")
@@ -209,6 +214,7 @@ def _requirements(extras: Sequence[str]) -> Iterator[str]:
     """Yield the packages that edgekit requires, and those of its extras."""
     for text in _distribution().requires or []:
         package, _, marker = text.partition(";")
+        # An extra's package ends in a condition such as `; extra == "train"`.
         extra = re.search(r"extra *== *['\"](.+?)['\"]", marker)
         if extra is None or extra[1] in extras:
             yield package.strip()
@@ -242,6 +248,7 @@ def own_code() -> bytes:
 
 
 def _distribution() -> importlib.metadata.Distribution:
+    """Return the installed distribution of edgekit."""
     try:
         return importlib.metadata.distribution(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError as error:

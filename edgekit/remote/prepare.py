@@ -72,6 +72,7 @@ def prepare(
         HostError: The board cannot be prepared, or cannot store a file; the message names the reason.
     """
     host = connection.host
+    # By name, because two uploads can be the same file.
     wanted = {upload.name: Part(f"store/{upload.name}", upload.path) for upload in uploads}
     parts = [part for name, part in wanted.items() if name not in board.stored]
     system_packages, unpacked_bytes = False, 0
@@ -83,12 +84,15 @@ def prepare(
         system_packages = _needs_picamera2(camera, board)
         if system_packages and not python.picamera2:
             raise HostError(f"{host.label}: no picamera2 on the board: sudo apt install python3-picamera2")
+        # Environment and code are in folders named by their content: what the board has already is not sent again.
         wheels = dependency_wheels(_target(board, python, system_packages, extras))
         key = _key([path.name for path in wheels], python.version, python.path, system_packages)
         code_key = hashlib.sha256(own_code()).hexdigest()
-        packages = [Part(f"envs/{key}/{path.name}", path) for path in wheels]
-        packages = [] if key in board.environments else packages
-        packages += [] if code_key in board.codes else [Part(f"code/{code_key}/code.zip", own_code())]
+        packages = []
+        if key not in board.environments:
+            packages += [Part(f"envs/{key}/{path.name}", path) for path in wheels]
+        if code_key not in board.codes:
+            packages.append(Part(f"code/{code_key}/code.zip", own_code()))
         unpacked_bytes = _UNPACKED_FACTOR * sum(part.size_bytes for part in packages)
         parts = [*packages, *parts]
         environment, code = f"{board.root}/envs/{key}", f"{board.root}/code/{code_key}"
@@ -119,18 +123,21 @@ def _needs_picamera2(camera: str | None, board: Probe) -> bool:
 
 
 def _target(board: Probe, python: Python, camera: bool, extras: tuple[str, ...]) -> Target:
+    """Return the platform of a board's wheels; with `camera`, numpy must fit the system's picamera2."""
     assert board.glibc is not None
     constraints = _CAMERA_CONSTRAINTS.get(board.release or "", ()) if camera else ()
     return Target(board.machine, python.version, board.glibc, constraints, extras)
 
 
 def _report_clock(board: Probe, notify: Callable[[str], None]) -> None:
+    """Call `notify` if the board's clock differs by minutes from that of this machine."""
     if abs(board.clock_ahead_s) > _CLOCK_TOLERANCE_S:
         direction = "ahead of" if board.clock_ahead_s > 0 else "behind"
         notify(f"the board's clock is {abs(board.clock_ahead_s):.0f} s {direction} this machine's")
 
 
 def _key(*content: object) -> str:
+    """Return a hash of values: the name of an environment, equal for equal content."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -194,6 +201,7 @@ def run_job(
 
 
 def _check_space(board: Probe, needed_bytes: int, label: str) -> None:
+    """Check that the board's disk has room for files of this size, and for a reserve."""
     needed_bytes += _SPARE_BYTES
     if board.free_bytes is not None and board.free_bytes < needed_bytes:
         raise HostError(

@@ -124,20 +124,24 @@ def parse_probe(text: str, now_s: float) -> Probe:
 
 
 def _number(values: Mapping[str, str], key: str) -> int | None:
+    """Return the whole number of a property; None if it is missing or no number."""
     value = values.get(key, "")
     return int(value) if value.isdecimal() else None
 
 
 def _shown(values: Mapping[str, str], key: str) -> str | None:
+    """Return the text of a property, printable and not too long; None if it is missing or empty."""
     return one_line(values.get(key, ""))[:100] or None
 
 
 def _version(text: str) -> tuple[int, int] | None:
+    """Return major and minor number of a version such as "3.11.2" or "glibc 2.36"."""
     match = re.fullmatch(r"(?:glibc )?([0-9]{1,3})\.([0-9]{1,3})(?:\..*)?", text)
     return (int(match.group(1)), int(match.group(2))) if match else None
 
 
 def _python(values: Mapping[str, str]) -> Python | None:
+    """Return the Python in a line of `_PROBE_PYTHON`, such as "3.11 64 1 /usr/bin/python3" (1: with picamera2)."""
     match = re.fullmatch(r"([0-9]+\.[0-9]+) (32|64) ([01]) (/.*)", values.get("python", ""))
     version = _version(match.group(1)) if match else None
     if match is None or version is None or not match.group(4).isprintable():

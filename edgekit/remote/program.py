@@ -78,7 +78,7 @@ def needed(module: str) -> Mapping[str, str]:
         if source is not None:
             sources[name] = source
             left += _imported(source)
-            left += [name.rpartition(".")[0]] if "." in name else []
+            left += [name.rpartition(".")[0]] if "." in name else []  # its package is imported before it
     return sources
 
 
@@ -97,6 +97,7 @@ def _imported(source: str) -> Iterator[str]:
 
 
 def _source(name: str) -> str | None:
+    """Return the source of a module or package of edgekit by its name; None for any other name."""
     top, *inner = name.split(".")
     if top != "edgekit":
         return None
@@ -158,6 +159,7 @@ def convert_result(label: str, value: Any, kind: type[_T]) -> _T:
 
 
 def _no_answer(done: CommandResult) -> str:
+    """Return why a command printed no document, with the cure."""
     if done.returncode:
         reason = f": {done.last_error_line}" if done.last_error_line else ""
         # An older edgekit has no such command.
@@ -169,6 +171,7 @@ def _no_answer(done: CommandResult) -> str:
 
 
 def _harmless(value: Any) -> Any:
+    """Return a JSON value without null fields, in which each text and name is one printable line."""
     if isinstance(value, dict):
         return {one_line(name): _harmless(item) for name, item in value.items() if item is not None}
     if isinstance(value, list):

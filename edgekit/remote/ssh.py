@@ -158,6 +158,7 @@ class Connection:
             raise HostError(f"{self.host.label}: '{name}' did not end within {timeout_s} s") from None
         finally:
             self._end(process)
+        # ssh was killed by `close`, or returned its own exit code because the connection failed.
         if process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon()):
             raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason()}")
         stderr = bytes(exchange.stderr)
@@ -178,7 +179,7 @@ class Connection:
             with suppress(OSError):
                 if master.stdin is not None:
                     master.stdin.close()
-            # The master waits for its sessions unless it is terminated.
+            # The master waits for its sessions: if it does not end by itself, it is terminated, and at last killed.
             for end in (master.terminate, master.kill):
                 try:
                     master.wait(_CLOSE_TIMEOUT_S)
@@ -192,6 +193,11 @@ class Connection:
             self._folder = None
 
     def _open(self) -> None:
+        """Start the master process, whose connection all commands share, and wait until the board answers.
+
+        Raises:
+            HostError: The board cannot be reached, or refuses the connection.
+        """
         # The master's own session runs `cat`: it ends with its stdin, also when this process is killed.
         token = _token()
         master = self._master = subprocess.Popen(
@@ -231,11 +237,13 @@ class Connection:
         raise HostError(f"{self.host.label}: {reason}")
 
     def _read_master(self, stderr: IO[bytes]) -> None:
+        """Collect the error output of the master process, in a thread of its own."""
         with stderr:  # closed here, because another thread must not close what this one reads
             for line in stderr:
                 self._master_stderr += line
 
     def _master_arguments(self) -> list[str]:
+        """Return the ssh command of the master process; of several values of an option, ssh uses the first."""
         host = self.host
         arguments = [self._ssh, "-M", "-S", self._socket()]
         for name, value in _FIXED.items():
@@ -250,6 +258,7 @@ class Connection:
         return [*arguments, "--", host.address]
 
     def _start(self, command: str) -> subprocess.Popen[bytes]:
+        """Start a shell command on the board, over the shared connection."""
         if not self._is_open():
             raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason()}")
         arguments = [self._ssh, "-F", "none", "-S", self._socket(), "-T"]
@@ -269,6 +278,7 @@ class Connection:
         return process
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """End a process of `_start` if it still runs, and close its streams."""
         if process.poll() is None:
             process.kill()
             process.wait()
@@ -280,18 +290,26 @@ class Connection:
                     stream.close()
 
     def _socket(self) -> str:
+        """Return the path of the socket through which commands use the shared connection."""
         assert self._folder is not None, "the connection is used outside its `with` block"
         return str(self._folder / "s")
 
     def _is_open(self) -> bool:
+        """Return whether the shared connection can be used."""
         master = self._master
         if master is None or self._master_reader is None:
             return False
-        return (master.poll() is None and self._master_reader.is_alive()) or not self._ends_soon()
+        # The reader ends with the stderr of the master process, which may end a moment later.
+        if master.poll() is None and self._master_reader.is_alive():
+            return True
+        return not self._ends_soon()
 
     def _ends_soon(self) -> bool:
-        # A command can fail through a lost connection before the master process has ended. A command that returns ssh's
-        # own exit code is delayed by this timeout.
+        """Return whether the master process, and with it the connection, has ended or ends within a moment.
+
+        A command can fail through a lost connection before the master process has ended. A command that returns ssh's
+        own exit code is delayed by this timeout.
+        """
         master = self._master
         if master is None:
             return True
@@ -300,6 +318,7 @@ class Connection:
         return master.poll() is not None
 
     def _reason(self) -> str:
+        """Return why the connection was lost, from the stderr of the master process."""
         # The stderr of a command has the messages of the board's programs, too.
         text = self._master_stderr.decode(errors="replace").strip()
         return explain(text, self.host) if text else "the board or the network does not respond"
@@ -334,6 +353,7 @@ class _Exchange:
             raise self._failure
 
     def _write(self, chunks: Iterable[bytes], hold: bool) -> None:
+        """Write the stdin of the process, then close it unless it is to be held open."""
         stream = self._process.stdin
         assert stream is not None
         try:
@@ -357,7 +377,7 @@ class _Exchange:
         rest = b""
         for data in _chunks(self._process.stderr):
             self.stderr += data
-            *lines, rest = (rest + data).split(b"\n")
+            *lines, rest = (rest + data).split(b"\n")  # complete lines, and the beginning of the next one
             for line in lines:
                 try:
                     self._on_stderr_line(line.decode(errors="replace"))
@@ -366,6 +386,7 @@ class _Exchange:
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield what arrives in a stream until it ends or is closed."""
     with suppress(OSError, ValueError):  # closed by another thread
         while data := stream.read(_READ_BYTES):
             yield data
@@ -390,15 +411,17 @@ def command_line(arguments: Sequence[str]) -> str:
 
 def _quoted(argument: str) -> str:
     """Return an argument with its backslashes outside of quotes: within single quotes, fish replaces some of them."""
-    return r"\\".join(part and shlex.quote(part) for part in argument.split("\\")) or "''"
+    parts = [shlex.quote(part) if part else "" for part in argument.split("\\")]
+    return r"\\".join(parts) or "''"
 
 
 _SSH_FAILED = 255
 
 
 def _private_folder() -> Path:
+    """Make a folder for the socket; in /tmp if the path of the default folder is too long for a socket."""
     folder = Path(tempfile.mkdtemp(prefix="edgekit-"))
-    if len(os.fsencode(folder)) + 2 <= _MAX_SOCKET_PATH:
+    if len(os.fsencode(folder / "s")) <= _MAX_SOCKET_PATH:
         return folder
     folder.rmdir()
     return Path(tempfile.mkdtemp(prefix="edgekit-", dir="/tmp"))

@@ -20,7 +20,7 @@ def explain(stderr: str, host: Host) -> str:
     for pattern, cure in _CURES:
         if re.search(pattern, stderr):
             return cure.format(
-                ssh=" ".join(["ssh", *_arguments(host), shlex.quote(host.address)]),
+                ssh=" ".join(["ssh", *_ssh_arguments(host), shlex.quote(host.address)]),
                 copy_id=" ".join(["ssh-copy-id", *_copy_id_arguments(host), shlex.quote(host.address)]),
                 keygen=_remove_key(stderr, host),
             )
@@ -83,14 +83,18 @@ _CURES = (
 )
 
 
-def _arguments(host: Host) -> list[str]:
+def _ssh_arguments(host: Host) -> list[str]:
+    """Return the options of ssh for a host, quoted for a shell."""
     return [*_port_and_key(host), *map(shlex.quote, host.ssh_options)]
 
 
 def _copy_id_arguments(host: Host) -> list[str]:
-    # Of the options of ssh, ssh-copy-id takes only -o and -F.
-    pairs = pairwise(host.ssh_options)
-    return [*_port_and_key(host), *(shlex.quote(word) for pair in pairs if pair[0] in ("-o", "-F") for word in pair)]
+    """Return the options of ssh-copy-id for a host, quoted; of the options of ssh it takes only -o and -F."""
+    arguments = _port_and_key(host)
+    for name, value in pairwise(host.ssh_options):
+        if name in ("-o", "-F"):
+            arguments += [name, shlex.quote(value)]
+    return arguments
 
 
 def _port_and_key(host: Host) -> list[str]:
@@ -111,5 +115,6 @@ def _remove_key(stderr: str, host: Host) -> str:
 
 
 def _known_hosts_name(host: Host) -> str:
+    """Return the name of a host in known_hosts."""
     name = host.address.rpartition("@")[2]
     return name if host.port in (None, 22) else f"[{name}]:{host.port}"

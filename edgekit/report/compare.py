@@ -83,6 +83,7 @@ class BoardChange:
     @property
     def cures(self) -> list[str]:
         """The reasons for "not judged", each with what to do about it."""
+        # `why` has one reason or several, separated by commas.
         reasons = {reason for cell in self.cells if cell.why for reason in cell.why.split(", ")}
         return [f"{reason}: {cure}" for reason, cure in _CURES.items() if reason in reasons]
 
@@ -164,6 +165,7 @@ def _opened(report: BenchmarkReport | Path | str) -> BenchmarkReport:
 
 
 def _compare_models(report: BenchmarkReport, baseline: str | None) -> Comparison:
+    """Compare, on each board of a report, all other models with the baseline."""
     changes = []
     for board in report.boards:
         base = board.models[0].name if baseline is None else _model_named(board, baseline)
@@ -186,21 +188,27 @@ def _compare_models(report: BenchmarkReport, baseline: str | None) -> Comparison
 
 def _compare_with(board: BoardResult, base: str, model: str) -> tuple[list[CellChange], list[str]]:
     """Return the changes from a baseline model to another, and the cells that only one of them has."""
-    before, after = (
-        {(cell.kind, cell.detector, cell.intra_op_threads, cell.batch): cell for cell in cells_of(board, name)}
-        for name in (base, model)
-    )
+    before, after = _by_conditions(board, base), _by_conditions(board, model)
     cells = [_change(before[key], after[key]) for key in before if key in after]
-    unmatched = [f"{_cell_name(before[key])}: not measured for {model}{_with(key[1])}" for key in before.keys() - after]
-    unmatched += [f"{_cell_name(after[key])}: not measured for {base}{_with(key[1])}" for key in after.keys() - before]
+    unmatched = [_not_measured(before[key], model) for key in before.keys() - after]
+    unmatched += [_not_measured(after[key], base) for key in after.keys() - before]
     return cells, sorted(unmatched)
 
 
-def _with(detector: str | None) -> str:
-    return f" with detector '{detector}'" if detector else ""
+def _by_conditions(board: BoardResult, model: str) -> dict[tuple[object, ...], CellResult]:
+    """Return a model's cells by what must be equal in a comparison with another model of the board."""
+    cells = cells_of(board, model)
+    return {(cell.kind, cell.detector, cell.intra_op_threads, cell.batch): cell for cell in cells}
+
+
+def _not_measured(cell: CellResult, other: str) -> str:
+    """Return the line for a cell that the model `other` does not have."""
+    detector = f" with detector '{cell.detector}'" if cell.detector else ""
+    return f"{_cell_name(cell)}: not measured for {other}{detector}"
 
 
 def _model_named(board: BoardResult, name: str) -> str:
+    """Return the name of a board's model, given by this name or by its file name."""
     names = [model.name for model in board.models]
     found = [one for one in names if one == name] or [one for one in names if PurePath(one).name == name]
     if not found:
@@ -211,7 +219,8 @@ def _model_named(board: BoardResult, name: str) -> str:
 
 
 def _compare_reports(before: BenchmarkReport, after: BenchmarkReport) -> Comparison:
-    pairs = _pairs(before, after)
+    """Compare the boards that are in both reports; all cells of the other boards are unmatched."""
+    pairs = _board_pairs(before, after)
     changes = [_compare_boards(old, new) for old, new in pairs]
     paired = {id(board) for pair in pairs for board in pair}
     for report, which in ((before, "first"), (after, "second")):
@@ -222,7 +231,8 @@ def _compare_reports(before: BenchmarkReport, after: BenchmarkReport) -> Compari
     return Comparison(tuple(changes))
 
 
-def _pairs(before: BenchmarkReport, after: BenchmarkReport) -> list[tuple[BoardResult, BoardResult]]:
+def _board_pairs(before: BenchmarkReport, after: BenchmarkReport) -> list[tuple[BoardResult, BoardResult]]:
+    """Return the boards of equal label, or the only board of each report."""
     if len(before.boards) == len(after.boards) == 1:
         return [(before.boards[0], after.boards[0])]
     for report in (before, after):
@@ -237,13 +247,16 @@ def _pairs(before: BenchmarkReport, after: BenchmarkReport) -> list[tuple[BoardR
 
 
 def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
-    models, model_differences = _paired_models(before, after)
-    rest = {cell.key: cell for cell in _in_order(after)}
+    """Compare each cell of `before` with its counterpart in `after`, and list what differs between the boards."""
+    model_after, model_differences = _paired_models(before, after)
+    unpaired_after = {cell.key: cell for cell in _in_order(after)}
+    # The detector's input size in each report; None without a detector, and in reports of older versions.
     sizes_px = before.settings.detector_size_px, after.settings.detector_size_px
     cells, unmatched = [], []
     cell_differences: list[str] = []
     for cell in _in_order(before):
-        other = rest.pop((cell.kind, models.get(cell.model, ""), cell.engine, cell.intra_op_threads, cell.batch), None)
+        key = cell.kind, model_after.get(cell.model, ""), cell.engine, cell.intra_op_threads, cell.batch
+        other = unpaired_after.pop(key, None)
         if other is None:
             unmatched.append(_only_in(cell, "first"))
             continue
@@ -251,11 +264,11 @@ def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
         cell_differences += _cell_differences(cell, other)
         if cell.detector and all(sizes_px) and sizes_px[0] != sizes_px[1]:
             cell_differences.append(f"detector input {sizes_px[0]} and {sizes_px[1]} px")
-    unmatched += [_only_in(cell, "second") for cell in rest.values()]
+    unmatched += [_only_in(cell, "second") for cell in unpaired_after.values()]
     differences = [*_board_differences(before, after), *model_differences, *cell_differences]
     caches = before.frame_cache, after.frame_cache
-    from_memory = any(cell.kind in ("frame", "run") for cell in cells)
-    if from_memory and caches[0] and caches[1] and caches[0].pixels_sha256 != caches[1].pixels_sha256:
+    uses_frames = any(cell.kind in ("frame", "run") for cell in cells)  # the kind "net" uses none
+    if uses_frames and caches[0] and caches[1] and caches[0].pixels_sha256 != caches[1].pixels_sha256:
         differences.append(f"frames '{caches[0].source}' and '{caches[1].source}' are not the same")
     title, baseline = board_title(after), board_title(before)
     return BoardChange(
@@ -279,30 +292,33 @@ def _paired_models(before: BoardResult, after: BoardResult) -> tuple[dict[str, s
     Two models are a pair if no other unpaired model has their content and name, their content, their name, or their
     file name, in this order; or if each board has one model.
     """
-    left, right = list(before.models), list(after.models)
+    unpaired_before, unpaired_after = list(before.models), list(after.models)
+    # What must be equal, the strictest first.
     keys: list[Callable[[ModelInfo], object]] = [
         lambda model: (model.sha256, model.name),
         lambda model: model.sha256,
         lambda model: model.name,
         lambda model: PurePath(model.name).name,
     ]
-    if len(left) == len(right) == 1:
-        keys.append(lambda _: None)
+    if len(unpaired_before) == len(unpaired_after) == 1:
+        keys.append(lambda _: None)  # any two models
     pairs, differences = {}, []
     for key in keys:
-        for model in list(left):
-            partners = [other for other in right if key(other) == key(model)]
-            if len(partners) == 1 and [key(other) for other in left].count(key(model)) == 1:
+        for model in list(unpaired_before):
+            partners = [other for other in unpaired_after if key(other) == key(model)]
+            is_unique = [key(other) for other in unpaired_before].count(key(model)) == 1
+            if len(partners) == 1 and is_unique:
                 (other,) = partners
                 pairs[model.name] = other.name
-                left.remove(model)
-                right.remove(other)
+                unpaired_before.remove(model)
+                unpaired_after.remove(other)
                 if other.sha256 != model.sha256:
                     differences.append(f"model '{model.name}' is another file than '{other.name}'")
     return pairs, differences
 
 
 def _board_differences(before: BoardResult, after: BoardResult) -> Iterator[str]:
+    """Yield the differences of machine, governor and clock, which make times incomparable."""
     for field in _BOARD_FIELDS:
         one, other = getattr(before.board, field), getattr(after.board, field)
         if one != other:
@@ -315,7 +331,7 @@ def _board_differences(before: BoardResult, after: BoardResult) -> Iterator[str]
 
 
 def _clock_mhz(board: BoardResult) -> float | None:
-    """Return the median clock of the valid processes."""
+    """Return the median clock during the processes that were neither throttled nor had a changing clock."""
     clocks = [
         reading.clock_mhz
         for cell in board.cells
@@ -340,6 +356,7 @@ def _text_differences(before: Mapping[str, str], after: Mapping[str, str]) -> It
 
 
 def _doubts(board: BoardResult, where: str) -> Iterator[str]:
+    """Yield a line per quality flag of cells that are compared nevertheless; `where` is the report in the text."""
     for flag, explanation in EXPLANATIONS.items():
         count = sum(flag in cell.quality_flags for cell in board.cells)
         if count and flag not in INVALIDATING:
@@ -347,16 +364,16 @@ def _doubts(board: BoardResult, where: str) -> Iterator[str]:
 
 
 def _change(before: CellResult, after: CellResult) -> CellChange:
-    invalid = sorted(INVALIDATING.intersection(before.quality_flags + after.quality_flags))
-    intervals = _interval(before), _interval(after)
-    medians_ms = before.latency.p50_ms, after.latency.p50_ms
-    between: Interval | None = None
+    """Return the change of the median from one cell to another, with the verdict."""
+    before_ms, after_ms = before.latency.p50_ms, after.latency.p50_ms
+    before_limits, after_limits = _median_interval(before), _median_interval(after)
+    ratio_limits: Interval | None = None
     verdict: Verdict = "not judged"
     why: str | None = _FEW_PROCESSES
-    if intervals[0] and intervals[1]:
-        between = ratio_interval(medians_ms[0], intervals[0], medians_ms[1], intervals[1])
-        verdict = "slower" if between[0] > 1 else "faster" if between[1] < 1 else "no difference"
-        why = None
+    if before_limits and after_limits:
+        ratio_limits = ratio_interval(before_ms, before_limits, after_ms, after_limits)
+        verdict, why = _verdict(ratio_limits), None
+    invalid = sorted(INVALIDATING.intersection(before.quality_flags + after.quality_flags))
     if invalid:
         verdict, why = "not judged", ", ".join(invalid)
     return CellChange(
@@ -366,19 +383,26 @@ def _change(before: CellResult, after: CellResult) -> CellChange:
         engine=after.engine,
         intra_op_threads=after.intra_op_threads,
         batch=after.batch,
-        before_ms=medians_ms[0],
-        after_ms=medians_ms[1],
-        ratio=medians_ms[1] / medians_ms[0],
-        ratio_interval=between,
+        before_ms=before_ms,
+        after_ms=after_ms,
+        ratio=after_ms / before_ms,
+        ratio_interval=ratio_limits,
         verdict=verdict,
         why=why,
     )
 
 
-def _interval(cell: CellResult) -> Interval | None:
+def _verdict(ratio_limits: Interval) -> Verdict:
+    """Return the verdict on a ratio of times: a difference is real if its interval does not contain 1."""
+    if ratio_limits[0] > 1:
+        return "slower"
+    return "faster" if ratio_limits[1] < 1 else "no difference"
+
+
+def _median_interval(cell: CellResult) -> Interval | None:
     """Return the interval of the median, widened to include the median, which rounding may have put outside."""
     limits, median_ms = cell.median_interval_ms, cell.latency.p50_ms
-    return limits and (min(limits[0], median_ms), max(limits[1], median_ms))
+    return None if limits is None else (min(limits[0], median_ms), max(limits[1], median_ms))
 
 
 def _only_in(cell: CellResult, which: str) -> str:

@@ -360,7 +360,7 @@ def check(report: BenchmarkReport, name: str) -> None:
 
 
 def _cleaned(value: Any) -> Any:
-    """Return a JSON value without control, format, surrogate and private characters in its strings and keys."""
+    """Return a JSON value without characters that could harm a terminal; old kinds of measurement are renamed."""
     if isinstance(value, str):
         return _plain(value)
     if isinstance(value, list):
@@ -368,11 +368,14 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, dict):
         cleaned = {_plain(key): _cleaned(item) for key, item in value.items()}
         kind = cleaned.get("kind")
-        return cleaned | {"kind": OLD_KINDS[kind]} if isinstance(kind, str) and kind in OLD_KINDS else cleaned
+        if isinstance(kind, str):
+            cleaned["kind"] = OLD_KINDS.get(kind, kind)
+        return cleaned
     return value
 
 
 def _plain(text: str) -> str:
+    """Return a text without control, format, surrogate and private characters, and line or paragraph separators."""
     if text.isprintable():
         return text
     return "".join(char for char in text if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
@@ -404,7 +407,8 @@ def merge(reports: Sequence[BenchmarkReport], labels: Sequence[Sequence[str | No
 
     Args:
         reports: Validated reports.
-        labels: For each report, the label of each board, also in the board's outcome; default: the label it has.
+        labels: For each report, the new label of each board, which its entry under `hosts` gets too. Default: the
+            boards keep their labels.
 
     Raises:
         InputError: There is no report.
@@ -419,7 +423,8 @@ def merge(reports: Sequence[BenchmarkReport], labels: Sequence[Sequence[str | No
         for board, name in named:
             measured_utc = board.measured_utc or report.created_utc
             boards.append(msgspec.structs.replace(board, label=name, measured_utc=measured_utc))
-        changed = {board.label: name for board, name in named if name is not None}
-        hosts += [msgspec.structs.replace(host, label=changed.get(host.label, host.label)) for host in report.hosts]
+        new_labels = {board.label: name for board, name in named if name is not None}
+        for host in report.hosts:
+            hosts.append(msgspec.structs.replace(host, label=new_labels.get(host.label, host.label)))
     created_utc = datetime.now(UTC).isoformat(timespec="seconds")
     return BenchmarkReport(schema=SCHEMA, created_utc=created_utc, boards=tuple(boards), hosts=tuple(hosts))

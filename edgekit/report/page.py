@@ -38,8 +38,11 @@ def to_html(report: BenchmarkReport) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    charts = (bars, cell_name, colour_of, distribution, duration_s, stage_names, stages, throttled, timeline)
-    environment.globals |= {chart.__name__: chart for chart in charts}
+    functions = (
+        *(bars, cell_name, colour_of, distribution, duration_s),
+        *(kinds_of, stage_names, stages, throttled, timeline),
+    )
+    environment.globals |= {function.__name__: function for function in functions}
     style = (_FOLDER / "page.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     report = view.with_short_names(report)
@@ -50,7 +53,6 @@ def to_html(report: BenchmarkReport) -> str:
         style=Markup(style),
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         view=view,
-        kinds_of=lambda board: [kind for kind in ANY_KINDS if any(cell.kind == kind for cell in board.cells)],
         open_cells=_OPEN_CELLS,
         colours=_COLOURS,
     )
@@ -92,6 +94,11 @@ def colour_of(board: BoardResult, model: str) -> str:
     return f"c{names.index(model) % _COLOURS}"
 
 
+def kinds_of(board: BoardResult) -> list[AnyKind]:
+    """Return the kinds of measurement that a board has cells of, in the order of tables."""
+    return [kind for kind in ANY_KINDS if any(cell.kind == kind for cell in board.cells)]
+
+
 def cell_name(cell: CellResult) -> str:
     """Return the threads of a cell, and its engine if it is another than ONNX Runtime."""
     engine = "" if cell.engine == "onnxruntime" else f", {cell.engine}"
@@ -102,35 +109,44 @@ def bars(board: BoardResult, kind: AnyKind) -> list[Bar]:
     """Return the cells of one kind, the fastest first."""
     cells = sorted((cell for cell in board.cells if cell.kind == kind), key=lambda cell: cell.latency.p50_ms)
     longest_ms = cells[-1].latency.p50_ms
+    upper_limits_ms = [cell.median_interval_ms[1] for cell in cells if cell.median_interval_ms is not None]
     # Limited, since one very wide interval would make all bars invisible.
-    end_ms = min(max(longest_ms, *((cell.median_interval_ms or (0, 0))[1] for cell in cells)), 2 * longest_ms)
+    end_ms = min(max([longest_ms, *upper_limits_ms]), 2 * longest_ms)
 
-    def share(value_ms: float) -> float:
+    def percent(value_ms: float) -> float:
         return min(100 * value_ms / end_ms, 100)
 
-    return [
-        Bar(cell, share(cell.latency.p50_ms), limits and (share(limits[0]), share(limits[1])))
-        for cell in cells
-        for limits in [cell.median_interval_ms]
-    ]
+    found = []
+    for cell in cells:
+        limits = cell.median_interval_ms
+        whisker = None if limits is None else (percent(limits[0]), percent(limits[1]))
+        found.append(Bar(cell, percent(cell.latency.p50_ms), whisker))
+    return found
 
 
 def distribution(cell: CellResult) -> tuple[list[Box], float, Box | None]:
-    """Return the histogram of a cell's latencies, the median, and the median's 95 % interval."""
+    """Return the histogram of a cell's latencies, the median, and the median's 95 % interval.
+
+    All three are in percent of the drawing's width.
+    """
     bins = cell.histogram
     span_ms, width = bins.high_ms - bins.low_ms, 100 / len(bins.counts)
 
-    def at(value_ms: float) -> float:
+    def percent(value_ms: float) -> float:
         return min(max(100 * (value_ms - bins.low_ms) / span_ms, 0), 100)
 
     boxes = []
     for index, count in enumerate(bins.counts):
         from_ms, to_ms = (bins.low_ms + span_ms * edge / len(bins.counts) for edge in (index, index + 1))
         title = f"{view.ms(from_ms)} to {view.ms(to_ms)} ms: {count}"
+        # Nine tenths of the width, so that there is a gap between two bars.
         boxes.append(Box(index * width, width * 0.9, 100 * count / (max(bins.counts) or 1), title=title))
     limits = cell.median_interval_ms
-    band = None if limits is None else Box(at(limits[0]), max(at(limits[1]) - at(limits[0]), 0.3), css="band")
-    return boxes, at(cell.latency.p50_ms), band
+    band = None
+    if limits is not None:
+        left, right = percent(limits[0]), percent(limits[1])
+        band = Box(left, max(right - left, 0.3), css="band")  # never too narrow to be seen
+    return boxes, percent(cell.latency.p50_ms), band
 
 
 def stage_names(board: BoardResult) -> list[str]:
@@ -144,7 +160,9 @@ def stages(board: BoardResult) -> list[tuple[CellResult, float, list[Box]]]:
     A stage's mean is over all frames, although the detector does not run in every frame of a loop.
     """
     names, found = stage_names(board), []
-    for cell in (cell for model in board.models for cell in view.cells_of(board, model.name) if cell.stages):
+    cells = [cell for model in board.models for cell in view.cells_of(board, model.name) if cell.stages]
+    for cell in cells:
+        # The number of frames is that of a stage which runs in every frame.
         frames = max(stage.count for stage in cell.stages.values())
         means_ms = {name: stage.mean_ms * stage.count / frames for name, stage in cell.stages.items()}
         found.append((cell, sum(means_ms.values()), means_ms))

@@ -36,7 +36,7 @@ _NORMAL_975 = 1.960
 def histogram(samples_ms: Samples) -> Histogram:
     """Return the histogram from the smallest sample to the 99th percentile, so that an outlier does not flatten it."""
     low, high = float(samples_ms.min()), float(np.percentile(samples_ms, 99))
-    if high <= low:
+    if high <= low:  # all samples are equal, but bins need a width
         high = low + max(low, 1.0) * 1e-3
     counts, _ = np.histogram(samples_ms, BINS, (low, high))
     return Histogram(low_ms=low, high_ms=high, counts=tuple(map(int, counts)), above=int((samples_ms > high).sum()))
@@ -94,8 +94,9 @@ def _resampled(samples: Samples, random: np.random.Generator) -> Samples:
     """
     size = samples.size
     length = max(1, round(size ** (1 / 2)))
-    starts = random.integers(0, size, -(-size // length))
-    index = (starts[:, None] + np.arange(length)).ravel()[:size] % size
+    starts = random.integers(0, size, math.ceil(size / length))
+    blocks = starts[:, None] + np.arange(length)  # (number of blocks, length): indices, which may exceed the size
+    index = blocks.ravel()[:size] % size
     resampled: Samples = samples[index]
     return resampled
 

@@ -63,7 +63,7 @@ def frame_rates(report: BenchmarkReport, *, here: bool = False) -> list[str]:
             limits = run.median_interval_ms
             between = "interval unknown: fewer than three processes"
             if limits:
-                between = f"{_rate(limits[1])} to {_rate(limits[0])}"
+                between = f"{_rate(limits[1])} to {_rate(limits[0])}"  # the longest time is the lowest rate
             notes = "; ".join((between, *run.quality_flags))
             which = f" with {model.name}" if len(result.models) > 1 else ""
             lines.append(f"edgekit run on {place}{which}: about {_rate(run.latency.p50_ms)} frames/s ({notes})")
@@ -71,6 +71,7 @@ def frame_rates(report: BenchmarkReport, *, here: bool = False) -> list[str]:
 
 
 def _rate(frame_ms: float) -> str:
+    """Return the frames per second for a time per frame."""
     per_s = 1e3 / frame_ms
     return f"{per_s:.0f}" if per_s >= 10 else f"{per_s:.1f}"
 
@@ -172,6 +173,7 @@ def with_short_names(report: BenchmarkReport) -> BenchmarkReport:
 
 
 def _shortest(name: str, names: Collection[str]) -> str:
+    """Return the file name of a path, with as many of its folders as no other of `names` ends in."""
     parts = PurePath(name).parts
     for count in range(1, len(parts) + 1):
         if all(other == name or PurePath(other).parts[-count:] != parts[-count:] for other in names):
@@ -214,29 +216,34 @@ def overviews(report: BenchmarkReport) -> list[TextTable]:
     Its title is the file's name on the first board. In merged reports, one file can have several names, and files with
     different contents can have the same name.
     """
-    names: dict[str, list[tuple[BoardResult, str]]] = {}
+    # By the SHA-256 of a file: the boards that have it, each with the file's name there.
+    boards_of: dict[str, list[tuple[BoardResult, str]]] = {}
     for board in report.boards:
         for model in board.models:
-            names.setdefault(model.sha256, []).append((board, model.name))
+            boards_of.setdefault(model.sha256, []).append((board, model.name))
     tables = []
-    for measured in names.values():
-        found = [(board, cells) for board, name in measured if (cells := cells_of(board, name))]
-        if len({id(board) for board, _ in found}) < 2:
-            continue
-        kinds = [kind for kind in ANY_KINDS if any(cell.kind == kind for _, cells in found for cell in cells)]
-        rows = []
-        for board, cells in found:
-            fastest = {kind: _fastest([cell for cell in cells if cell.kind == kind]) for kind in kinds}
-            texts = ["-" if cell is None else ms(cell.latency.p50_ms) for cell in fastest.values()]
-            if "run" in kinds:
-                run = fastest["run"]
-                texts.append("-" if run is None else _rate(run.latency.p50_ms))
-            flags = [flag for flag in EXPLANATIONS if any(flag in cell.quality_flags for cell in cells)]
-            rows.append((board.label or board.board.model or "unknown board", *texts, ", ".join(flags)))
-        fps = ("fps",) if "run" in kinds else ()
-        columns = ("board", *kinds, *fps, "quality flags")
-        tables.append(TextTable(columns, rows, ("board", "quality flags"), measured[0][1]))
+    for named in boards_of.values():
+        measured = [(board, cells) for board, name in named if (cells := cells_of(board, name))]
+        if len({id(board) for board, _ in measured}) >= 2:
+            tables.append(_overview(measured, title=named[0][1]))
     return tables
+
+
+def _overview(measured: Sequence[tuple[BoardResult, Sequence[CellResult]]], title: str) -> TextTable:
+    """Return the table of one model file; `measured` has the boards, each with the model's cells."""
+    kinds = [kind for kind in ANY_KINDS if any(cell.kind == kind for _, cells in measured for cell in cells)]
+    rows = []
+    for board, cells in measured:
+        fastest = {kind: _fastest([cell for cell in cells if cell.kind == kind]) for kind in kinds}
+        texts = ["-" if cell is None else ms(cell.latency.p50_ms) for cell in fastest.values()]
+        if "run" in kinds:
+            run = fastest["run"]
+            texts.append("-" if run is None else _rate(run.latency.p50_ms))
+        flags = [flag for flag in EXPLANATIONS if any(flag in cell.quality_flags for cell in cells)]
+        rows.append((board.label or board.board.model or "unknown board", *texts, ", ".join(flags)))
+    fps = ("fps",) if "run" in kinds else ()
+    columns = ("board", *kinds, *fps, "quality flags")
+    return TextTable(columns, rows, ("board", "quality flags"), title)
 
 
 def overview_note(tables: Sequence[TextTable]) -> str:
@@ -255,13 +262,16 @@ def plus_minus(cell: CellResult) -> str:
     limits = cell.median_interval_ms
     if limits is None:
         return "-"
+    # On logarithms the interval is symmetric: its half is the square root of the ratio of the limits.
     percent = 100 * (math.sqrt(limits[1] / limits[0]) - 1)
     return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
 
 
 def ms(value: float) -> str:
-    """Return milliseconds with three significant digits."""
-    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    """Return milliseconds as text with about three significant digits."""
+    if value < 1:
+        return f"{value:.3f}"
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
 def report_view(report: BenchmarkReport) -> list[str | TextTable]:
@@ -270,16 +280,20 @@ def report_view(report: BenchmarkReport) -> list[str | TextTable]:
     parts: list[str | TextTable] = []
     for board in report.boards:
         parts.append(board_title(board))
-        parts += [warning] if (warning := virtualization_warning(board)) else []
+        if warning := virtualization_warning(board):
+            parts.append(warning)
         parts += [_table(board, model.name) for model in board.models]
         parts += ["", *facts(board), *warnings(board)]
     tables = overviews(report)
-    parts += ["", "All boards", *tables, overview_note(tables)] if tables else []
-    parts += [missing] if (missing := not_measured(report)) else []
+    if tables:
+        parts += ["", "All boards", *tables, overview_note(tables)]
+    if missing := not_measured(report):
+        parts.append(missing)
     return parts
 
 
 def _table(board: BoardResult, model: str) -> str | TextTable:
+    """Return the table of a model's cells on a board, or a line of text if it has none."""
     cells = cells_of(board, model)
     if not cells:
         return f"{model}: not measured"

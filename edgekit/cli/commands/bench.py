@@ -157,6 +157,7 @@ def _bench(
     """
     from edgekit.report.view import frame_rates, report_view
 
+    # `failure` is the error that ended a measurement on this machine early, `results` those of the boards.
     report = failure = None
     results: Sequence[HostResult[HostReport]] = ()
     try:
@@ -171,6 +172,7 @@ def _bench(
                 report, failure = _measure_here(out, options)
             write(report)
     finally:
+        # Printed even if the report's files cannot be written, because a measurement takes long.
         if report is not None:
             out.show(*report_view(report))
             out.result(report.as_document())
@@ -270,6 +272,11 @@ def _progress(out: Output) -> Iterator[Callable[[BenchmarkProgress], None]]:
 
 
 def _job(out: Output, options: BenchmarkOptions, boards: InstallingHostOptions) -> Job:
+    """Return the job for the boards: options, and the files of the models and of other options.
+
+    Raises:
+        InputError: A model is given twice, or a file cannot be read.
+    """
     from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
     from edgekit.remote.payload import pack
 
@@ -281,7 +288,7 @@ def _job(out: Output, options: BenchmarkOptions, boards: InstallingHostOptions) 
         raise InputError("two of the models are the same file: give each model once")
     files: dict[str, Upload] = {}
     if options.kinds is None:
-        files = _files(out, options, [upload.path for upload in uploads.values()])
+        files = _files_of_options(out, options, [upload.path for upload in uploads.values()])
     return _job_of(options, boards, uploads, files)
 
 
@@ -302,7 +309,7 @@ def _job_of(
     return Job(uploads, changed, files or {}, install=not boards.no_install, extras=extras)
 
 
-def _files(out: Output, options: BenchmarkOptions, models: Sequence[Path]) -> dict[str, Upload]:
+def _files_of_options(out: Output, options: BenchmarkOptions, models: Sequence[Path]) -> dict[str, Upload]:
     """Return the files to send as source and as detector.
 
     Raises:
@@ -313,13 +320,15 @@ def _files(out: Output, options: BenchmarkOptions, models: Sequence[Path]) -> di
 
     files: dict[str, Upload] = {}
     path, uri = Path(options.source), options.source
+    is_on_board = uri == "demo" or "://" in uri
     if path.is_file():
         files["source"] = pack(path, "source")
-    elif path.is_dir() or not (uri == "demo" or "://" in uri):
+    elif path.is_dir() or not is_on_board:
         raise InputError(f"source '{one_line(uri)}' is not a file: give one video or image to send to the boards")
     name = None if options.detector is None else str(options.detector)
     if name is not None and name.endswith(ONNX_SUFFIX):
         files["detector"] = pack(Path(name), "detector model")
-    elif name in (None, "yunet") and any(map(needs_detector, models)) and (upload := yunet_upload(out)):
-        files["detector"] = upload
+    elif name in (None, "yunet") and any(map(needs_detector, models)):
+        yunet = yunet_upload(out)
+        files |= {} if yunet is None else {"detector": yunet}
     return files

@@ -169,6 +169,7 @@ def _show_releases(out: Output, label: str, listed: ReleaseList) -> None:
     out.say(f"{label}: service {listed.service.state or 'not installed'}{cut}")
     for each in listed.releases:
         sign = "*" if each.release == listed.current else "✗" if each.failed else " "
+        # Limited, because the number comes from the board, and `time.localtime` fails for a huge one.
         created = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(max(each.created_unix_s, 0), 1 << 40)))
         out.say(f"{sign} {each.release}  {created}  {each.model}  edgekit {each.edgekit}")
 
@@ -208,6 +209,7 @@ def undeploy(out: Output, chosen: HostOptions, target: ServiceOptions, options: 
 
 
 def _removed_text(removal: Removal, name: str) -> str:
+    """Return what was removed from a board, as text; `name` is the name of the service."""
     parts = [f"service '{name}'"] if removal.service else []
     parts += [counted(len(removal.releases), "release")] if removal.releases else []
     parts += removal.folders
@@ -276,8 +278,8 @@ def read_package(out: Output, model: str, config: Path, settle_s: float, install
     path = resolve_model(model, DEVICE_SUFFIXES)
     files = {f"model{path.suffix}": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
     if settings["detector"] in (None, "yunet") and needs_detector(path):
-        detector = yunet_upload(out)
-        files |= {} if detector is None else {"detector.onnx": detector}
+        yunet = yunet_upload(out)
+        files |= {} if yunet is None else {"detector.onnx": yunet}
     extras = tuple(dict.fromkeys(extra for key, extra in _EXTRAS.items() if settings[key] not in (None, [])))
     extras += engine_extras([path])
     camera = settings["camera"]
@@ -297,9 +299,9 @@ def _show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> 
     try:
         for result in results:
             done.append(result)
-            change = result.result
-            if result.error is None or not result.tried:
-                out.say(f"{result.host.label}: {result.error or (change and _change_text(change))}")
+            if result.error is None or not result.tried:  # other errors are printed at the end
+                text = result.error if result.result is None else _change_text(result.result)
+                out.say(f"{result.host.label}: {text}")
     finally:
         out.result({"boards": [change_document(result) for result in done]})
     if any(result.interrupted for result in done):

@@ -94,6 +94,7 @@ def command(out: Output, before: Path, after: Path | None, options: CompareOptio
 
 
 def _show(out: Output, board: BoardChange) -> None:
+    """Print the comparison of a board: a table per pair of models, then notes, unmatched cells and doubts."""
     if board.differences:
         out.say(f"DIFFERENT CONDITIONS, which also change the times: {'; '.join(board.differences)}", bold=True)
     out.say(board.board)
@@ -125,4 +126,5 @@ def _table(cells: list[CellChange]) -> TextTable:
 
 
 def _percent(ratio: float) -> str:
+    """Return the change for a ratio of times, such as "+5.0 %" for 1.05."""
     return f"{100 * (ratio - 1):+.1f} %"

@@ -16,7 +16,7 @@ from edgekit.errors import EdgekitError
 from edgekit.models.crop_options import CropOptions
 from edgekit.options import Options, option, same_option
 from edgekit.shared_options import contempt
-from edgekit.text import counted
+from edgekit.text import counted, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -201,20 +201,22 @@ def _report_fields(scan: Scan, found: Findings) -> Iterator[tuple[str, str]]:
         yield "", f"{shared:,} in {first} and {second}"
     if found.leaking and len(scan.splits) > 2:
         yield "", f"{found.leaking:,} in {found.training} and any of the others"
-    yield from _examples([_few([record.name for record in group]) for group in found.crossing])
+    yield from _examples([first_of([record.name for record in group], _EXAMPLES) for group in found.crossing])
     yield "conflicting", f"{counted(len(found.conflicting), 'group')} of identical images with different labels"
-    yield from _examples([_few([record.name for record in group]) for group in found.conflicting])
+    yield from _examples([first_of([record.name for record in group], _EXAMPLES) for group in found.conflicting])
 
 
 def _counts_table(scan: Scan, found: Findings) -> TextTable:
+    """Return the number of images per class and split, with their sums."""
     counts = [[found.counts[split][name] for split in scan.splits] for name in scan.classes]
     totals = [sum(column) for column in zip(*counts, strict=True)]
     has_sum = len(scan.splits) > 1
-    rows = [
-        (name, *(f"{count:,}" for count in (*row, *([sum(row)] * has_sum))))
-        for name, row in zip((*scan.classes, "all"), (*counts, totals), strict=True)
-    ]
-    return TextTable(("class", *scan.splits, *(["all"] * has_sum)), rows, ("class",))
+    rows = []
+    for name, row in zip((*scan.classes, "all"), (*counts, totals), strict=True):
+        numbers = [*row, sum(row)] if has_sum else row
+        rows.append((name, *(f"{number:,}" for number in numbers)))
+    columns = ("class", *scan.splits, "all") if has_sum else ("class", *scan.splits)
+    return TextTable(columns, rows, ("class",))
 
 
 def _document(scan: Scan, found: Findings) -> dict[str, Any]:
@@ -242,11 +244,14 @@ def _document(scan: Scan, found: Findings) -> dict[str, Any]:
 
 def _examples(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield the first texts as further lines of a field."""
-    for text in (*texts[:_EXAMPLES], *(["…"] if len(texts) > _EXAMPLES else [])):
+    for text in texts[:_EXAMPLES]:
         yield "", text
+    if len(texts) > _EXAMPLES:
+        yield "", "…"
 
 
 def _shares(counts: Mapping[str, int]) -> str:
+    """Return the first names with their numbers of images, and the number of the other names."""
     if not counts:
         return "unknown: no image is readable"
     most = list(counts.items())[:_EXAMPLES]
@@ -255,8 +260,5 @@ def _shares(counts: Mapping[str, int]) -> str:
 
 
 def _counted(texts: Sequence[str]) -> str:
-    return f"{len(texts):,}: {_few(texts)}" if texts else "none"
-
-
-def _few(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:_EXAMPLES]) + (", …" if len(texts) > _EXAMPLES else "")
+    """Return the number of texts and the first of them, or "none"."""
+    return f"{len(texts):,}: {first_of(texts, _EXAMPLES)}" if texts else "none"

@@ -29,6 +29,7 @@ _FITS = {"pad": "images padded to squares", "stretch": "images stretched to squa
 
 
 def _names(text: str) -> tuple[str, ...]:
+    """Return the names in a list with commas."""
     return tuple(filter(None, map(str.strip, text.split(","))))
 
 
@@ -120,6 +121,7 @@ def command(
 def _on_data(
     out: Output, model: str, data: Path, shown: ShownOptions, options: EvaluationOptions, clip: ClipOptions
 ) -> None:
+    """Evaluate one model on a data set of crops or whole images, and print the result."""
     from edgekit.models.evaluation.plots import save_evaluation
     from edgekit.models.evaluation.run import evaluate
 
@@ -144,6 +146,7 @@ def _on_data(
 
 
 def _protocol_text(crop: CropSpec, protocol: str) -> str:
+    """Return the protocol, with how images become squares if they are not cut to their central square."""
     if crop.fit not in _FITS:
         return protocol
     is_whole = protocol == "center-crop" and crop.center_crop_hw == crop.resize_hw
@@ -157,6 +160,7 @@ def _on_photos(
     options: EvaluationOptions,
     photos: EvaluatePhotosOptions,
 ) -> None:
+    """Evaluate models on the faces that the detector finds in photographs, and print the results."""
     from edgekit.models.evaluation.photos import evaluate_photos
     from edgekit.models.evaluation.plots import save_evaluation
 
@@ -186,7 +190,7 @@ def _opened(models: Sequence[str], threads: int | None, recall_of: Sequence[str]
 def print_evaluation(out: Output, result: Evaluation, recall_of: Sequence[str]) -> None:
     """Print confusion matrix, accuracy, mean recall, calibration error, and accuracy and coverage by threshold."""
     out.show(_confusion_table(result, result.per_class))
-    without = f"{result.left_out:,} images of the split, for which FER+ has no majority"
+    left_out = f"{result.left_out:,} images of the split, for which FER+ has no majority"
     eight = (
         f"{_percent(result.eight_class_accuracy)} ({result.correct} of {result.total + (result.contempt or 0)}): the "
         f"usual protocol of FER+, {result.contempt} images with a majority for contempt count as wrong"
@@ -195,7 +199,7 @@ def print_evaluation(out: Output, result: Evaluation, recall_of: Sequence[str]) 
         [
             ("accuracy", f"{result.accuracy:.2%} ({result.correct} of {result.total}), {_errors(result)}"),
             ("mean recall", _mean_recalls(result.per_class, recall_of)),
-            ("left out", without if result.left_out else None),
+            ("left out", left_out if result.left_out else None),
             ("eight classes", None if result.contempt is None else eight),
         ]
     )
@@ -227,7 +231,7 @@ def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Se
     left_out = ", ".join(f"{name} {count:,}" for name, count in result.left_out.items())
     total = f"{sum(result.left_out.values()):,} of classes that the model does not have"
     missed = bool(result.missed_total)
-    correct = f"{found.correct} of {result.total}{', without a face is wrong' * missed}"
+    correct = f"{found.correct} of {result.total}" + (", without a face is wrong" if missed else "")
     out.fields(
         [
             ("photographs", photographs if result.detector else None),

@@ -48,6 +48,7 @@ def command(
       edgekit import raf_model.t7 -o raf.safetensors --dataset raf-db --channels rgb
     """
     if file.suffix != ONNX_SUFFIX:
+        # Of these options, a checkpoint takes only --channels rgb.
         if options.channels == "bgr" or replace(options, channels=None) != ImportOptions():
             raise click.UsageError(
                 "only --labels, --dataset and --channels rgb are for checkpoints: leave the others out"
@@ -79,6 +80,7 @@ def command(
 def _convert_checkpoint(
     out: Output, file: Path, output: Path, labels: str | None, dataset_name: str, gray: bool
 ) -> None:
+    """Write a checkpoint of the EdgeCNN authors as a .safetensors file; `gray` is the colour of the net's input."""
     from edgekit.models.checkpoint import check_checkpoint_output, save_checkpoint
     from edgekit.models.data import EXPRESSIONS
     from edgekit.models.model_loading import import_authors_checkpoint

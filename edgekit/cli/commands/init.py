@@ -65,7 +65,10 @@ def _results(text: str) -> tuple[str, ...]:
 
 
 def _region(text: str) -> dict[str, Any]:
-    """Return the setting of a region X,Y,W,H or of a zone NAME=X,Y,…, or of the page's line for the settings file."""
+    """Return the setting for a region, X,Y,W,H, or for a zone, NAME=X,Y,….
+
+    The text may also be the line `zone = ["NAME=X,Y,…"]`, which the web page prints for a drawn zone.
+    """
     value = text.removeprefix("zone = ").strip(" []\"'")
     key = "zone" if "=" in value else "roi"
     parse = run_option(key).parse
@@ -152,6 +155,7 @@ class _Questions:
         self._web = {"web": f"0.0.0.0:{_free_port()}", "web-token-file": _TOKEN_FILE}
 
     def source(self) -> dict[str, Any]:
+        """Return the setting `camera` or `source`."""
         given = self._given
         if given.source is not None:
             return {"source": given.source}
@@ -166,6 +170,7 @@ class _Questions:
         return {"source" if is_source else "camera": answer}
 
     def model(self) -> dict[str, Any]:
+        """Return the setting `model` or `teach`."""
         model = self._given.model
         if model is None and self._asks:
             text = "2. Recognise: faces (default), own things that you teach on the page (teach), or a model file"
@@ -173,6 +178,7 @@ class _Questions:
         return {_TEACH: True} if model == _TEACH else {"model": model or _MODEL}
 
     def region(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the setting `roi` or `zone`, or none; the page shows the camera of `settings` meanwhile."""
         if _TEACH in settings:
             return {}  # the page draws the region of what it teaches
         if self._given.region is not None or not self._asks:
@@ -183,7 +189,7 @@ class _Questions:
         return region
 
     def results(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the names of the results; whoever teaches needs the page."""
+        """Return the names of the chosen results; with the setting `teach`, the page is one of them."""
         names: tuple[str, ...] = self._given.results or _results(_DEFAULT_RESULTS)
         if not self._given.results and self._asks:
             for name, text in _RESULTS.items():
@@ -200,11 +206,13 @@ class _Questions:
         return {"event-clips": "clips"} if result == "clips" else {"mqtt": result}
 
     def service(self) -> bool:
+        """Return whether to install the service."""
         if self._given.service is None and self._asks:
             return click.confirm("5. Start at boot, as a service?", default=False, err=self._out.as_json)
         return bool(self._given.service)
 
     def _list_cameras(self) -> list[str]:
+        """Print the cameras with their numbers, and return their names."""
         from edgekit.device.sources.opencv import list_cameras
 
         found = list_cameras()
@@ -240,7 +248,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _preview(out: Output, folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Show the camera on the web page meanwhile."""
+    """Run `edgekit run` with these settings during the block, so that its web page shows the camera."""
     out.say(_page(folder, settings["web"]))
     with tempfile.TemporaryDirectory() as temporary, (Path(temporary) / "log").open("w+") as log:
         path = Path(temporary) / "preview.toml"

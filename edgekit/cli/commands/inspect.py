@@ -122,6 +122,7 @@ def _read_onnx(path: Path) -> _Contents:
             raise
         return _Contents(contract, None, contradictions=found)
     model = load_graph(path)
+    # The opset of ONNX itself; other domains are those of extensions.
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     return _Contents(contract, graph_cost(model), opset, model.ir_version, contradictions=found)
 
@@ -210,7 +211,7 @@ def _input_fields(contract: Contract) -> Iterator[tuple[str, str]]:
         yield "sizes", f"{', '.join(map(str, spec.sizes_px))} px"
     yield "classifies", "each face" if contract.subject == "face" else "the whole image"
     resized = f"resized to {_size_text(crop.resize_hw)}, centre {_size_text(crop.center_crop_hw)}"
-    then = f"{'gray, ' * crop.grayscale}{resized}"
+    then = f"gray, {resized}" if crop.grayscale else resized
     if contract.subject == "face":
         yield "crop", f"face box + {crop.margin:.0%} on every side, {then}"
         yield "without box", _FITS[crop.fit]
@@ -221,8 +222,8 @@ def _input_fields(contract: Contract) -> Iterator[tuple[str, str]]:
 def _training_fields(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a line about the recipe in a checkpoint's record, any part of which may be missing."""
     if "recipe_name" in training:
-        epochs, best = (training.get(name) or {} for name in ("recipe", "best"))
-        epoch = f"epoch {best.get('epoch', '?')} of {epochs.get('epochs', '?')}"
+        recipe, best = training.get("recipe") or {}, training.get("best") or {}
+        epoch = f"epoch {best.get('epoch', '?')} of {recipe.get('epochs', '?')}"
         yield "recipe", f"{training['recipe_name']}, {epoch}, seed {training.get('seed', '?')}"
 
 
@@ -235,8 +236,9 @@ def _cost_fields(contents: _Contents) -> Iterator[tuple[str, str | None]]:
     elif cost:
         yield "opset", None if contents.opset is None else f"{contents.opset}, IR {contents.ir_version}"
         yield "layers", _counted_kinds([layer.op_type for layer in cost.layers])
-        folded = f"{contents.net_parameters or 0:,}, exported with BatchNorm folded "
-        yield "parameters", f"{folded * (contents.net_parameters is not None)}{cost.parameters:,}"
+        in_net = contents.net_parameters
+        before = "" if in_net is None else f"{in_net:,}, exported with BatchNorm folded "
+        yield "parameters", f"{before}{cost.parameters:,}"
         macs = "unknown: dynamic shapes" if cost.macs is None else f"{cost.macs:,} at batch size 1"
         yield "MACs", macs + (f", without those of {', '.join(cost.uncounted)}" if cost.uncounted else "")
     elif not contents.prompts:
@@ -263,7 +265,9 @@ def _document(contents: _Contents) -> dict[str, Any]:
 
 
 def _counted_kinds(kinds: list[str]) -> str:
-    return f"{len(kinds)}: {', '.join(f'{count} {kind}' for kind, count in Counter(kinds).most_common())}"
+    """Return the number of layers, and of each kind of layer, such as "3: 2 Conv, 1 Relu"."""
+    counts = [f"{count} {kind}" for kind, count in Counter(kinds).most_common()]
+    return f"{len(kinds)}: {', '.join(counts)}"
 
 
 def _shape_text(shape: Shape) -> str:

@@ -52,6 +52,7 @@ def command(out: Output) -> None:
 
 
 def _end_with_stdin() -> None:
+    """Wait for the end of stdin, which is that of the connection, then end this process by SIGTERM."""
     while os.read(sys.stdin.fileno(), 1):
         pass
     # To the main thread: a signal that another thread receives does not end its waiting.

@@ -123,6 +123,7 @@ def _layer_table(layers: Sequence[LayerCost]) -> TextTable:
 
 
 def _cost(layer: LayerCost) -> int:
+    """Return a key for sorting by cost: multiply-accumulates plus bytes."""
     return (layer.macs or 0) + (layer.moved_bytes or 0)
 
 
@@ -157,6 +158,7 @@ def _where(case: BoardEstimate[Any]) -> str:
 
 
 def _interval(low_ms: float, high_ms: float) -> str:
+    """Return an interval of latencies as text."""
     if high_ms < 0.1:
         return "below 0.1 ms"
     digits = 1 if high_ms < 100 else 0

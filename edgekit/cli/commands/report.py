@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,13 +59,16 @@ def _labels(paths: Sequence[Path], reports: Sequence[BenchmarkReport]) -> list[l
         names = [str(path.with_suffix("")) for path in paths]
     # A board without a label has the name of its file, which may be the label of another board.
     count = Counter(board.label or name for name, report in zip(names, reports, strict=True) for board in report.boards)
+    labels = []
+    for name, report in zip(names, reports, strict=True):
+        is_single = len(report.boards) == 1
+        labels.append([_label(board, count, name, is_single) for board in report.boards])
+    return labels
 
-    def label(name: str, board: BoardResult, alone: bool) -> str | None:
-        if board.label is not None and count[board.label] == 1:
-            return board.label
-        return printable(name if alone else f"{name} {board.label or ''}".rstrip())[-_MAX_LABEL:]
 
-    return [
-        [label(name, board, len(report.boards) == 1) for board in report.boards]
-        for name, report in zip(names, reports, strict=True)
-    ]
+def _label(board: BoardResult, count: Mapping[str, int], name: str, is_single: bool) -> str | None:
+    """Return the board's label if no other board has it, else one made from `name`, that of its report's file."""
+    if board.label is not None and count[board.label] == 1:
+        return board.label
+    unique = name if is_single else f"{name} {board.label or ''}".rstrip()
+    return printable(unique)[-_MAX_LABEL:]

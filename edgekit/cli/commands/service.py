@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 def _variable(text: str) -> tuple[str, str]:
+    """Return name and value of an environment variable, NAME=VALUE."""
     name, separator, value = text.partition("=")
     if not separator:
         raise ValueError(f"'{printable(text)}' has no '=': write NAME=VALUE")
@@ -117,7 +118,7 @@ def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_op
         run_as=_existing_user(chosen.run_as or os.environ.get("SUDO_USER")) if scope == "system" else None,
     )
     manager = _manager(service)
-    _refuse_rivals(service.name, camera)
+    _check_packaged_services(service.name, camera)
     for warning in manager.install(spec):
         out.warn(warning)
     out.say(f"service '{service.name}' is installed and starts; see 'edgekit service status{_flags(service)}'")
@@ -152,11 +153,11 @@ def status(out: Output, service: ServiceOptions) -> None:
             out.say(f"{title:9} {value}")
     out.result(dict(vars(found)))
     if found.state not in ("running", "starting"):
-        cure = f" as a {scope} service; give the other of --user and --system"
-        if found.state != "not installed":
-            release = current_releases().get(name)
-            fault = unusable(release) if release else None
-            cure = f"; {fault}" if fault else ""
+        release = current_releases().get(name)
+        fault = unusable(release) if release and found.state != "not installed" else None
+        cure = f"; {fault}" if fault else ""
+        if found.state == "not installed":
+            cure = f" as a {scope} service; give the other of --user and --system"
         raise EdgekitError(f"service '{name}' is not running: {found.state}{cure}")
 
 
@@ -217,6 +218,7 @@ def remove(out: Output, service: ServiceOptions) -> None:
 
 
 def _scope(service: ServiceOptions) -> Scope:
+    """Return the scope that the options select; by default "system" for root, else "user"."""
     return service.scope or ("system" if os.geteuid() == 0 else "user")
 
 
@@ -229,10 +231,11 @@ def _manager(service: ServiceOptions) -> SystemdManager:
 
 
 def _document(service: ServiceOptions, manager: SystemdManager, **done: object) -> dict[str, object]:
+    """Return the document of --json: which service it is, and `done`, what the command has done."""
     return {"name": service.name, "manager": manager.name, "scope": _scope(service), **done}
 
 
-def _refuse_rivals(name: str, camera: str | None) -> None:
+def _check_packaged_services(name: str, camera: str | None) -> None:
     """Check that no service edgekit@NAME of Debian's package has this name or camera; a deploy runs this check, too.
 
     Raises:
@@ -244,7 +247,7 @@ def _refuse_rivals(name: str, camera: str | None) -> None:
         cure = f"run 'sudo systemctl disable --now edgekit@{other}'"
         if other == name:
             raise InputError(f"the service edgekit@{name} runs here: {cure}, or choose another --name")
-        used = None
+        used = None  # not known if its settings cannot be read
         with suppress(InputError):
             used = checked_settings(Path(f"/etc/edgekit/{other}.toml"))["camera"]
         if camera and used and (camera == used or "auto" in (camera, used)):
@@ -268,6 +271,7 @@ def _checked_options(folder: Path, chosen: InstallOptions, given: Sequence[str])
 
 
 def _existing_user(name: str | None) -> str | None:
+    """Return the name of a user, checked; None for None."""
     import pwd
 
     if name is None:
@@ -279,4 +283,6 @@ def _existing_user(name: str | None) -> str | None:
 
 
 def _flags(service: ServiceOptions) -> str:
-    return (f" --name {service.name}" if service.name != "edgekit" else "") + f" --{_scope(service)}"
+    """Return the options that select the same service in another command."""
+    name = f" --name {service.name}" if service.name != "edgekit" else ""
+    return f"{name} --{_scope(service)}"

@@ -126,6 +126,7 @@ def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
 
 
 def _changed_ns(path: Path) -> int | None:
+    """Return the time of a file's last change in nanoseconds; None if there is no file."""
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
@@ -141,6 +142,7 @@ def _show_end(out: Output, taught: TaughtFile, is_changed: bool) -> None:
 
 
 def _show(out: Output, taught: Taught) -> None:
+    """Print accuracy per class and in all, confused classes, the file and the next command."""
     held_back = taught.fit.held_back
     rows = []
     for number, (label, count) in enumerate(taught.counts.items()):
@@ -151,10 +153,7 @@ def _show(out: Output, taught: Taught) -> None:
     out.show(TextTable(("class", "pictures", "recordings", "right"), rows, {"class"}))
     out.fields(
         [
-            (
-                "accuracy",
-                f"{accuracy} ({low:.0%} to {high:.0%})",
-            ),
+            ("accuracy", f"{accuracy} ({low:.0%} to {high:.0%})"),
             ("confused", ", ".join(confusions[:_CONFUSIONS]) or "none"),
             ("written", f"{taught.path}, {taught.path.stat().st_size / 1e6:.1f} MB, verified"),
         ]

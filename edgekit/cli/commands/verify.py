@@ -91,6 +91,7 @@ def _show_parity(out: Output, check: ParityCheck) -> None:
 
 
 def _accuracy_table(check: ParityCheck) -> TextTable:
+    """Return the recall of each class on both sides; a table without rows if the images have no labels."""
     sides = [side for side in (check.parity.reference, check.parity.device) if side]
     rows = [(label, *(_share(side.per_class[label]) for side in sides)) for label in check.contract.labels]
     rows.append(("all", *(_share(side.accuracy) for side in sides)))
@@ -131,4 +132,5 @@ def _check_document(check: ParityCheck) -> dict[str, Any]:
 
 
 def _finite(value: float) -> float | None:
+    """Return a number for JSON; None for NaN and infinity, which JSON does not have."""
     return value if math.isfinite(value) else None

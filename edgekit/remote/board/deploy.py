@@ -55,13 +55,14 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     service = Service(releases, plan["name"], scope, plan["health_s"], plan.get("settle_s", 0))
     service.refuse_other_scope()
     if plan["action"] == "releases":
-        return _listed(releases, service)
+        return _list_releases(releases, service)
     if plan["action"] == "undeploy":
-        return _removed(releases, service, plan["keep_data"])
-    return _changed(releases, service, plan)
+        return _undeploy(releases, service, plan["keep_data"])
+    return _switch(releases, service, plan)
 
 
-def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict[str, Any]:
+def _switch(releases: Releases, service: Service, plan: dict[str, Any]) -> dict[str, Any]:
+    """Deploy a release, or roll back to one; return the fields of `ReleaseChange` (remote/deploy.py)."""
     if not systemd_is_running():
         raise HostError("this board does not run systemd, which starts the releases: use Raspberry Pi OS")
     if plan["action"] == "deploy":
@@ -88,7 +89,7 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
     }
 
 
-def _removed(releases: Releases, service: Service, keep_data: bool) -> dict[str, Any]:
+def _undeploy(releases: Releases, service: Service, keep_data: bool) -> dict[str, Any]:
     """Remove the service, then the releases; a call that was interrupted is completed by the next one."""
     if not releases.root.is_dir():
         return {"service": False, "releases": [], "folders": [], "kept": []}
@@ -101,6 +102,7 @@ def _removed(releases: Releases, service: Service, keep_data: bool) -> dict[str,
 
 @contextlib.contextmanager
 def _locked(releases: Releases) -> Iterator[None]:
+    """Lock the releases against other programs of this kind for the duration of the block."""
     with open(releases.root / "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,6 +154,11 @@ def _recover(releases: Releases, service: Service) -> None:
 
 
 def _go_back(releases: Releases, service: Service, release: str, previous: str | None, reason: str) -> None:
+    """Mark a release as failed and run the previous one again; without a previous one, remove the service.
+
+    Raises:
+        HostError: The previous release fails, too.
+    """
     report(f"{release}: {reason}")
     releases.mark_failed(release, reason)
     if previous is None:
@@ -166,6 +173,10 @@ def _go_back(releases: Releases, service: Service, release: str, previous: str |
 
 
 def _rollback_target(releases: Releases, wanted: str | None) -> str:
+    """Return the release to switch to, checked: `wanted`, or by default the one before the current release.
+
+    The name of a release is NUMBER-HASH; `wanted` is such a name, or only the hash.
+    """
     current = releases.current()
     target = releases.about(current)["previous"] if wanted is None and current else wanted
     if target is None:
@@ -184,20 +195,22 @@ def _rollback_target(releases: Releases, wanted: str | None) -> str:
     return found
 
 
-def _listed(releases: Releases, service: Service) -> dict[str, Any]:
+def _list_releases(releases: Releases, service: Service) -> dict[str, Any]:
+    """Return the fields of `ReleaseList` (remote/deploy.py)."""
     current = releases.current()
     rows = [_row(releases, name) for name in releases.ids()]
     return {
         "releases": rows,
         "current": current,
         "cut": releases.unfinished() is not None,
-        "service": _state(releases, service, current),
+        "service": _service_state(releases, service, current),
     }
 
 
-def _state(releases: Releases, service: Service, current: str | None) -> dict[str, Any] | None:
+def _service_state(releases: Releases, service: Service, current: str | None) -> dict[str, Any] | None:
     if current is None:
         return None
+    # A broken release must not hide the list: its service has an unknown state.
     fault = unusable(releases.folder / current)
     try:
         return service.status(current) if fault is None else {"state": f"unknown: {fault}"}
@@ -206,6 +219,7 @@ def _state(releases: Releases, service: Service, current: str | None) -> dict[st
 
 
 def _row(releases: Releases, name: str) -> dict[str, Any]:
+    """Return a release for the list."""
     try:
         about = {**releases.about(name), "failed": releases.has_failed(name)}
     except HostError:

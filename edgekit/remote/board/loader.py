@@ -70,6 +70,7 @@ def report_progress(what: str, done: float, total: float | None) -> None:
 
 
 def _send(*values: object) -> None:
+    """Print a line that `receiver` (remote/program.py) reads: one text, or a text, the amount done and the total."""
     from edgekit.errors import MESSAGE_PREFIX
 
     with contextlib.suppress(OSError):  # the connection may be closed

@@ -29,7 +29,6 @@ from edgekit.remote.board.loader import report
 MODEL_NAMES = ("model.onnx", "model.ncnn")
 # Settings that name files which must be on the board before a run.
 _FILE_KEYS = ("web-token-file", "webhook-token-file", "mqtt-credentials", "mqtt-ca", "mqtt-cert")
-_TRIAL_KEYS = ("detector",)
 # Required fields and their types: with another type, the list of releases would not be valid and would hide the others.
 _FIELDS = {"model": str, "edgekit": str, "created_unix_s": int, "previous": object, "command": object, "files": dict}
 _ID = re.compile(r"[0-9]{4,9}-[0-9a-f]{8}")
@@ -100,6 +99,7 @@ class Releases:
         numbers = [int(name.partition("-")[0]) for name in self.ids()]
         files = plan["files"]
         model_sha256 = next(files[name][1] for name in MODEL_NAMES if name in files)
+        # One more than the highest number, then the beginning of the model's hash.
         release = f"{max(numbers, default=0) + 1:04d}-{model_sha256[:8]}"
         with self._new_folder(release) as fresh:
             for name, (path, sha256) in files.items():
@@ -151,6 +151,7 @@ class Releases:
         kept = {current, self.about(current)["previous"]} if current else set()
         for old in self.ids()[:-keep]:
             if old not in kept:
+                # Renamed first: a release with a final name must be complete, also after a power cut.
                 old_folder = self.folder / f".old-{old}"
                 (self.folder / old).rename(old_folder)
                 shutil.rmtree(old_folder, ignore_errors=True)
@@ -219,6 +220,7 @@ class Releases:
 
     @contextlib.contextmanager
     def _new_folder(self, release: str) -> Iterator[Path]:
+        """Yield a folder to fill; if the block succeeds, the folder gets the final name of the release."""
         fresh = self.folder / f".new-{release}"
         fresh.mkdir(mode=0o700)
         try:
@@ -242,6 +244,7 @@ def _content(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _delete(path: Path) -> None:
+    """Delete a file, a link, or a folder with its content."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -249,6 +252,7 @@ def _delete(path: Path) -> None:
 
 
 def _link(source: str, target: str) -> str:
+    """Link a file under a second name, or copy it where this is not possible; return the name, as `copytree` wants."""
     # Hard links: releases share disk space with the cache, and cleaning the cache does not damage them.
     try:
         os.link(source, target)
@@ -303,10 +307,11 @@ class Runtime:
         settings = tomllib.loads((release / "edgekit.toml").read_text(encoding="utf-8-sig"))
         self._try("settings", timeout_s, "--config", str(release / "edgekit.toml"), "--print-config")
         self._check_files(settings)
-        detector = [f"--{key}={settings[key]}" for key in _TRIAL_KEYS if key in settings]
+        detector = [f"--detector={settings['detector']}"] if "detector" in settings else []
         if (release / "detector.onnx").exists():
             detector.append(f"--detector={release / 'detector.onnx'}")
         # The trial has no camera and no outputs, because the running release uses them.
+        # If the detector finds no face in the demo, the model classifies the whole frame.
         for detector_options in (detector, ["--detector=none"]):
             model = str(release / model_name(release))
             words = ["--model", model, "--source", "demo", "--max-frames", "1", "--json"]
@@ -316,12 +321,14 @@ class Runtime:
         raise HostError("model: no face was classified in a frame of the demo. Nothing was changed")
 
     def _check_files(self, settings: Mapping[str, Any]) -> None:
+        """Check that the files which the settings name are on the board."""
         for key, value in settings.items():
             path = self.data / str(value)
             if key in _FILE_KEYS and not (path.is_file() and os.access(path, os.R_OK)):
                 raise HostError(f"settings: {key}: no readable file '{path}': copy it there. Nothing was changed")
 
     def _try(self, what: str, timeout_s: float, *words: str) -> str:
+        """Return the output of `edgekit run` with these options; `what` begins the message of an error."""
         done = self.call(("run", *words), timeout_s)
         if done.returncode < 0:
             raise HostError(f"{what}: the trial was killed by signal {-done.returncode}. Nothing was changed")

@@ -109,6 +109,7 @@ class Service:
         return bool(path)
 
     def _start(self, release: str) -> str | None:
+        """Install and start the service, and check that it runs; return the reason of a failure, or None."""
         words = self._install_words(release)
         before = self.status(release)
         write_atomic(self._note, json.dumps({"install": words}))
@@ -123,25 +124,30 @@ class Service:
     def _check(self, release: str, old_pid: int | None) -> str | None:
         """Wait until a new process has finished a frame and keeps running; return the reason of a failure, or None."""
         ends_s = time.monotonic() + self._health_s
-        seen: tuple[int, float] | None = None
-        bad = 0
-        while seen is not None or time.monotonic() < ends_s:
+        # The process that has finished a frame; the service reports "running" from then on.
+        running_pid: int | None = None
+        running_since_s = 0.0
+        bad_polls = 0
+        while running_pid is not None or time.monotonic() < ends_s:
             found = self.status(release)
             state, pid = found["state"], found.get("pid")
             if state == "running" and pid and pid != old_pid:
-                if seen is None:
-                    seen = (pid, time.monotonic())
-                if seen[0] == pid and time.monotonic() - seen[1] >= self._settle_s:
+                if running_pid is None:
+                    running_pid, running_since_s = pid, time.monotonic()
+                if pid == running_pid and time.monotonic() - running_since_s >= self._settle_s:
                     return None
             # While the old process ends, which may take seconds, systemd's state is "stopped".
-            fine = state in ("running", "starting") or (pid is not None and pid == old_pid)
-            bad = 0 if fine else bad + (2 if state in _FAILED else 1)
-            if bad >= _MAX_BAD_POLLS or (seen is not None and (bad or pid != seen[0])):
+            old_process_ends = pid is not None and pid == old_pid
+            is_fine = state in ("running", "starting") or old_process_ends
+            bad_polls = 0 if is_fine else bad_polls + (2 if state in _FAILED else 1)
+            has_ended = running_pid is not None and (bad_polls > 0 or pid != running_pid)
+            if has_ended or bad_polls >= _MAX_BAD_POLLS:
                 return self._with_logged_error(release, _ended(state, found.get("last_exit")))
             time.sleep(_POLL_S)
         return self._with_logged_error(release, f"no frame within {self._health_s:g} s")
 
     def _with_logged_error(self, release: str, what: str) -> str:
+        """Return `what` happened, with the last error in the log of the service if there is one."""
         done = self._edgekit(release, "service", "logs", *self._which, "--lines", "30", "--json")
         try:
             errors = errors_in(json.loads(done.stdout)["lines"])
@@ -150,9 +156,11 @@ class Service:
         return f"{what}: {errors[-1]}" if errors else what
 
     def _read_note(self) -> dict[str, Any] | None:
+        """Return the note that deploy left when it installed the service; None if deploy did not install it."""
         return self._releases.read(self._note.name)
 
     def _install_words(self, release: str) -> list[str]:
+        """Return the `edgekit service install` command for a release, without the word edgekit."""
         words = ["service", "install", *self._which, "--folder", str(self._releases.data)]
         if (self._releases.folder / release / "code").is_dir():
             words += ["--env", f"PYTHONPATH={self._releases.link / 'code'}"]
@@ -164,6 +172,7 @@ class Service:
         return words
 
     def _systemctl(self, *words: str, check: bool = True) -> str:
+        """Return the output of systemctl; with `check`, a failure is a HostError."""
         scope = ["--user"] if self._scope == "user" else []
         done = call_tool(["systemctl", *scope, *words], _TOOL_TIMEOUT_S)
         if check and (done is None or done.returncode):
@@ -172,6 +181,7 @@ class Service:
         return done.stdout if done else ""
 
     def _edgekit(self, release: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Return the result of a command of the release's edgekit."""
         return self._releases.runtime(release).call(words, _TOOL_TIMEOUT_S)
 
 
@@ -181,4 +191,6 @@ def _ended(state: str, last_exit: str | None) -> str:
         return "the run ended with exit code 0: its source ended, or max-frames of the settings was reached"
     if last_exit is None:
         return f"the run ended, and the service is {state}"
-    return f"the run ended with {last_exit}" if last_exit[-1:].isdigit() else f"the run was ended ({last_exit})"
+    # Such as "exit code 1"; else the name of a signal or of another cause.
+    has_exit_code = last_exit[-1:].isdigit()
+    return f"the run ended with {last_exit}" if has_exit_code else f"the run was ended ({last_exit})"

@@ -105,18 +105,21 @@ def _receive(fresh: Path, system_packages: bool) -> int:
 
 
 def _store(content: IO[bytes], folder: Path, name: str) -> None:
+    """Write a file of the store, whose name without suffix is its SHA-256, and check its content."""
     _write(content, folder / name)
     if sha256_of(folder / name) != Path(name).stem:
         raise HostError("a file changed while it was sent: start again")
 
 
 def _write(content: IO[bytes], path: Path) -> None:
+    """Write a stream to a file, whose folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
         shutil.copyfileobj(content, stream)
 
 
 def _unpack(content: IO[bytes], site: Path) -> None:
+    """Unpack a wheel, or the zip archive of edgekit, into the folder `site`."""
     archive = site / ".archive"
     _write(content, archive)
     with zipfile.ZipFile(archive) as opened:
@@ -130,6 +133,11 @@ def _unpack(content: IO[bytes], site: Path) -> None:
 
 
 def _try_imports(python: Path) -> None:
+    """Import the installed libraries with an environment's Python.
+
+    Raises:
+        HostError: An import failed or crashed.
+    """
     report("importing the installed packages")
     done = subprocess.run(
         [python, "-P", "-c", _IMPORT_CODE, *_IMPORTS],
@@ -138,7 +146,7 @@ def _try_imports(python: Path) -> None:
         text=True,
         errors="replace",
     )
-    module = (done.stdout.split() or [""])[-1]
+    module = (done.stdout.split() or [""])[-1]  # the one whose import began last
     if done.returncode == -signal.SIGILL:
         raise HostError(
             f"importing {module} ended with an illegal instruction: its wheel is not built for this processor"
