@@ -149,7 +149,7 @@ def refuse_quantized(contract: Contract, path: Path) -> None:
 def _export(
     path: Path, file: Path, options: ExportOptions, write: Callable[..., Exported], refused: Path | None = None
 ) -> Exported:
-    """Write the float32 file of a checkpoint; if `evaluate_on` is given, it is verified on these images before.
+    """Write the float32 file of a checkpoint; if `evaluate_on` is a path, only after verifying it on these images.
 
     Args:
         path: The checkpoint, or a file of trained prompts.
@@ -168,7 +168,7 @@ def _export(
             options.evaluation_split,
             _VERIFIED_IMAGES,
             contract.crop,
-            contempt="keep",
+            contempt="keep",  # CK+'s eighth expression: only pixels and outputs are compared, not the images' classes
             progress=progress,
             notify=notify,
         )
@@ -180,7 +180,7 @@ def _export(
         exported = write(net, contract, Path(folder) / file.name)
         reference, tolerance = TorchClassifier(net, contract), PROMPTS_TOLERANCE if is_prompts else None
         logits = verify_on(images, exported.path, reference, refused or refused_path(file), tolerance, progress, notify)
-        if new_classes(options):
+        if new_classes(options):  # labels by text may be worded badly: warn of one that all or no images get
             report_shares(contract.labels, logits, notify)
         write_atomic(file, exported.path.read_bytes())
     return replace(exported, path=file)

@@ -218,6 +218,7 @@ class _Recorder:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._others = OtherLoad()
+        # `_read_…` are the values at the last reading of the machine's state.
         self._started_s = self._read_s = time.monotonic()
         self._busy_s = self._read_busy_s = 0.0
         self._readings: list[MachineReading] = []

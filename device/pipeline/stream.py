@@ -197,11 +197,12 @@ class Stream:
         lock, numbers = threading.Lock(), itertools.count()
 
         def recognise_picture(data: bytes) -> FrameResult:
+            """Return the result of one encoded picture."""
             with lock:
                 captured_s, wall_s = time.monotonic(), time.time()
                 frame = Frame(next(numbers), captured_s, wall_s, as_frame(decode_image(data, "in the request")))
                 current = self.classifier
-                if current not in nets:
+                if current not in nets:  # the first picture, or `use_model` has changed the model
                     nets.clear()
                     nets[current] = self._picture_nets(current)
                 return recognise(frame, *nets[current], StageTimer())

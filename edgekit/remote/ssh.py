@@ -208,7 +208,8 @@ class Connection:
             env={**os.environ, "LC_ALL": "C.UTF-8"},
             start_new_session=True,  # Ctrl-C must reach this process only; `close` ends the sessions
         )
-        if self._closed.is_set():  # before `close` could end this master
+        # Another thread called `close` before `_master` was set, so this master still runs; `__enter__` closes it.
+        if self._closed.is_set():
             raise HostError(f"{self.host.label}: interrupted")
         assert master.stdout is not None
         assert master.stderr is not None
@@ -233,7 +234,8 @@ class Connection:
             master.wait(_CLOSE_TIMEOUT_S)
         self._master_reader.join(_CLOSE_TIMEOUT_S)
         stderr = self._master_stderr.decode(errors="replace")
-        reason = not_run(printed) if printed else explain(stderr, self.host)  # what is printed follows the login
+        # A shell that printed something was logged in, and ended before the command; else ssh itself failed.
+        reason = not_run(printed) if printed else explain(stderr, self.host)
         raise HostError(f"{self.host.label}: {reason}")
 
     def _read_master(self, stderr: IO[bytes]) -> None:
@@ -299,9 +301,9 @@ class Connection:
         master = self._master
         if master is None or self._master_reader is None:
             return False
-        # The reader ends with the stderr of the master process, which may end a moment later.
         if master.poll() is None and self._master_reader.is_alive():
             return True
+        # A master that ends closes its stderr first, which ends the reader: give the process a moment to end.
         return not self._ends_soon()
 
     def _ends_soon(self) -> bool:

@@ -283,7 +283,10 @@ class PromptedClip(nn.Module):
         return self.prompted_and_plain(images, text_features)[0]
 
     def prompted_and_plain(self, images: Tensor, text_features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the logits (N, C) of `forward`, and those of the CLIP without prompts."""
+        """Return the logits (N, C) of `forward`, and those of the CLIP without prompts.
+
+        `text_features`, as for `forward`, are the prompted ones; those without prompts are always at hand.
+        """
         prompts = self.learner()
         if text_features is None:
             text_features = self._text(prompts).used

@@ -127,8 +127,9 @@ def listed_image(text: str, folder: PurePosixPath, images: Set[PurePosixPath]) -
     The path is relative to this folder, or begins with the folder's own name.
     """
     path = PurePosixPath(text)
-    # A table that was written beside its folder starts each path with the folder's name.
-    candidates = (folder / path, folder.parent / path, folder / PurePosixPath(*path.parts[1:]))
+    candidates = [folder / path, folder.parent / path]
+    if folder == PurePosixPath():  # the folder of the data itself, whose name is not known here
+        candidates.append(PurePosixPath(*path.parts[1:]))
     return next((name for name in candidates if name in images), None)
 
 

@@ -301,7 +301,10 @@ def with_contract_channels(images: ImageSet, contract: Contract) -> ImageSet:
 def _logits_in_batches(
     classifier: CropClassifier, images: ImageU8, protocol: Protocols
 ) -> Iterator[tuple[int, FloatArray]]:
-    """Yield the index of each batch's first image and the logits of its images."""
+    """Yield the index of each batch's first image and the logits of its images, averaged over their crops.
+
+    "center-flip" averages probabilities, "ten-crop" logits; see `evaluate`.
+    """
     size_hw = classifier.contract.input.size_hw
     views = _VIEWS[protocol]
     step = _BATCH_CROPS // views

@@ -320,7 +320,10 @@ def freeze(net: nn.Module, depth_decay: float, keeps_statistics: bool = False) -
 
 
 def _groups_by_depth(recipe: Recipe, net: nn.Module) -> list[dict[str, Any]]:
-    """Return the optimiser's parameter groups, one per layer, each with its factor of the learning rate, `rate`."""
+    """Return the optimiser's parameter groups, one per layer, each with its factor of the learning rate, `rate`.
+
+    Layers of factor 0 are left out: `freeze` has frozen them.
+    """
     return [
         {"params": list(layer.parameters(recurse=False)), "rate": rate}
         for layer, rate in layer_rates(net, recipe.depth_decay)
