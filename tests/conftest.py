@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.ports import free_port
 from tests.tiny_models import NCNN_GRAPH, tiny_contract, tiny_onnx
@@ -25,6 +26,10 @@ from tests.waiting import wait_until
 
 # One thread per test process and child process: they share the cores, and torch's threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# On a busy machine, examples take long; a test that fails then would depend on the clock.
+settings.register_profile("edgekit", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgekit")
 
 # A background process inherits an ignored SIGINT, and so do its children; but tests interrupt their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -174,7 +174,7 @@ def test_class_vectors_and_scale_are_one_matrix() -> None:
     assert not {"Transpose", "Mul"} & set(kinds(after(net.model(contract), contract, [])[0]))
 
 
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(40))
 @given(random_nets(), st.sets(st.sampled_from(sorted(REWRITES))))
 def test_random_nets_answer_the_same_after_any_rewrites(made: tuple[Builder, Contract], names: set[str]) -> None:
     net, contract = made

@@ -39,7 +39,7 @@ def with_contract(model: Path, folder: Path, **crop: Any) -> tuple[Path, Contrac
     return folder / "model.onnx", contract
 
 
-@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes_wh=st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, max_size=3),
     mode=st.sampled_from(sorted(CHANNELS)),

@@ -86,7 +86,7 @@ def test_another_nets_file_is_refused(tmp_path: Path) -> None:
         check_export(path, nn.Sequential(nn.Flatten(), nn.Linear(3 * 44 * 44, 3)), small)
 
 
-@settings(max_examples=examples(12), deadline=None)
+@settings(max_examples=examples(12))
 @given(random_nets(), st.sets(st.sampled_from(sorted(chosen_passes("a53")))))
 def test_random_nets_answer_the_same_on_ncnn(
     tmp_path_factory: pytest.TempPathFactory, made: tuple[Builder, Contract], names: set[str]
