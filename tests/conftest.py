@@ -28,7 +28,7 @@ from tests.waiting import wait_until
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # On a busy machine, examples take long; a test that fails then would depend on the clock.
-settings.register_profile("edgekit", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("edgekit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgekit")
 
 # A background process inherits an ignored SIGINT, and so do its children; but tests interrupt their children.

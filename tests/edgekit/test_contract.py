@@ -140,7 +140,6 @@ def contracts(draw: st.DrawFn) -> Contract:
     )
 
 
-@settings(deadline=None)
 @given(contracts())
 def test_every_contract_comes_back_as_it_was_written(contract: Contract) -> None:
     written = contract.to_json()
@@ -317,14 +316,13 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(anything)
 def test_arbitrary_json_is_bad_input_and_nothing_else(value: object) -> None:
     with pytest.raises(InputError):
         read(value)
 
 
-@settings(deadline=None, max_examples=examples(300))
+@settings(max_examples=examples(300))
 @given(st.sampled_from(list(paths(document()))), anything)
 def test_a_valid_document_with_anything_anywhere_is_read_or_refused(path: tuple[str | int, ...], value: object) -> None:
     loaded = copy.deepcopy(document())

@@ -55,7 +55,7 @@ SEQUENCES = st.tuples(st.integers(1, 30), st.integers(1, 8)).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=examples(300))
+@settings(max_examples=examples(300))
 @given(SEQUENCES, st.sampled_from([0.05, 0.4, 5.0]))
 def test_the_label_always_has_the_largest_of_probabilities_that_sum_to_one(
     sequence: tuple[np.ndarray, list[float]], seconds: float
