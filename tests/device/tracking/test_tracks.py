@@ -44,6 +44,18 @@ def test_a_face_that_jumped_is_matched_by_place_and_size_but_no_other_is() -> No
     assert match(track, [boxes(at(305, 105, 12))[0]]) == [], "another size"
 
 
+@pytest.mark.parametrize(
+    ("shift_px", "side_px", "same"), [(23, 40, True), (25, 40, False), (33, 58, True), (36, 58, False), (33, 63, False)]
+)
+def test_the_limits_of_a_jump_are_shares_of_the_size(shift_px: float, side_px: float, same: bool) -> None:
+    """Centres at most 0.6 of the larger side apart, and sides that differ by a factor of at most 1.5."""
+    x, y = 320 + 0.6 * shift_px, 100 + 0.8 * shift_px
+    box = boxes((x - side_px / 2, y - side_px / 2, x + side_px / 2, y + side_px / 2))
+    track = boxes((300, 80, 340, 120))
+    assert iou(track, box) < 0.25, "the overlap alone does not decide"
+    assert bool(match(list(track), list(box))) == same
+
+
 def test_a_face_keeps_its_id_over_detections_and_new_ones_get_new_ids() -> None:
     tracker = TrackManager()
     tracker.correct(found(at(0), at(200)), 0.0)
