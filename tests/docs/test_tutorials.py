@@ -229,7 +229,7 @@ def test_a_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = ["empty"] * 30 + ["parcel"] * 40
     save_video(tmp_path / "scene.mp4", [draw_scene(kind, generator) for kind in kinds])
     options = ("--jsonl", "door.jsonl", "--event-hold", "0s")
-    done = call("run", "--config", "second.toml", "--source", "scene.mp4", *options)
+    done = call("run", "--config", "second/edgekit.toml", "--source", "scene.mp4", *options)
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in (tmp_path / "door.jsonl").read_text().splitlines()]
     # Each part has another background, so that many are unlike all that were taught, and their label is uncertain.

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -65,16 +66,17 @@ def _results(text: str) -> tuple[str, ...]:
 
 
 def _region(text: str) -> dict[str, Any]:
-    """Return the setting for a region, X,Y,W,H, or for a zone, NAME=X,Y,….
-
-    The text may also be the line `zone = ["NAME=X,Y,…"]`, which the web page prints for a drawn zone.
-    """
-    value = text.removeprefix("zone = ").strip(" []\"'")
-    key = "zone" if "=" in value else "roi"
+    """Return the setting of a region X,Y,W,H or of a zone NAME=X,Y,…, or of one of the lines that the page shows."""
+    is_setting = text.startswith("zone = ")
+    values = tomllib.loads(text)["zone"] if is_setting else [text.removeprefix("--zone ").strip("\"'")]
+    if not values:
+        raise ValueError("the list of zones is empty")
+    key = "zone" if is_setting or "=" in values[0] else "roi"
     parse = run_option(key).parse
     assert parse is not None
-    parse(value)
-    return {key: [value] if key == "zone" else value}
+    for value in values:
+        parse(value)
+    return {key: values if key == "zone" else values[0]}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,25 @@ def test_own_things_are_taught_on_the_page(edgekit, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [("--results", "fax"), ("--results", ","), ("--region", "0,0,2,2"), ("--model", "nowhere.onnx")]
+    "line",
+    ["--zone 'mat=0,0,1,0,1,1'", 'zone = ["mat=0,0,1,0,1,1"]', 'zone = ["mat=0,0,1,0,1,1", "bench=0,0,0,1,1,1"]'],
+)
+def test_the_lines_of_the_page_are_regions(edgekit, line: str, tmp_path: Path) -> None:
+    path = tmp_path / "edgekit.toml"
+    assert edgekit("init", "-o", path, "--results", "records", "--region", line)[0] == 0
+    zones = tomllib.loads(path.read_text())["zone"]
+    assert zones == ["mat=0,0,1,0,1,1", "bench=0,0,0,1,1,1"][: len(zones)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--results", "fax"),
+        ("--results", ","),
+        ("--region", "0,0,2,2"),
+        ("--region", "zone = []"),
+        ("--model", "nowhere.onnx"),
+    ],
 )
 def test_a_wrong_answer_writes_nothing(edgekit, wrong: tuple[str, str], tmp_path: Path) -> None:
     assert edgekit("init", "-o", tmp_path / "edgekit.toml", *wrong)[0] == 2
