@@ -54,6 +54,10 @@ class SourceError(TemporaryError):
     """A camera or another frame source is missing or was lost."""
 
 
+class ConflictError(EdgekitError):
+    """The state of a page has changed since the page read it, such as a crop that was labelled on another page."""
+
+
 class HostError(EdgekitError):
     """A board could not be reached or prepared over SSH, or a command on it failed."""
 

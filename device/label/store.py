@@ -28,9 +28,8 @@ from msgspec import Meta
 from edgekit.contract import Subject
 from edgekit.device.sinks.crop_strategies import margin
 from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER
-from edgekit.device.sinks.web.access import ConflictError
 from edgekit.device.teach.recordings import check_class
-from edgekit.errors import InputError, StorageError
+from edgekit.errors import ConflictError, InputError, StorageError
 from edgekit.files import append_line, exclusive_folder, real_path, write_atomic
 from edgekit.text import printable
 from edgekit.typed_json import convert, parse_json

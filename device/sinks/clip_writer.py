@@ -144,7 +144,7 @@ class ClipWriter(Writer[Item]):
         self._clip = ""
         self._begun_s = self._until_s = float("-inf")
         fps = source.fps or _ASSUMED_FPS
-        most_bytes = round(run.rules.pictures_max_mb * 1e6)
+        most_bytes = run.rules.pictures_max_bytes
         clips = PictureFolder(
             folder, ".mp4", most_files=_MOST_FILES, most_bytes=most_bytes, deletable=CLIP_NAME, beside=POSTER_SUFFIX
         )

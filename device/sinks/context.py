@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -272,6 +272,13 @@ class RunContext(OutputContext):
     def contract_in_use(self) -> Contract:
         """The contract of the model that classifies now: the run's, or one that was taught meanwhile."""
         return self.links.contract or self.contract
+
+    def check_labels(self, flag: str, labels: Iterable[str]) -> None:
+        """Raise InputError if a label that is given as `flag` is not one of the model."""
+        known = self.contract.labels
+        for label in labels:
+            if label not in known:
+                raise InputError(f"{flag} '{label}' is not a label of the model: choose from {', '.join(known)}")
 
     def blur(self) -> Hide:
         """Return the function that one sink calls for each frame, and which returns the boxes to hide in it.

@@ -223,7 +223,7 @@ class CollectSink(Writer[Crop]):
             pauses_s=(5.0,),
             reserve=run.reserve(folder, PICTURES),
         )
-        most_bytes = round(run.rules.pictures_max_mb * 1e6)
+        most_bytes = run.rules.pictures_max_bytes
         self._pictures = PictureFolder(folder / CROPS_FOLDER, ".png", most_files=_MOST_FILES, most_bytes=most_bytes)
         # Unique across runs, also on a board whose clock is wrong.
         self._run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.errors import InputError
 from edgekit.options import option, parse_seconds
 
 if TYPE_CHECKING:
@@ -75,12 +74,7 @@ class EventOptions(SinkOptions):
         Raises:
             InputError: A label is not one of the model, or the folder is a file.
         """
-        labels = run.contract.labels
-        for label in self.event_label:
-            if label not in labels:
-                raise InputError(
-                    f"--event-label '{label}' is not a label of the model: choose from {', '.join(labels)}"
-                )
+        run.check_labels("--event-label", self.event_label)
         if self.event_snapshots is not None:
             from edgekit.device.sinks.snapshots import SnapshotWriter
 

@@ -74,10 +74,7 @@ class GpioOptions(SinkOptions):
         """
         if not self.gpio and self.gpio_button is None:
             return None
-        labels = run.contract.labels
-        for _, label in self.gpio:
-            if label not in labels:
-                raise InputError(f"--gpio '{label}' is not a label of the model: choose from {', '.join(labels)}")
+        run.check_labels("--gpio", (label for _, label in self.gpio))
         pins = [pin for pin, _ in self.gpio] + ([] if self.gpio_button is None else [self.gpio_button])
         if len(set(pins)) < len(pins):
             raise InputError("a pin has two uses: give each pin one label, and the button another pin")

@@ -83,6 +83,11 @@ class OutputOptions(SinkOptions):
     )
 
     @property
+    def pictures_max_bytes(self) -> int:
+        """Largest size of each folder of pictures or clips."""
+        return round(self.pictures_max_mb * 1e6)
+
+    @property
     def rotation(self) -> Rotation:
         """When a new file begins, and how many older ones are kept."""
         from edgekit.device.sinks.file_series import Rotation, parse_limits

@@ -52,7 +52,7 @@ class SnapshotWriter(Writer[Shot]):
         Raises:
             InputError: `folder` is a file.
         """
-        most_bytes = round(run.rules.pictures_max_mb * 1e6)
+        most_bytes = run.rules.pictures_max_bytes
         self._pictures = PictureFolder(folder, ".jpg", most_files=_MOST_FILES, most_bytes=most_bytes, deletable=_NAME)
         self._folder = folder
         self._blur = run.blur()

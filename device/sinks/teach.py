@@ -101,7 +101,7 @@ class TeachTabOptions(SinkOptions):
 
         return SessionParts(
             file=file,
-            recordings=Recordings(file.pictures, round(run.rules.pictures_max_mb * 1e6)),
+            recordings=Recordings(file.pictures, run.rules.pictures_max_bytes),
             subject=subject,
             make_embedder=partial(Embedder, self.teach_size_px, subject, _EMBEDDER_THREADS),
             use_model=use_model,

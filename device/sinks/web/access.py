@@ -13,15 +13,11 @@ from urllib.parse import urlsplit
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from edgekit.errors import EdgekitError, InputError, StorageError, TemporaryError
+from edgekit.errors import ConflictError, EdgekitError, InputError, StorageError, TemporaryError
 from edgekit.text import printable
 from edgekit.typed_json import convert, parse_json
 
 T = TypeVar("T")
-
-
-class ConflictError(EdgekitError):
-    """The state of the page has changed since the page read it, such as a crop that was labelled on another page."""
 
 
 _STATUS = {InputError: 400, ConflictError: 409, StorageError: 507}
