@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgekit.device.region import MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX, Region, parse_region
-from edgekit.device.sources.settings import CameraSettings
+from edgekit.device.sources.settings import CAMERAS, CameraSettings, parse_camera
 from edgekit.device.zones import Zone, check_zones, parse_zone
 from edgekit.errors import InputError, warn
 from edgekit.options import Options, declared_options, option
@@ -68,8 +68,9 @@ class StreamOptions(Options):
     )
     camera: str | None = option(
         "--camera",
-        "Camera: auto, picamera2, picamera2:N, usb, /dev/videoN or N. Without a value: auto.",
+        f"Camera: {CAMERAS}. Without a value: auto.",
         metavar="[CAMERA]",
+        parse=parse_camera,
         bare="auto",
         section="Source",
         main=True,

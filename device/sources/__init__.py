@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.device import registry
-from edgekit.device.sources.settings import CameraSettings
+from edgekit.device.sources.settings import CameraSettings, parse_camera
 from edgekit.errors import InputError, SourceError
 
 if TYPE_CHECKING:
     from edgekit.device.frame import Source
 
 _DEMO = "demo"
-CAMERA_HELP = "auto, picamera2, picamera2:N, usb, /dev/videoN or N"
 
 
 def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False, repeat: bool = False) -> Source:
@@ -96,6 +95,7 @@ def open_camera(which: str, notify: Callable[[str], None], settings: CameraSetti
         SourceError: The camera does not exist or cannot be opened.
     """
     settings = settings or CameraSettings()
+    parse_camera(which)
     csi = re.fullmatch(r"picamera2(?::([0-9]{1,2}))?", which)
     if csi:
         from edgekit.device.sources.picamera import open_picamera
@@ -108,8 +108,6 @@ def open_camera(which: str, notify: Callable[[str], None], settings: CameraSetti
     if which == "auto":
         return _open_any(settings, notify)
     number = re.fullmatch(r"(?:/dev/video)?([0-9]{1,3})", which)
-    if number is None and not which.startswith("/dev/"):
-        raise InputError(f"camera '{which}' is not one of: {CAMERA_HELP}")
     return open_v4l2(Path(f"/dev/video{int(number.group(1))}" if number else which), settings, notify)
 
 

@@ -16,6 +16,18 @@ ControlValue: TypeAlias = bool | int | float | str | tuple[float, ...]
 # The control that chooses the pixel format of a USB camera.
 _FORMAT = "format"
 _USB_FORMATS = ("MJPG", "YUYV")
+CAMERAS = "auto, picamera2, picamera2:N, usb, /dev/videoN or N"
+
+
+def parse_camera(text: str) -> str:
+    """Return the name of a camera.
+
+    Raises:
+        InputError: It is not one of `CAMERAS`.
+    """
+    if not re.fullmatch(r"auto|usb|picamera2(:[0-9]{1,2})?|[0-9]{1,3}|/dev/.+", text):
+        raise InputError(f"camera '{text}' is not one of: {CAMERAS}")
+    return text
 
 
 @dataclass(frozen=True)

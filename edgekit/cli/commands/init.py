@@ -24,6 +24,7 @@ from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
 from edgekit.cli.settings import as_toml, checked_settings, run_option
 from edgekit.device.pipeline import StreamOptions
+from edgekit.device.sources.settings import parse_camera
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import check_writable, write_atomic
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
@@ -52,6 +53,11 @@ def _model(text: str) -> str:
     if text != _TEACH:
         resolve_model(text, DEVICE_SUFFIXES)
     return text
+
+
+def _anywhere(text: str) -> str:
+    """Return the absolute path of a file, because the settings may be used in another folder; any other text as it is."""
+    return str(Path(text).absolute()) if Path(text).is_file() else text
 
 
 def _results(text: str) -> tuple[str, ...]:
@@ -160,16 +166,20 @@ class _Questions:
         """Return the setting `camera` or `source`."""
         given = self._given
         if given.source is not None:
-            return {"source": given.source}
+            return {"source": _anywhere(given.source)}
         if given.camera is not None or not self._asks:
             return {"camera": given.camera or "auto"}
         names = self._list_cameras()
         default = "1" if names else "demo"
-        answer = self._ask("1. Camera: a number, a name, or the address of a stream", default, str)
-        if answer.isdecimal() and 0 < int(answer) <= len(names):
-            return {"camera": names[int(answer) - 1]}
-        is_source = "://" in answer or answer == "demo" or Path(answer).is_file()
-        return {"source" if is_source else "camera": answer}
+
+        def parse(answer: str) -> dict[str, Any]:
+            if answer.isdecimal() and 0 < int(answer) <= len(names):
+                return {"camera": names[int(answer) - 1]}
+            is_source = "://" in answer or answer == "demo" or Path(answer).is_file()
+            return {"source": _anywhere(answer)} if is_source else {"camera": parse_camera(answer)}
+
+        setting: dict[str, Any] = self._ask("1. Camera: a number, a name, or the address of a stream", default, parse)
+        return setting
 
     def model(self) -> dict[str, Any]:
         """Return the setting `model` or `teach`."""
@@ -177,7 +187,7 @@ class _Questions:
         if model is None and self._asks:
             text = "2. Recognise: faces (default), own things that you teach on the page (teach), or a model file"
             model = self._ask(text, _MODEL, _model)
-        return {_TEACH: True} if model == _TEACH else {"model": model or _MODEL}
+        return {_TEACH: True} if model == _TEACH else {"model": _anywhere(model or _MODEL)}
 
     def region(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the setting `roi` or `zone`, or none; the page shows the camera of `settings` meanwhile."""

@@ -34,6 +34,17 @@ def test_a_run_accepts_the_settings(edgekit, tmp_path: Path, monkeypatch: pytest
     assert Path("results.jsonl").read_text()
 
 
+def test_settings_for_another_folder_name_the_same_files(
+    edgekit, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here.onnx").write_bytes(tiny_model.read_bytes())
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert edgekit("init", "-o", "there/edgekit.toml", "--model", "here.onnx", "--results", "records")[0] == 0
+    settings = tomllib.loads(Path("there/edgekit.toml").read_text())
+    assert settings["model"] == str(tmp_path / "here.onnx")
+
+
 def test_own_things_are_taught_on_the_page(edgekit, tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     _, stdout, _ = edgekit("init", "-o", path, "--model", "teach", "--results", "mqtt://broker.local", "--json")
@@ -118,6 +129,7 @@ def is_served(address: str) -> bool:
 
 def test_a_terminal_is_asked_and_the_page_shows_the_camera_meanwhile(tmp_path: Path) -> None:
     with dialogue("init", cwd=tmp_path) as terminal:
+        terminal.answer("1. Camera", "nonsense")
         terminal.answer("1. Camera", "demo")
         terminal.answer("2. Recognise", "nowhere.onnx")
         terminal.answer("2. Recognise", "")
