@@ -56,7 +56,7 @@ def _model(text: str) -> str:
 
 
 def _anywhere(text: str) -> str:
-    """Return the absolute path of a file, because the settings may be used in another folder; any other text as it is."""
+    """Return the absolute path of a file, because the settings may be used in another folder; else the text."""
     return str(Path(text).absolute()) if Path(text).is_file() else text
 
 
