@@ -3,10 +3,11 @@
     python benchmarks/peers.py --photos photos.tar -o out/peers [--edgecnn FER2013_EdgeCNN_PrivateTest_model.t7]
 
 Each program gets the box of the largest face that YuNet finds in a photograph, and classifies this face in its own way.
-A photograph without a detected face counts as wrong. Each program has an environment of its own in OUTPUT, which pip
-fills with the pinned versions below, and one thread. The time is the median processor time per face, from decoded
-photograph and box to label. The script prints a Markdown table and writes OUTPUT/peers.json. A program that downloads
-its weights runs only with `--peer NAME`, on a machine with internet.
+OpenCV Zoo's net also gets YuNet's landmarks. A photograph without a detected face counts as wrong. Each program has an
+environment of its own in OUTPUT, which pip fills with the pinned versions below, and one thread. The time is the median
+processor time per face, from decoded photograph and box to label. The script prints a Markdown table and writes
+OUTPUT/peers.json. A program that downloads its weights runs only with `--peer NAME`, on a machine with internet. A net
+that is a file runs only if its file is given.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ PEERS: Mapping[str, Peer] = {
         downloads=True,
     ),
     "deepface": Peer("MIT", ("deepface==0.0.103", "tf-keras==2.21.0"), "", downloads=True),
+    "opencv-zoo": Peer("Apache-2.0", ("opencv-python-headless==4.11.0.86",), ""),
 }  # fmt: skip
 
 
@@ -80,20 +82,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="photographs, as for `edgekit eval --photos`")
     parser.add_argument("--edgecnn", type=Path, help="checkpoint of the authors of EdgeCNN (.t7)")
+    parser.add_argument("--opencv-zoo", type=Path, help="facial_expression_recognition_mobilefacenet_2022july.onnx")
     parser.add_argument("--detector", default="yunet", help="YuNet's .onnx file; default: edgekit downloads it")
     parser.add_argument("--every", type=int, default=1, help="use one photograph of N")
-    parser.add_argument("--peer", action="append", choices=PEERS, help="programs; default: all without a download")
+    parser.add_argument("--peer", action="append", choices=PEERS, help="programs; default: all that need no download")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of environments and results")
     given = parser.parse_args(argv)
+    files = {"edgecnn": given.edgecnn, "opencv-zoo": given.opencv_zoo}
+    lacking = {name for name, path in files.items() if path is None}
+    for name in lacking.intersection(given.peer or ()):
+        parser.error(f"--peer {name} needs --{name} FILE")
     output = given.output.resolve()
     detector = PhotoDetector(given.detector, notify=print)
     faces, missed = find_faces(given.photos, detector, output, given.every)
     print(f"{len(faces)} faces by {detector.name}, none in {missed.total()} photographs", flush=True)
     results = {}
-    for name in given.peer or [name for name, peer in PEERS.items() if not peer.downloads]:
-        if name == "edgecnn" and given.edgecnn is None:
-            continue
-        model = _edgecnn(given.edgecnn, output) if name == "edgecnn" else None
+    for name in given.peer or [name for name, peer in PEERS.items() if not peer.downloads and name not in lacking]:
+        model = _edgecnn(given.edgecnn, output) if name == "edgecnn" else files.get(name)
         results[name] = _measure(name, model, output, faces, missed)
         (output / "peers.json").write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
@@ -102,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def find_faces(
     photos: Path, detector: PhotoDetector, output: Path, every: int
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Return file, label and box of each photograph with a face, and the number of the others by label."""
+    """Return file, label, box and landmarks of each photograph with a face, and the number of the others by label."""
     faces, missed = [], Counter[str]()
     folder = output / "photos"
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +122,9 @@ def find_faces(
                 continue
             path = folder / f"{number}{entry.path.suffix}"
             path.write_bytes(content)
-            faces.append({"path": str(path), "label": entry.class_name, "xyxy": found.xyxy[0].tolist()})
+            landmarks_xy = None if found.landmarks_xy is None else found.landmarks_xy[0].tolist()
+            face = {"xyxy": found.xyxy[0].tolist(), "landmarks_xy": landmarks_xy}
+            faces.append({"path": str(path), "label": entry.class_name, **face})
     (output / "faces.json").write_text(json.dumps(faces))
     return faces, missed
 
@@ -140,7 +147,9 @@ def _measure(
     answers = output / f"{name}.json"
     worker = [python, REPOSITORY / "benchmarks/peers_worker.py", name, output / "faces.json", answers]
     environment = dict.fromkeys(_ONE_THREAD, "1")
-    subprocess.run([*worker, *([model] if model else [])], check=True, cwd=output, env=os.environ | environment)
+    if model:
+        worker.append(model.resolve())
+    subprocess.run(worker, check=True, cwd=output, env=os.environ | environment)
     answer = json.loads(answers.read_text())
     [packages] = folder.glob("lib/python*/site-packages")
     weights = Path(answer["model"]) if answer["model"] else packages / peer.weights

@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-Predict = Callable[[Any, Sequence[float]], str]
+# Takes a decoded photograph, and the entry of its face in FACES.json.
+Predict = Callable[[Any, Mapping[str, Any]], str]
+# Where OpenCV Zoo's net expects eyes, nose and corners of the mouth in its image of 112x112 pixels.
+_ZOO_LANDMARKS_XY = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+_ZOO_LABELS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
 
 def edgekit(model: str) -> tuple[Predict, str]:
@@ -32,8 +36,8 @@ def edgekit(model: str) -> tuple[Predict, str]:
     path = resolve_model(model, (".onnx",))
     classifier = Classifier(path, 1)
 
-    def predict(image: Any, xyxy: Sequence[float]) -> str:
-        faces = Detections(np.array([xyxy], np.float32), np.ones(1, np.float32))
+    def predict(image: Any, face: Mapping[str, Any]) -> str:
+        faces = Detections(np.array([face["xyxy"]], np.float32), np.ones(1, np.float32))
         crops = crop_faces(Frame(0, 0.0, 0.0, image), faces, classifier.contract)
         return classifier.contract.labels[int(classifier.logits(crops).argmax())]
 
@@ -45,12 +49,12 @@ def fer() -> Predict:
 
     detector = FER()
 
-    def predict(image: Any, xyxy: Sequence[float]) -> str:
-        x0, y0, x1, y1 = map(round, xyxy)
-        [face] = detector.detect_emotions(image, face_rectangles=[(x0, y0, x1 - x0, y1 - y0)]) or [
+    def predict(image: Any, face: Mapping[str, Any]) -> str:
+        x0, y0, x1, y1 = map(round, face["xyxy"])
+        [found] = detector.detect_emotions(image, face_rectangles=[(x0, y0, x1 - x0, y1 - y0)]) or [
             {"emotions": {"": 1}}
         ]
-        return max(face["emotions"], key=face["emotions"].get)
+        return max(found["emotions"], key=found["emotions"].get)
 
     return predict
 
@@ -67,9 +71,9 @@ def facial_emotion_recognition() -> Predict:
 
     net = EmotionRecognition(device="cpu")
 
-    def predict(image: Any, xyxy: Sequence[float]) -> str:
+    def predict(image: Any, face: Mapping[str, Any]) -> str:
         with torch.no_grad():
-            return str(net._predict(cv2.cvtColor(_cut(image, xyxy), cv2.COLOR_BGR2GRAY)))
+            return str(net._predict(cv2.cvtColor(_cut(image, face), cv2.COLOR_BGR2GRAY)))
 
     return predict
 
@@ -80,21 +84,43 @@ def hsemotion_onnx() -> Predict:
     from hsemotion_onnx.facial_emotions import HSEmotionRecognizer
 
     net = HSEmotionRecognizer()
-    return lambda image, xyxy: net.predict_emotions(cv2.cvtColor(_cut(image, xyxy), cv2.COLOR_BGR2RGB))[0]
+    return lambda image, face: net.predict_emotions(cv2.cvtColor(_cut(image, face), cv2.COLOR_BGR2RGB))[0]
 
 
 def deepface() -> Predict:
     from deepface import DeepFace
 
-    def predict(image: Any, xyxy: Sequence[float]) -> str:
-        [face] = DeepFace.analyze(_cut(image, xyxy), ["emotion"], detector_backend="skip", silent=True)
-        return str(face["dominant_emotion"])
+    def predict(image: Any, face: Mapping[str, Any]) -> str:
+        [found] = DeepFace.analyze(_cut(image, face), ["emotion"], detector_backend="skip", silent=True)
+        return str(found["dominant_emotion"])
 
     return predict
 
 
-def _cut(image: Any, xyxy: Sequence[float]) -> Any:
-    x0, y0, x1, y1 = (max(round(value), 0) for value in xyxy)
+def opencv_zoo(model: str) -> tuple[Predict, str]:
+    """Return the classification by OpenCV Zoo's net, and its file."""
+    net = cv2.dnn.readNet(model)
+
+    def predict(image: Any, face: Mapping[str, Any]) -> str:
+        turned = _similarity(np.array(_ZOO_LANDMARKS_XY), np.array(face["landmarks_xy"]))
+        aligned = cv2.warpAffine(image, turned, (112, 112), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        net.setInput(cv2.dnn.blobFromImage(aligned, 1 / 127.5, mean=(127.5, 127.5, 127.5), swapRB=True))
+        return _ZOO_LABELS[int(net.forward().argmax())]
+
+    return predict, model
+
+
+def _similarity(points_xy: Any, targets_xy: Any) -> Any:
+    """Return the (2, 3) matrix of turn, scale and shift that moves the points (N, 2) nearest to the targets (N, 2)."""
+    points, targets = (xy[:, 0] + 1j * xy[:, 1] for xy in (points_xy, targets_xy))
+    centred = points - points.mean()
+    turn = np.vdot(centred, targets) / np.vdot(centred, centred).real
+    shift = targets.mean() - turn * points.mean()
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+def _cut(image: Any, face: Mapping[str, Any]) -> Any:
+    x0, y0, x1, y1 = (max(round(value), 0) for value in face["xyxy"])
     return image[y0:y1, x0:x1]
 
 
@@ -105,13 +131,15 @@ def main() -> None:
     file = None
     if name in ("default", "fer2013", "edgecnn"):
         predict, file = edgekit(*model or [name])
+    elif name == "opencv-zoo":
+        predict, file = opencv_zoo(*model)
     else:
         predict = globals()[name.replace("-", "_")]()
     labels, times_ms = [], []
     for face in json.loads(Path(faces).read_text()):
         image = cv2.imread(face["path"])
         start = time.process_time()
-        labels.append(predict(image, face["xyxy"]))
+        labels.append(predict(image, face))
         times_ms.append(1000 * (time.process_time() - start))
     answer = {"labels": labels, "median_ms": statistics.median(times_ms), "model": file}
     Path(answers).write_text(json.dumps(answer))

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 # loaded, in this process or in a child process.
 _os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 # Its name on package indexes.
 DISTRIBUTION = "edgekit-pi"
 

@@ -1,10 +1,13 @@
-"""The commands in messages that install extras: apt for Debian's package, else pip.
+"""The commands in messages that install extras: apt for Debian's package, else pip, uv or pipx.
 
 The name `edgekit` on PyPI belongs to another project, so no message may name it as a requirement; the distribution of
 this project is `edgekit-pi`.
 """
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 from edgekit import DISTRIBUTION
 
@@ -86,7 +89,17 @@ def install_command(*extras: str) -> str:
     """
     if from_debian() and all(extra in _APT_PACKAGES for extra in extras):
         return f"sudo apt install {' '.join(_APT_PACKAGES[extra] for extra in extras)}"
-    pip = "pip install"
+    pip = _pip_install()
     if from_debian():
         pip = "python3 -m venv --system-site-packages ~/edgekit-env && ~/edgekit-env/bin/pip install"
     return f"{pip} '{DISTRIBUTION}[{','.join(extras)}]'"
+
+
+def _pip_install() -> str:
+    """Return the command that installs requirements into this environment, which may be one of uv or pipx."""
+    environment = Path(sys.prefix)
+    if (environment / "uv-receipt.toml").exists():
+        return f"uv pip install --python {environment}"
+    if (environment / "pipx_metadata.json").exists():
+        return f"pipx runpip {environment.name} install"
+    return "pip install"

@@ -99,11 +99,11 @@ def picamera2(probe: Probe) -> Finding | None:
         environment = probe.environment
         if not environment.in_venv or environment.system_site_packages:
             return Finding("picamera2", "warning", "not installed", cure)
-        again = "/usr/bin/python3 -m venv --clear --system-site-packages ~/edgekit-env"
+        show = environment.system_packages_cure()
         if (probe.root / _PICAMERA2).is_dir():
-            return Finding("picamera2", "warning", "installed, but hidden by this virtual environment", again)
+            return Finding("picamera2", "warning", "installed, but hidden by this virtual environment", show)
         return Finding(
-            "picamera2", "warning", "not installed, and hidden by this virtual environment", f"{cure}; {again}"
+            "picamera2", "warning", "not installed, and hidden by this virtual environment", f"{cure}; {show}"
         )
     cure = "sudo apt install --reinstall python3-picamera2"
     return Finding("picamera2", "fault", _failure("picamera2", done), cure)

@@ -53,7 +53,7 @@ def python(probe: Probe) -> Finding:
     if numbers < _LEAST_PYTHON:
         return Finding("python", "fault", f"{text}: older than 3.11", "install Raspberry Pi OS Bookworm or later")
     if probe.board().is_raspberry_pi and environment.in_venv and not environment.system_site_packages:
-        cure = "create it again: python3 -m venv --clear --system-site-packages ~/edgekit-env"
+        cure = environment.system_packages_cure()
         return Finding("python", "warning", f"{text} that hides the system's picamera2", cure)
     return Finding("python", "ok", text)
 

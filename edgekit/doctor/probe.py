@@ -44,11 +44,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Environment:
-    """The Python that runs edgekit, and whether it belongs to a virtual environment."""
+    """The Python that runs edgekit, and the virtual environment to which it may belong."""
 
     interpreter: Interpreter = field(default_factory=Interpreter)
     in_venv: bool = field(default_factory=lambda: sys.prefix != sys.base_prefix)
     system_site_packages: bool = field(default_factory=lambda: _has_system_packages())
+    prefix: str = field(default_factory=lambda: sys.prefix)
+    base_prefix: str = field(default_factory=lambda: sys.base_prefix)
+
+    def system_packages_cure(self) -> str:
+        """Return the command after which this virtual environment can import the system's packages."""
+        if self.base_prefix == "/usr":
+            return f"sed -i '/^include-system/s/false/true/' {self.prefix}/pyvenv.cfg"
+        return "/usr/bin/python3 -m venv --clear --system-site-packages ~/edgekit-env"
 
 
 Tool: TypeAlias = Callable[[Sequence[str]], CompletedProcess[str] | None]

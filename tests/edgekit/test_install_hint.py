@@ -41,6 +41,23 @@ def test_debians_package_is_completed_by_apt(
 
 
 @pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("uv-receipt.toml", "uv pip install --python {environment} 'edgekit-pi[mqtt]'"),
+        ("pipx_metadata.json", "pipx runpip edgekit-pi install 'edgekit-pi[mqtt]'"),
+    ],
+)
+def test_the_environment_of_a_tool_is_completed_by_the_tool(
+    file: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = tmp_path / "edgekit-pi"
+    environment.mkdir()
+    (environment / file).touch()
+    monkeypatch.setattr(sys, "prefix", str(environment))
+    assert install_command("mqtt") == expected.format(environment=environment)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("python3 -m pip install -U \\\n    'edgekit'", True),

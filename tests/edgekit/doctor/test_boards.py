@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -136,6 +140,17 @@ def test_a_picamera2_that_an_environment_hides_is_found(replay: Replay) -> None:
     found = findings(probe)["picamera2"]
     assert found.text == "installed, but hidden by this virtual environment"
     assert "apt" not in (found.cure or "")
+
+
+def test_an_environment_of_the_systems_python_is_opened_in_place(replay: Replay, tmp_path: Path) -> None:
+    probe = replay("doctor-zero2w-trixie-cma")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "tool"], check=True)
+    probe.environment = replace(probe.environment, prefix=str(tmp_path / "tool"), base_prefix="/usr")
+    cure = findings(probe)["python"].cure
+    assert cure is not None
+    assert str(tmp_path) in cure  # run no other command
+    subprocess.run(cure, shell=True, check=True)
+    assert "include-system-site-packages = true" in (tmp_path / "tool/pyvenv.cfg").read_text()
 
 
 def test_a_zero_2_w_without_dma_heap(replay: Replay) -> None:
