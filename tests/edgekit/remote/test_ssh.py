@@ -17,7 +17,7 @@ from edgekit.errors import HostError, InputError
 from edgekit.remote.ssh import Connection, ConnectionLostError, command_line, shell
 from tests.waiting import has_ended, wait_until
 
-from .conftest import Sshd, has_penalties, know, serve
+from .conftest import Sshd, cut, has_penalties, know, serve
 
 SHOW = """for word; do printf '%s\\0' "$word"; done"""
 HOSTILE = [
@@ -119,8 +119,8 @@ def test_killing_this_process_closes_the_connection(sshd: Sshd, tmp_path: Path) 
         "import os, signal, sys\nfrom pathlib import Path\nfrom edgekit.remote.hosts import Host\n"
         "from edgekit.remote.ssh import Connection\n"
         f"host = Host('127.0.0.1', 'board', {sshd.port}, Path({str(sshd.folder / 'id')!r}), {sshd.options!r})\n"
-        "connection = Connection(host).__enter__()\n"
-        "print(connection._master.pid, flush=True)\n"
+        "Connection(host).__enter__()\n"
+        "print(Path(f'/proc/self/task/{os.getpid()}/children').read_text(), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -225,9 +225,7 @@ def test_unreachable_hosts_are_explained(sshd: Sshd, changes: dict[str, object],
 
 def test_a_lost_connection_is_reported_and_not_reopened(sshd: Sshd) -> None:
     with Connection(sshd.host()) as connected:
-        assert connected._master is not None
-        connected._master.kill()
-        connected._master.wait()
+        cut(connected)
         for _ in range(2):
             with pytest.raises(ConnectionLostError, match="connection was lost"):
                 connected.run(["echo", "hello"])
