@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,55 @@ def test_a_connection_that_ends_a_moment_before_its_process_is_lost(
 def test_stdin_arrives_complete(connection: Connection) -> None:
     data = os.urandom(1 << 20)
     assert connection.run(["cat"], stdin=data).stdout == data
+
+
+def test_a_program_that_does_not_read_its_stdin_succeeds_and_data_that_cannot_be_read_are_an_error(
+    connection: Connection,
+) -> None:
+    assert connection.run(["true"], stdin=os.urandom(1 << 20)).returncode == 0
+
+    def torn() -> Iterator[bytes]:
+        yield b"first"
+        raise OSError("no such file")
+
+    with pytest.raises(OSError, match="no such file"):
+        connection.run(["cat"], stdin=torn())
+
+
+def test_stderr_arrives_complete_and_line_by_line(connection: Connection) -> None:
+    lines: list[str] = []
+    script = "printf 'first\\nsec' >&2; sleep 0.2; printf 'ond\\n\\377\\nrest' >&2"
+    assert connection.run(shell(script), on_stderr_line=lines.append).stderr == b"first\nsecond\n\xff\nrest"
+    assert lines == ["first", "second", "\ufffd"]
+
+    def fail(_: str) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        connection.run(shell(script), on_stderr_line=fail)
+
+
+def test_a_connection_that_is_closed_while_it_opens_is_interrupted(sshd: Sshd) -> None:
+    connection = Connection(sshd.host())
+    connection.close()
+    with pytest.raises(HostError, match="interrupted"):
+        connection.__enter__()
+
+
+def test_a_machine_without_ssh_is_an_error(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError):
+        Connection(sshd.host()).__enter__()
+
+
+def test_a_long_path_of_the_temporary_folder_is_no_obstacle(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ("x" * 60)).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("x" * 60)))
+    with Connection(sshd.host()) as connected:
+        assert connected.run(["echo", "here"]).text == "here\n"
+    assert list((tmp_path / ("x" * 60)).iterdir()) == []
 
 
 def test_a_program_that_hangs_times_out(connection: Connection) -> None:
