@@ -144,10 +144,12 @@ def test_a_rejected_item_is_dropped_at_once_and_reported_once(new_writer, store,
 
 
 def test_many_items_are_written_at_once(new_writer, store):
+    store.open.clear()
     with new_writer(most=1000, every_s=3600.0) as writer:
         for number in range(100):
             writer.put(number)
-        assert store.batches == 0
+        assert not store.is_stalled.wait(0.1), "nothing is written before"
+        store.open.set()
     assert (store.items, store.batches) == (list(range(100)), 1)
 
 
@@ -156,6 +158,13 @@ def test_a_full_batch_is_written_early(new_writer, store):
         writer.put(0, weight=5)
         writer.put(1, weight=5)
         wait_until(lambda: store.items == [0, 1])
+
+
+def test_a_batch_that_is_not_full_is_written_when_its_time_has_come(new_writer, store):
+    with new_writer(most=1000, every_s=0.01, early=10) as writer:
+        for number in range(2):
+            writer.put(number)
+            wait_until(lambda number=number: store.items == [*range(number + 1)])
 
 
 def test_items_count_as_many_as_they_hold(new_writer, store):
