@@ -30,7 +30,7 @@ ENDLESS = ("pictures", 10_000, SMALL)
 def test_a_stream_is_given_up_before_a_services_watchdog_would_end_the_run():
     # The worst case: silence, and a last attempt to which the driver does not respond.
     assert picamera.READ_TIMEOUT_S + live.LAST_ATTEMPT_S + live.HANGS_S < WATCHDOG_S
-    assert opencv.OPEN_TIMEOUT_MS / 1e3 < live.HANGS_S, "the stream's own reason says more"
+    assert opencv.OPEN_TIMEOUT_MS / 1e3 < live.HANGS_S, "the stream's own reason is more precise"
 
 
 @pytest.mark.parametrize("call", ["connect", "read", "close"])
