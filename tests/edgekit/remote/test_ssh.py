@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def test_a_connection_that_ends_a_moment_before_its_process_is_lost(
 def test_stdin_arrives_complete(connection: Connection) -> None:
     data = os.urandom(1 << 20)
     assert connection.run(["cat"], stdin=data).stdout == data
+    assert connection.run(["cat"]).stdout == b""
 
 
 def test_a_program_that_does_not_read_its_stdin_succeeds_and_data_that_cannot_be_read_are_an_error(
@@ -142,6 +144,8 @@ def test_a_long_path_of_the_temporary_folder_is_no_obstacle(
 def test_a_program_that_hangs_times_out(connection: Connection) -> None:
     with pytest.raises(HostError, match=r"did not end within 0\.5 s"):
         connection.run(["sleep", "600"], timeout_s=0.5)
+    with pytest.raises(HostError, match=r"did not end within 0\.5 s"):
+        connection.run(["cat"], hold_stdin=True, timeout_s=0.5)
     assert connection.run(["echo", "still here"]).text == "still here\n"
 
 
@@ -149,7 +153,6 @@ def test_closing_the_connection_ends_what_holds_its_stdin(sshd: Sshd, tmp_path: 
     started, ended = tmp_path / "started", tmp_path / "ended"
     code = 'touch "$1"; cat >/dev/null; touch "$2"'
     with Connection(sshd.host()) as connected:
-        import threading
 
         def work() -> None:
             with pytest.raises(ConnectionLostError):
@@ -298,5 +301,7 @@ def test_nothing_is_left_behind(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> 
         with Connection(sshd.host()) as connected:
             (socket_folder,) = Path(folder).iterdir()
             assert socket_folder.stat().st_mode & 0o777 == 0o700
+            # The time limit of the login has ended with it.
+            wait_until(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()))
             connected.run(["true"])
         assert list(Path(folder).iterdir()) == []
