@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgekit.errors import InputError, StorageError, TemporaryError
 
-_FSTAB = Path("/etc/fstab")
+FSTAB = Path("/etc/fstab")
 
 
 @contextmanager
@@ -264,7 +264,7 @@ def check_mounted(path: Path) -> None:
         TemporaryError: It is not: a file would be written to the disk below the mount point.
     """
     with suppress(OSError):
-        for line in _FSTAB.read_text(errors="replace").splitlines():
+        for line in FSTAB.read_text(errors="replace").splitlines():
             # The fields are device, mount point, type and options; \040 stands for a space.
             fields = line.split("#")[0].split()
             place = Path(fields[1].replace("\\040", " ")) if len(fields) > 1 else Path()

@@ -136,7 +136,7 @@ def small_disk() -> Iterator[Path]:
     )
     if mounted.returncode:
         disk.rmdir()
-        pytest.skip(f"no small disk: mount says {mounted.stderr.strip()}")
+        pytest.skip(f"no small disk: mount: {mounted.stderr.strip()}")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
     disk.rmdir()

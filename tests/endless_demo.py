@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 # Statements for a process that then runs the command line.
-ENDLESS_DEMO = "from edgekit.device.sources import demo; demo._FRAMES = 10**9; "
+ENDLESS_DEMO = "from edgekit.device.sources.demo import DemoSource; DemoSource.frame_count = 10**9; "

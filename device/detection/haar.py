@@ -24,7 +24,7 @@ MIN_FACE_FRACTION = 0.1
 _CASCADE = "haarcascade_frontalface_default.xml"
 _TRAINED_FACE_PX = 24
 # Folders of the cascades of Linux distributions; their OpenCV has no cv2.data.
-_SYSTEM_FOLDERS = ("/usr/share/opencv4/haarcascades", "/usr/local/share/opencv4/haarcascades")
+SYSTEM_FOLDERS = ("/usr/share/opencv4/haarcascades", "/usr/local/share/opencv4/haarcascades")
 
 
 class Haar:
@@ -77,7 +77,7 @@ def _load_cascade() -> cv2.CascadeClassifier:
     """Return the cascade of the installed OpenCV; raise InputError if there is none."""
     data = getattr(cv2, "data", None)
     shipped = [data.haarcascades] if data is not None else []
-    for folder in (*shipped, *_SYSTEM_FOLDERS):
+    for folder in (*shipped, *SYSTEM_FOLDERS):
         path = Path(folder) / _CASCADE
         if path.is_file():
             cascade = cv2.CascadeClassifier(str(path))

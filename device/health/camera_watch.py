@@ -17,7 +17,7 @@ from edgekit.preprocess import ImageU8
 _SAMPLE_PERIOD_S = 0.5
 # A state begins after this time. The encoder of a stream repeats the image of a still scene until the next key frame,
 # commonly for up to 10 s.
-_BEGINS_AFTER_S = 30.0
+BEGINS_AFTER_S = 30.0
 # Without an image for this time, the source is lost. Its own messages name the reason earlier.
 _LOST_AFTER_S = 15.0
 # Points of a sample, and cells of the grid, whose means suppress the noise of the sensor.
@@ -79,7 +79,7 @@ class CameraWatch(Sink):
         state: CameraState = "ok" if self._state == "lost" else self._state
         if now_s - self._seen_s >= _LOST_AFTER_S:
             state = "lost"
-        elif shown == "ok" or self._sampled_s - since_s >= _BEGINS_AFTER_S:
+        elif shown == "ok" or self._sampled_s - since_s >= BEGINS_AFTER_S:
             state = shown
         if state != self._state:
             self._change(state, self._seen_s if state == "lost" else since_s)
@@ -99,9 +99,9 @@ class CameraWatch(Sink):
 
 
 _MEANINGS = {
-    "frozen": f"frozen, all images of the last {_BEGINS_AFTER_S:.0f} s are identical",
-    "dark": f"dark, its images have shown nothing for {_BEGINS_AFTER_S:.0f} s",
-    "covered": f"covered or out of focus, its images have shown nothing for {_BEGINS_AFTER_S:.0f} s",
+    "frozen": f"frozen, all images of the last {BEGINS_AFTER_S:.0f} s are identical",
+    "dark": f"dark, its images have shown nothing for {BEGINS_AFTER_S:.0f} s",
+    "covered": f"covered or out of focus, its images have shown nothing for {BEGINS_AFTER_S:.0f} s",
     "lost": f"lost, it has delivered no image for {_LOST_AFTER_S:.0f} s",
 }
 

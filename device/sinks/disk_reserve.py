@@ -87,7 +87,7 @@ def free_bytes(path: Path) -> int:
 
 
 MAX_MB_PER_DAY = 200
-_MEASURED_S = 60.0
+MEASURED_S = 60.0
 _DAY_S = 86_400
 
 
@@ -110,7 +110,7 @@ class DailyWrites(Sink):
         now_s = time.monotonic()
         if self._begun_s is None:
             self._begun_s, self._begun_bytes = now_s, _written_bytes()
-        elif not self._is_done and now_s - self._begun_s >= _MEASURED_S:
+        elif not self._is_done and now_s - self._begun_s >= MEASURED_S:
             self._is_done = True
             mb_per_day = (_written_bytes() - self._begun_bytes) / 1e6 * _DAY_S / (now_s - self._begun_s)
             if mb_per_day > MAX_MB_PER_DAY:

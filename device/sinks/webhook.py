@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Time limit for the connection to each address of the receiver, for sending, and for the response.
 _TIMEOUT_S = 5.0
 # Pauses before further attempts. Then the event is dropped, so that a receiver is not flooded after an outage.
-_RETRY_PAUSES_S = (1.0, 5.0, 15.0)
+RETRY_PAUSES_S = (1.0, 5.0, 15.0)
 _MOST_EVENTS = 1000
 
 
@@ -59,8 +59,8 @@ class WebhookOptions(SinkOptions):
             most=_MOST_EVENTS,
             slow=END_OF_RUN,
             holds=True,
-            pauses_s=_RETRY_PAUSES_S,
-            attempts=len(_RETRY_PAUSES_S) + 1,
+            pauses_s=RETRY_PAUSES_S,
+            attempts=len(RETRY_PAUSES_S) + 1,
         )
         receiver = _Receiver(self.webhook, token, host, read_image)
         webhook: Writer[Event] = Writer(

@@ -15,7 +15,6 @@ from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8
 
 _FPS = 25.0
-_FRAMES = 150
 _SIZE_WH = (640, 480)
 
 # Camera path over the portrait (512 x 512 px): a slow ellipse around the face, with a little zoom and roll.
@@ -30,17 +29,17 @@ class DemoSource(RecordedSource):
 
     name = "demo"
     fps = _FPS
-    frame_count = _FRAMES
+    frame_count = 150
 
     def __init__(self) -> None:
         self._portrait_bgr = read_image(asset("astronaut.png"))
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; the capture time is the time of computation."""
-        for sequence in range(_FRAMES):
+        for sequence in range(self.frame_count):
             if self._stopped:
                 return
-            image = _view(self._portrait_bgr, sequence / _FRAMES)
+            image = _view(self._portrait_bgr, sequence / self.frame_count)
             yield Frame(sequence, time.monotonic(), time.time(), image)
 
 

@@ -18,7 +18,7 @@ from edgekit.text import one_line
 _T = TypeVar("_T")
 
 # Pause before each attempt to reopen a lost device. The source fails after the last attempt.
-_REOPEN_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+REOPEN_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 # No attempt begins later than this after the loss, so that a run ends with complete recordings before the service
 # watchdog ends it (service/__init__.py).
 LAST_ATTEMPT_S = 25.0
@@ -30,7 +30,7 @@ _MAX_AGE_S = 10.0
 # Longest delay until a waiting thread notices `stop`.
 _POLL_S = 0.1
 # Closing the source does not wait longer for a blocked call; the device is closed when the call returns.
-_JOIN_S = 1.0
+JOIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class LiveSource:
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
-        self._thread.join(_JOIN_S)
+        self._thread.join(JOIN_S)
 
     def stop(self) -> None:
         """End the iteration before its next frame."""
@@ -191,7 +191,7 @@ class LiveSource:
         self._close()
         self._notify(f"{self.name} was lost after {self._captured} frames: reopening it")
         reason, attempts, lost_s = "", 0, time.monotonic()
-        for pause_s in _REOPEN_PAUSES_S:
+        for pause_s in REOPEN_PAUSES_S:
             if not self._sleep(pause_s):
                 return None
             if time.monotonic() - lost_s > LAST_ATTEMPT_S:

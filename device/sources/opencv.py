@@ -26,7 +26,7 @@ from edgekit.text import printable
 
 NOT_PERMITTED = "permission denied: add your user to the group 'video' and log in again"
 OPEN_TIMEOUT_MS = 10_000
-_READ_TIMEOUT_MS = 5_000
+READ_TIMEOUT_MS = 5_000
 
 
 class CaptureDevice:
@@ -150,7 +150,7 @@ def _open_url(url: str, name: str) -> cv2.VideoCapture:
     """Return an opened network stream; raise SourceError if it does not respond. `name` is for messages."""
     settings = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS,
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT_MS,
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS,
     ]  # fmt: skip
     capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, settings)
     if not capture.isOpened():

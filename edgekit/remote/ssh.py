@@ -208,13 +208,13 @@ class Connection:
             env={**os.environ, "LC_ALL": "C.UTF-8"},
             start_new_session=True,  # Ctrl-C must reach this process only; `close` ends the sessions
         )
-        # Another thread called `close` before `_master` was set, so this master still runs; `__enter__` closes it.
-        if self._closed.is_set():
-            raise HostError(f"{self.host.label}: interrupted")
         assert master.stdout is not None
         assert master.stderr is not None
         self._master_reader = threading.Thread(target=self._read_master, args=(master.stderr,), daemon=True)
         self._master_reader.start()
+        # Another thread called `close` before `_master` was set, so this master still runs; `__enter__` closes it.
+        if self._closed.is_set():
+            raise HostError(f"{self.host.label}: interrupted")
         timer = threading.Timer(_OPEN_TIMEOUT_S, master.kill)
         timer.daemon = True
         timer.start()

@@ -99,27 +99,6 @@ def test_the_average_of_all_data_sets_is_compared_with_the_papers(tables: Module
     assert both["ImageNet"][2] == "53.87"
 
 
-@pytest.mark.parametrize(("table", "targets"), [("cross-dataset", 10), ("domain", 4)])
-def test_transfer_trains_on_imagenet_once_per_seed(
-    tables: ModuleType, clip_path: Path, data: Path, gpt_file: Path, tmp_path: Path, table: str, targets: int
-) -> None:
-    more = ("--descriptions", gpt_file, "--shots", 2, "--seeds", 2)
-    rows = _rows(_measured(tables, table, clip_path, data, tmp_path, *more))
-    assert len(rows) == 2 + 1 + targets + 1
-    document = json.loads((tmp_path / table / "ImageNet-2-shots-seed-1.json").read_text())
-    images = {score["name"]: score["images"] for score in document["scores"]}
-    assert images["ImageNet"] == 8
-    assert len(images) == targets + 1
-    if table == "domain":
-        assert images["ImageNetA test"] == 4
-    means = [float(cells[2].partition(" ")[0]) for name, cells in rows.items() if name in images or name in SETS]
-    assert len(means) == targets + 1
-    assert float(rows["average"][2]) == pytest.approx(sum(means[1:]) / targets, abs=0.02)
-
-
-SETS = {"ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR", "FGVCAircraft", *(name for _, name, _ in SPLIT_FILES)}
-
-
 def test_the_papers_settings_are_those_of_each_table(tables: ModuleType, tmp_path: Path) -> None:
     settings = tables.Settings("clip.pt", None, "fp32")
     found = {}

@@ -14,7 +14,7 @@ from edgekit.device.health.sampler import read_health
 from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import discovery
-from edgekit.device.sinks.mqtt.sink import _state_document
+from edgekit.device.sinks.mqtt.sink import state_document
 from tests.docs.pages import DOCS, ROOT, section
 from tests.edgekit.remote.commands import call
 from tools import reference_pages
@@ -71,7 +71,7 @@ def test_the_fields_of_an_event() -> None:
 
 def test_the_fields_of_the_state(tmp_path: Path) -> None:
     document = Monitor("demo", lambda: read_health(tmp_path)).document()
-    assert set(_state_document(document, ["door"], is_current=True)) == fields("State")
+    assert set(state_document(document, ["door"], is_current=True)) == fields("State")
     # The web server adds two fields.
     assert set(document) | {"viewers", "stalled"} == fields("State", table=1)
     assert set(document["health"]) == fields("Health")
@@ -81,4 +81,4 @@ def test_the_topics() -> None:
     code = "".join(path.read_text() for path in Path(discovery.__file__).parent.glob("*.py"))
     named = set(re.findall(r'topic}/([a-z-]+)"', code)) - {"command"}  # the run receives this one
     listed = re.findall(r"^\| `TOPIC/([\w-]+)`", (DOCS / "how-to/mqtt.md").read_text(), re.MULTILINE)
-    assert set(listed) == named | set(discovery._IMAGES) | {"state", "health"}
+    assert set(listed) == named | set(discovery.IMAGES) | {"state", "health"}

@@ -78,7 +78,7 @@ def telegram(tmp_path: Path) -> Iterator[tuple[Telegram, str]]:
 
 def test_an_event_becomes_a_message_or_a_picture_and_is_sent_again_after_a_failure(telegram, monkeypatch):
     server, url = telegram
-    monkeypatch.setattr("edgekit.device.sinks.webhook._RETRY_PAUSES_S", (0.1,))
+    monkeypatch.setattr("edgekit.device.sinks.webhook.RETRY_PAUSES_S", (0.1,))
     run = run_of(print)
     run.links.snapshots, run.links.sends_snapshots = Images(), True
     server.answers = [502]

@@ -125,7 +125,7 @@ def moved_px(lines: list[dict]) -> float:
 # Other time limits than the defaults; the order of events is the same.
 SOON = """
 from edgekit.device.sources import live, opencv
-opencv._READ_TIMEOUT_MS, live._REOPEN_PAUSES_S = 2000, (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+opencv.READ_TIMEOUT_MS, live.REOPEN_PAUSES_S = 2000, (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """
 
 

@@ -166,10 +166,11 @@ class TestToTensor:
         tensor = preprocess.to_tensor(crops, input_spec("bgr"))
         np.testing.assert_allclose(tensor[:, 0], crops[..., 2] / 255, atol=1e-6)
 
-    def test_mean_and_standard_deviation_apply_after_the_scale(self):
+    @pytest.mark.parametrize(("mean", "std"), [(0.5, 0.25), (1.0, 1.0), (0.0, 2.0)])
+    def test_mean_and_standard_deviation_apply_after_the_scale(self, mean, std):
         crops = random_image(1, 44, 44, 1)
-        tensor = preprocess.to_tensor(crops, input_spec("gray", mean=0.5, std=0.25))
-        np.testing.assert_allclose(tensor[:, 0], (crops[..., 0] / 255 - 0.5) / 0.25, atol=1e-5)
+        tensor = preprocess.to_tensor(crops, input_spec("gray", mean=mean, std=std))
+        np.testing.assert_allclose(tensor[:, 0], (crops[..., 0] / 255 - mean) / std, atol=1e-5)
 
     def test_each_channel_has_its_own_mean(self):
         spec = InputSpec("input", (44, 44), "rgb", 1.0, (0.0, 10.0, 20.0), (1.0, 1.0, 2.0))
@@ -214,10 +215,19 @@ class TestToInput:
         np.testing.assert_array_equal(preprocess.to_input(crops, spec), preprocess.to_tensor(crops, spec))
 
 
-class TestSoftmax:
-    def test_sums_to_one_and_never_overflows(self):
-        probabilities = preprocess.softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]], np.float32))
-        np.testing.assert_allclose(probabilities, [[1, 0], [0.5, 0.5]])
+def test_softmax_sums_to_one_and_never_overflows() -> None:
+    probabilities = preprocess.softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]], np.float32))
+    np.testing.assert_allclose(probabilities, [[1, 0], [0.5, 0.5]])
+
+
+def test_the_probabilities_of_several_views_are_averaged() -> None:
+    views = np.log(np.array([[[0.9, 0.1]], [[0.5, 0.5]]], np.float32))
+    np.testing.assert_allclose(np.exp(preprocess.log_mean_probabilities(views)), [[0.7, 0.3]], atol=1e-6)
+
+
+def test_mirror_images_follow_the_crops() -> None:
+    crops = random_image(2, 4, 6, 3)
+    np.testing.assert_array_equal(preprocess.with_mirror_images(crops), [*crops, *crops[:, :, ::-1]])
 
 
 @pytest.mark.parametrize(("fit", "expected"), [("square", [[30, 40]] * 2), ("stretch", [[15, 55]] * 2)])
@@ -227,10 +237,11 @@ def test_an_image_without_a_face_box_is_cut_or_stretched(fit: Fit, expected: lis
     np.testing.assert_array_equal(fitted[..., 0], expected)
 
 
-def test_an_image_without_a_face_box_is_padded_with_gray_above_and_below() -> None:
-    image = random_image(2, 8)
-    fitted = preprocess.fit_image(image, CropSpec(0.25, True, (8, 8), (8, 8), "pad"), never_resize)[..., 0]
-    np.testing.assert_array_equal(fitted[3:5], image)
+@pytest.mark.parametrize("shape", [(2, 8), (2, 8, 3)])
+def test_an_image_without_a_face_box_is_padded_with_gray_above_and_below(shape: tuple[int, ...]) -> None:
+    image = random_image(*shape)
+    fitted = preprocess.fit_image(image, CropSpec(0.25, False, (8, 8), (8, 8), "pad"), never_resize)
+    np.testing.assert_array_equal(fitted[3:5], image[..., ::-1] if image.ndim == 3 else np.stack([image] * 3, axis=2))
     assert (np.delete(fitted, [3, 4], axis=0) == 128).all()
 
 

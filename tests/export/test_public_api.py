@@ -40,20 +40,6 @@ def faces(draw_faces: Callable[..., Path], tmp_path: Path) -> Path:
     return draw_faces(tmp_path / "faces", {"Training": 14, "PrivateTest": 14})
 
 
-@pytest.mark.slow
-def test_export_reports_its_numbers_and_stages(small: Path, tmp_path: Path) -> None:
-    stages: list[str] = []
-    exported = edgekit.export(
-        small, tmp_path / "moods.onnx", merges=["good=happy", "bad=sad,angry"], notify=stages.append,
-        progress=lambda stage, _done, _total: stages.append(stage),
-    )  # fmt: skip
-    assert exported.contract.labels == ("good", "bad")
-    assert exported.size_bytes == (tmp_path / "moods.onnx").stat().st_size
-    assert exported.verification.max_abs_difference < exported.verification.tolerance
-    assert "exporting" in stages
-    assert any("are removed" in line for line in stages)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -104,23 +90,6 @@ def test_quantize_reports_images_that_it_leaves_out(small_onnx: Path, faces: Pat
         small_onnx, tmp_path / "d.onnx", method="fp16", evaluate_on=faces, max_drop_points=100, notify=lines.append
     )
     assert any("images of contempt are removed" in line for line in lines)
-
-
-def test_verify_returns_a_report(small: Path, small_onnx: Path, faces: Path) -> None:
-    report = edgekit.verify(small_onnx, small, faces, limit=7)
-    assert report.passed
-    assert report.check is not None
-    assert report.check.parity.images == 7
-    assert report.check.parity.logits_difference < 1e-4
-
-
-def test_profile_returns_costs_and_estimates(small_onnx: Path) -> None:
-    report = edgekit.profile(small_onnx, board="pi3b+")
-    assert report.profile.cost.macs == sum(layer.macs or 0 for layer in report.profile.cost.layers)
-    assert [(case.board.key, case.threads) for case in report.estimates] == [("pi3b+", 1), ("pi3b+", 4)]
-    assert all(case.estimate is not None and case.reason is None for case in report.estimates)
-    with pytest.raises(InputError, match="board 'pi2' is unknown"):
-        edgekit.profile(small_onnx, board="pi2")
 
 
 @pytest.fixture

@@ -47,12 +47,9 @@ def opened(model: onnx.ModelProto, folder: Path) -> Classifier:
 def test_static_files_are_small_and_close(
     default: onnx.ModelProto, crops: ImageU8, tmp_path: Path, types: QuantizedTypes
 ) -> None:
-    seen: list[tuple[int, int | None]] = []
-    calibration = Calibration(crops[:20], "portrait")
-    model, error = quantize_static(default, types, calibration, lambda *counts: seen.append(counts))
+    model, error = quantize_static(default, types, Calibration(crops[:20], "portrait"))
     assert model.ByteSize() < 0.3 * default.ByteSize()
     assert 0 < error < 0.15
-    assert seen[-1] == (20, 20)
     contract = contract_of(model)
     assert contract.precision == "int8"
     assert contract.calibration == f"portrait, minmax, qdq {types} per channel"
@@ -66,9 +63,21 @@ def test_the_same_crops_give_the_same_bytes(default: onnx.ModelProto, crops: Ima
     assert one.SerializeToString(deterministic=True) == two.SerializeToString(deterministic=True)
 
 
-def test_stdout_is_left_to_results(default: onnx.ModelProto, crops: ImageU8, capfd: pytest.CaptureFixture[str]) -> None:
-    quantize_static(default, "u8s8", Calibration(crops[:2], "x"))
-    assert capfd.readouterr() == ("", "")
+@pytest.fixture(scope="module")
+def small() -> onnx.ModelProto:
+    return to_onnx(create_model("mini-xception", 7), contract_for("mini-xception", EXPRESSIONS, "faces", gray=True))
+
+
+def test_each_crop_calibrates_once_and_counts_in_the_error(
+    small: onnx.ModelProto, crops: ImageU8, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[int, int | None]] = []
+    some = crops[:40]
+    model, error = quantize_static(small, "u8s8", Calibration(some, "x"), lambda *counts: seen.append(counts))
+    assert seen == [(number, 40) for number in range(1, 41)]
+    assert capfd.readouterr() == ("", ""), "stdout is left to results"
+    before, after = (opened(each, tmp_path).logits(some).astype(np.float64) for each in (small, model))
+    assert error == pytest.approx(np.sqrt(np.mean((after - before) ** 2) / np.mean(before**2)), rel=1e-4)
 
 
 def test_a_file_in_half_floats_is_small_and_close(default: onnx.ModelProto, crops: ImageU8, tmp_path: Path) -> None:
@@ -81,9 +90,8 @@ def test_a_file_in_half_floats_is_small_and_close(default: onnx.ModelProto, crop
 
 
 def test_too_little_space_for_the_quantisers_files_is_a_fault_of_the_disk(
-    crops: ImageU8, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    small: onnx.ModelProto, crops: ImageU8, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = to_onnx(create_model("mini-xception", 7), contract_for("mini-xception", EXPRESSIONS, "faces", gray=True))
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     # The quantiser first writes a second file of the same size, of which only half fits.
     (small_disk / "other").write_bytes(bytes((1 << 20) - int(1.5 * small.ByteSize())))

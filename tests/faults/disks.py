@@ -95,7 +95,7 @@ def tmpfs(folder: Path, size: str = "4m") -> Iterator[Path]:
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     mounted = subprocess.run(command, capture_output=True, text=True)
     if mounted.returncode:
-        pytest.skip(f"no small disk: mount says {mounted.stderr.strip()}")
+        pytest.skip(f"no small disk: mount: {mounted.stderr.strip()}")
     try:
         yield folder
     finally:

@@ -21,6 +21,7 @@ from edgekit.device.sink import Sink
 from edgekit.device.sinks.context import Account
 from edgekit.device.sinks.crop_strategies import CollectSink, EveryInterval
 from edgekit.device.sinks.csv import CsvOptions
+from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.device.sinks.record import H264Recorder
@@ -68,8 +69,6 @@ def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
         begin(self, target, quick, *arguments, **options)
 
     monkeypatch.setattr(Writer, "__init__", begin_quick)
-    monkeypatch.setattr("edgekit.device.sinks.snapshots._COMMAND_PERIOD_S", 0.0)
-    monkeypatch.setattr("edgekit.device.sinks.disk_reserve._CHECK_EVERY_S", 0.0)
 
 
 def _opened(make: Callable[[Path, Any], Sink | None]) -> Callable[..., tuple[Any, Account]]:
@@ -122,9 +121,9 @@ def _coded_cycle() -> list[EncodedPacket]:
     return packets(KEY_EVERY, noise=30)
 
 
-def _request(sink: Sink, frame: Frame, result: FrameResult) -> None:
-    sink.request()
-    sink.write(frame, result)
+def _take(sink: Any, frame: Frame, result: FrameResult) -> None:
+    number = frame.sequence
+    sink.take(Event(f"a-{number}", 1, "happy", None, 0.9, 0.0, number, 0.0, frame.wall_s), frame, result)
 
 
 def _json_sequences(folder: Path) -> Counter[int]:
@@ -177,8 +176,7 @@ SINKS = (
     ),
     SinkCase("csv", _opened(lambda folder, run: CsvOptions(csv=folder / "r.csv").open(run)), _csv_sequences),
     SinkCase("collect", _opened(lambda folder, run: CollectSink(EveryInterval(0), folder, run)), _crop_sequences),
-    # The images of events are written by the same thread.
-    SinkCase("snapshots", _opened(SnapshotWriter), _image_numbers, write=_request),
+    SinkCase("snapshots", _opened(SnapshotWriter), _image_numbers, write=_take),
     # Frames of a live video that come too fast are dropped.
     SinkCase("save", _opened(lambda folder, run: SaveOptions(save=folder / "o.mp4").open(run)), None),
     SinkCase("record", _opened(_camera_video), None, write=_put_packet),

@@ -50,8 +50,8 @@ def _jpeg(side_px: int = 32) -> bytes:
 def _read_frames(url: str) -> None:
     from edgekit.device.sources import live, opencv
 
-    opencv.OPEN_TIMEOUT_MS = opencv._READ_TIMEOUT_MS = 700
-    live._REOPEN_PAUSES_S = (0.01,)
+    opencv.OPEN_TIMEOUT_MS = opencv.READ_TIMEOUT_MS = 700
+    live.REOPEN_PAUSES_S = (0.01,)
     with opencv.open_stream(url, lambda _: None) as source:
         for _, frame in zip(range(4), source, strict=False):
             assert frame.image_bgr.ndim == 3

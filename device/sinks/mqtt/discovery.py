@@ -24,7 +24,7 @@ PAUSED, NOT_PAUSED = "ON", "OFF"
 _Entity: TypeAlias = tuple[str, str, dict[str, Any] | None]
 
 # Object id and name of each published image, by the last part of its topic.
-_IMAGES = {"snapshot": ("snapshot", "Latest event"), "command-snapshot": ("command_snapshot", "Latest snapshot")}
+IMAGES = {"snapshot": ("snapshot", "Latest event"), "command-snapshot": ("command_snapshot", "Latest snapshot")}
 
 _MEASURED = {"state_class": "measurement"}
 _DIAGNOSTIC = {"entity_category": "diagnostic"}
@@ -93,7 +93,7 @@ def discovery_messages(
     Args:
         settings: The topics, and the name of the camera.
         contract: The contract of the model.
-        images: The images that are published, by the last part of their topic: of `_IMAGES`.
+        images: The images that are published, by the last part of their topic: of `IMAGES`.
         commands: The commands that are allowed.
         zones: The names of the zones.
     """
@@ -199,7 +199,7 @@ def _controls(settings: MqttSettings, commands: Collection[str]) -> Iterator[_En
 
 
 def _images(settings: MqttSettings, images: Collection[str]) -> Iterator[_Entity]:
-    for topic, (object_id, name) in _IMAGES.items():
+    for topic, (object_id, name) in IMAGES.items():
         document = {"name": name, "image_topic": f"{settings.topic}/{topic}", "content_type": "image/jpeg"}
         yield "image", object_id, document if topic in images else None
 

@@ -24,7 +24,7 @@ from edgekit.text import counted
 # Largest number of unconfirmed events: enough for a slow network, few to resend after the connection was lost.
 _MAX_UNCONFIRMED = 20
 _MIN_STATE_PERIOD_S = 1.0
-_MAX_STATE_PERIOD_S = 10.0
+MAX_STATE_PERIOD_S = 10.0
 _RECONNECT_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 # After a connection that was lost sooner, the pauses continue to grow. Otherwise two clients with one id would close
 # each other's connection every second.
@@ -247,10 +247,10 @@ class _StateSchedule:
         self._checked_s = now_s
         document = self._monitor.document()
         is_current = not self._monitor.is_latest_from_before_pause
-        state = _state_document(document, self._zones, is_current=is_current)
+        state = state_document(document, self._zones, is_current=is_current)
         seen = [state, *state.get("zones", {}).values()]
         key = (state["paused"], *((each["faces"], each["label"]) for each in seen))
-        is_old = now_s - self._all_sent_s >= _MAX_STATE_PERIOD_S
+        is_old = now_s - self._all_sent_s >= MAX_STATE_PERIOD_S
         if document["latest"] is None or (key == self._sent_key and not is_old):
             return []
         self._sent_key = key
@@ -260,7 +260,14 @@ class _StateSchedule:
         return [("state", state), ("health", (document["health"] or {}) | _losses(document["outputs"]))]
 
 
-def _state_document(document: dict[str, Any], zones: Sequence[str], *, is_current: bool) -> dict[str, Any]:
+def state_document(document: dict[str, Any], zones: Sequence[str], *, is_current: bool) -> dict[str, Any]:
+    """Return the message of the topic `state`: what was last seen, and the state of the run.
+
+    Args:
+        document: The current state, of `Monitor.document`.
+        zones: Names of the zones.
+        is_current: False if what was last seen is from before a pause.
+    """
     # What was last seen is not the state of a paused run, nor of a resumed one before its first frame.
     latest = document["latest"] or {}
     faces = latest.get("faces", latest.get("results", [])) if is_current else []

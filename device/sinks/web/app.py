@@ -57,7 +57,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _UPDATE_S = 0.5
-_STALLED_AFTER_S = 10.0
+STALLED_AFTER_S = 10.0
 # Browsers show an image when the next one begins. Without a newer image, the same image is sent once more.
 _REPEAT_AFTER_S = 0.25
 _MAX_VIEWERS = 32
@@ -202,7 +202,7 @@ class _Web:
         return PlainTextResponse("stalled\n" if stalled else "ok\n", 503 if stalled else 200)
 
     def _is_stalled(self) -> bool:
-        return self._monitor.is_stalled(_STALLED_AFTER_S)
+        return self._monitor.is_stalled(STALLED_AFTER_S)
 
 
 class _Classify:

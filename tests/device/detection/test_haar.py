@@ -73,8 +73,8 @@ def test_two_faces_come_the_surest_first(portrait: np.ndarray) -> None:
 def test_the_files_of_a_linux_distribution_serve_too(portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     cascades = cv2.data.haarcascades
     monkeypatch.delattr(cv2, "data")
-    monkeypatch.setattr(haar, "_SYSTEM_FOLDERS", ())
+    monkeypatch.setattr(haar, "SYSTEM_FOLDERS", ())
     with pytest.raises(InputError):
         Haar(320, 0.7)
-    monkeypatch.setattr(haar, "_SYSTEM_FOLDERS", (cascades,))
+    monkeypatch.setattr(haar, "SYSTEM_FOLDERS", (cascades,))
     assert len(Haar(320, 0.7).detect(portrait)) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +13,13 @@ import onnx
 import pytest
 
 import edgekit
-from edgekit.cli import run as run_command_line
 from edgekit.contract import METADATA_KEY
 from edgekit.device.detections import Face
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.sinks.events import EventDetector, EventOptions
 from edgekit.device.sources.settings import CameraSettings
-from edgekit.errors import EXIT_OK, InputError
+from edgekit.errors import InputError
 from tests.device.videos import plain_frames, write_video
 from tests.waiting import wait_until
 
@@ -33,21 +31,6 @@ def test_a_detector_of_fixed_size_is_reported_with_its_size(yunet_640: Path, tin
         assert results.localizer.input_size_px == 640
     with pytest.raises(InputError, match="640"):
         edgekit.stream(detector_size_px=256, **options)
-
-
-def test_results_are_those_of_the_command(tiny_model: Path, tmp_path: Path) -> None:
-    lines = tmp_path / "r.jsonl"
-    command = ["run", "--source", "demo", "--detector", "haar", "--model", str(tiny_model), "--max-frames", "25"]
-    assert run_command_line([*command, "--jsonl", str(lines), "-q"]) == EXIT_OK
-    written = [json.loads(line)["faces"] for line in lines.read_text().splitlines()]
-    with edgekit.stream(source="demo", detector="haar", model=tiny_model, max_frames=25, notify=pytest.fail) as results:
-        streamed = [result.faces for result in results]
-    assert [[face["label"] for face in faces] for faces in written] == [list(faces.labels) for faces in streamed]
-    assert [[face["track_id"] for face in faces] for faces in written] == [
-        faces.track_ids.tolist() for faces in streamed
-    ]
-    for lines_faces, faces in zip(written, streamed, strict=True):
-        np.testing.assert_allclose([face["xyxy"] for face in lines_faces], faces.xyxy, atol=0.006)
 
 
 def test_frames_come_with_their_results(tiny_model: Path, crops: Path) -> None:

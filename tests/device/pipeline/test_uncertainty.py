@@ -94,6 +94,21 @@ def test_a_nearly_black_a_plain_and_a_blurred_crop_are_blank(portrait: ImageU8, 
     assert is_blank(faults[kind].astype(np.uint8)[..., :channels])
 
 
+@pytest.mark.parametrize(
+    ("crop", "blank"),
+    [
+        # Standard deviations 5.5 and 6.
+        ((np.indices((44, 44)).sum(axis=0) % 2) * 11 + 90, True),
+        ((np.indices((44, 44)).sum(axis=0) % 2) * 12 + 90, False),
+        # Vertical waves: the variances of the Laplacian are 4.98 and 5.34.
+        (np.round(90 + 16 * np.sin(np.arange(44) / 44 * np.pi * 4))[None].repeat(44, axis=0), True),
+        (np.round(90 + 17 * np.sin(np.arange(44) / 44 * np.pi * 4))[None].repeat(44, axis=0), False),
+    ],
+)
+def test_the_limits_of_a_blank_crop(crop: np.ndarray, blank: bool) -> None:
+    assert is_blank(crop.astype(np.uint8)[..., None]) == blank
+
+
 def test_a_blank_face_is_uncertain_unless_there_is_no_threshold(portrait: ImageU8, tmp_path: Path) -> None:
     dark = tmp_path / "dark.png"
     cv2.imwrite(str(dark), (portrait * 0.04).astype(np.uint8))

@@ -49,7 +49,7 @@ def records(path: Path) -> list[dict[str, Any]]:
 def test_a_run_whose_disk_is_not_mounted_tries_again_later(run_briefly, tmp_path, option):
     place, table = tmp_path / "usb", tmp_path / "fstab"
     table.write_text(f"proc /proc proc defaults 0 0\n# comment\nUUID=1 {place} ext4 defaults,nofail 0 2\n")
-    before = f"from pathlib import Path; from edgekit import files; files._FSTAB = Path({str(table)!r})"
+    before = f"from pathlib import Path; from edgekit import files; files.FSTAB = Path({str(table)!r})"
     file = place / ("r.onnx" if option == "--detector" else "r")
     assert run_briefly(option, file, before=before) == EXIT_TEMPORARY
     assert not place.exists()
@@ -98,7 +98,7 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
     assert [len(video_frames(file)) > 0 for file in disk.glob("r*.mp4")] == [True, True]
 
 
-SOON = "from edgekit.device.sinks import disk_reserve; disk_reserve._MEASURED_S = 2.0"
+SOON = "from edgekit.device.sinks import disk_reserve; disk_reserve.MEASURED_S = 2.0"
 
 
 def test_a_run_that_wears_out_a_card_warns_once_with_the_figure(start, play, tmp_path):

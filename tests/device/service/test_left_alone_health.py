@@ -25,7 +25,7 @@ start = commands.start
 SOON = """
 from edgekit.device.health import camera_watch
 from edgekit.device.sinks.mqtt import sink
-camera_watch._BEGINS_AFTER_S, camera_watch._SAMPLE_PERIOD_S, sink._MAX_STATE_PERIOD_S = 1.0, 0.2, 1.0
+camera_watch.BEGINS_AFTER_S, sink.MAX_STATE_PERIOD_S = 1.0, 1.0
 """
 RED, BLUE = (40, 40, 130), (130, 40, 40)
 
@@ -142,15 +142,15 @@ def test_losses_and_a_full_disk_are_shown_and_published(
 
 @pytest.fixture
 def unsynchronised(tmp_path: Path) -> str:
-    """Statements of a process whose clock is a year late and not synchronised until `timesync/synchronized` exists."""
-    (tmp_path / "timesync").mkdir()
+    """Statements of a process whose clock is a year late and not synchronised until the file `synchronized` exists."""
+    (tmp_path / "run/systemd/timesync").mkdir(parents=True)
     return f"""
-import time
-from edgekit.device import health as clock
+import functools, pathlib, time
+from edgekit.device import health
 late_ns = 365 * 86_400 * 10**9
 time.time = lambda now_ns=time.time_ns: (now_ns() - late_ns) / 1e9
 time.time_ns = lambda now_ns=time.time_ns: now_ns() - late_ns
-clock._SERVICE, clock._PLAUSIBLE_UNIX_S = "{tmp_path}/timesync", 1 << 62
+health.Clock = functools.partial(health.Clock, pathlib.Path("{tmp_path}"))
 """
 
 
@@ -176,7 +176,7 @@ def test_what_is_recorded_until_the_clock_is_synchronised_is_marked_and_not_dele
     assert late < min(before), "its time is earlier"
     running = start("--source", url, "--jsonl", tmp_path / "long", before=unsynchronised)
     running.until(lambda: (tmp_path / "long").exists() and "clock_synchronised" in (tmp_path / "long").read_text())
-    (tmp_path / "timesync/synchronized").touch()
+    (tmp_path / "run/systemd/timesync/synchronized").touch()
     running.until(lambda: "clock_synchronised" not in (tmp_path / "long").read_text().splitlines()[-1])
     running.process.send_signal(signal.SIGTERM)
     assert running.end() == EXIT_OK

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-
 from edgekit.device.sinks.disk_reserve import PICTURES, RECORDS, VIDEO, DiskReserve
 
 
-@pytest.fixture(autouse=True)
-def check_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekit.device.sinks.disk_reserve._CHECK_EVERY_S", 0.0)
-
-
 def test_video_pauses_first_then_images_then_records(small_disk, fill):
-    reserves = [DiskReserve(small_disk / "new" / "r", share, None) for share in (VIDEO, PICTURES, RECORDS)]
     found = []
     for but_bytes in (60_000, 40_000, 20_000, 8_000):
         (small_disk / "ballast").unlink(missing_ok=True)
         fill(small_disk, but_bytes)
+        reserves = [DiskReserve(small_disk / "new" / "r", share, None) for share in (VIDEO, PICTURES, RECORDS)]
         found.append([reserve.shortage() != "" for reserve in reserves])
     assert found == [[False] * 3, [True, False, False], [True, True, False], [True] * 3]
 

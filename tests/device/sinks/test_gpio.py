@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from edgekit.device.sinks import gpio
 from edgekit.device.sinks.events import EventOptions
 from edgekit.device.sinks.gpio import GpioOptions, parse_pin
 from edgekit.errors import InputError, TemporaryError
@@ -54,9 +53,7 @@ def test_pins_are_off_after_an_error_and_free_for_the_next_run(pins, notices):
         assert not pins(17).state
 
 
-def test_a_pin_goes_off_when_no_results_arrive(pins, notices, monkeypatch):
-    monkeypatch.setattr(gpio, "_MOST_AGE_S", 0.1)
-    monkeypatch.setattr(gpio, "_CHECK_EVERY_S", 0.02)
+def test_a_pin_goes_off_when_no_results_arrive(pins, notices):
     sink = GpioOptions(gpio=((17, "happy"),)).open(run_of(notices.append))
     with sink:
         sink.write(*Feed().next("happy"))

@@ -1,4 +1,4 @@
-"""Videos: `--save` of a video and `--record`: playable MP4 files, restarts, rotation, and the disk reserve."""
+"""Videos: `--save` of a video and `--record`: playable MP4 files, restarts, and rotation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError
 from tests.device.conftest import Feed
 from tests.device.videos import levels, times_ms
-from tests.faults.sinks import quicken
 from tests.packets import FPS, KEY_EVERY, SIZE_WH, packets
 from tests.runs import Source, counts, run_of
 from tests.waiting import wait_until
@@ -137,26 +136,6 @@ def test_blurred_faces_are_not_in_the_video_or_picture(tmp_path, notices):
     save_pictures(tmp_path / "a.png", tmp_path / "out" / "a.png", notices, blur_faces=True)
     for shown in (cv2.VideoCapture(str(tmp_path / "v.mp4")).read()[1], read_image(tmp_path / "out" / "a.png")):
         assert shown[70:140, 30:80].std() < image[70:140, 30:80].std() / 3
-
-
-def test_video_stops_below_the_reserve_and_resumes(small_disk, fill, notices, monkeypatch):
-    quicken(monkeypatch)
-    ballast = fill(small_disk, but_bytes=300_000)
-    run = run_of(notices.append, Source(live=True), disk_reserve=400_000)
-    shots = iter(frames(100_000))
-    with video(small_disk / "v.mp4", run) as sink:
-        sink.write(*next(shots))
-        wait_until(lambda: counts(run, "save")["dropped"])
-        assert counts(run, "save")["dropped"] == {"disk reserve": 1}
-        assert not (small_disk / "v.mp4").exists()
-        ballast.unlink()
-
-        def write_more() -> bool:
-            sink.write(*next(shots))
-            return counts(run, "save")["written"]
-
-        wait_until(write_more)
-    assert len(notices) == 2
 
 
 _KILLED = """

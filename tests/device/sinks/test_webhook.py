@@ -63,7 +63,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch) -> None:
-    monkeypatch.setattr(module, "_RETRY_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(module, "RETRY_PAUSES_S", (0.01, 0.01))
 
 
 @pytest.fixture

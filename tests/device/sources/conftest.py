@@ -14,4 +14,4 @@ def patient_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
     A test of an abandoned thread sets its own timeout.
     """
-    monkeypatch.setattr(live, "_JOIN_S", PATIENCE_S)
+    monkeypatch.setattr(live, "JOIN_S", PATIENCE_S)

@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgekit.device import sources
+from edgekit import boards
 from edgekit.device.region import Region
 from edgekit.device.sinks.clips import PacketTap
 from edgekit.device.sinks.record import H264Recorder
@@ -311,7 +312,8 @@ class Picamera2:
 
 
 def test_auto_takes_the_ribbon_camera_first_on_a_pi_and_names_what_it_tried(camera_class, notices, monkeypatch):
-    monkeypatch.setattr(sources, "_is_raspberry_pi", lambda: True)
+    a_pi, a_pc = (replace(boards.read_board(), model=model) for model in ("Raspberry Pi 5 Model B", "a PC"))
+    monkeypatch.setattr(boards, "read_board", lambda: a_pi)
     with open_camera("auto", notices.append) as source:
         assert "picamera2" in source.name
     assert camera_class.opened == 0
@@ -319,7 +321,7 @@ def test_auto_takes_the_ribbon_camera_first_on_a_pi_and_names_what_it_tried(came
     monkeypatch.setattr(opencv, "v4l2_cameras", lambda *_, **__: [Path("/dev/video970"), Path("/dev/video971")])
     with pytest.raises(SourceError, match=r"picamera2.*/dev/video970.*/dev/video971"):
         open_camera("auto", notices.append)
-    monkeypatch.setattr(sources, "_is_raspberry_pi", lambda: False)
+    monkeypatch.setattr(boards, "read_board", lambda: a_pc)
     with pytest.raises(SourceError, match="/dev/video971") as raised:
         open_camera("auto", notices.append)
     assert "picamera2" not in str(raised.value)

@@ -20,8 +20,8 @@ SMALL, LARGE = (64, 48), (160, 120)
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the timeouts."""
-    monkeypatch.setattr(live, "_REOPEN_PAUSES_S", (0.01, 0.01, 0.01))
-    monkeypatch.setattr(opencv, "_READ_TIMEOUT_MS", 1000)
+    monkeypatch.setattr(live, "REOPEN_PAUSES_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(opencv, "READ_TIMEOUT_MS", 1000)
 
 
 ENDLESS = ("pictures", 10_000, SMALL)
@@ -30,12 +30,12 @@ ENDLESS = ("pictures", 10_000, SMALL)
 def test_a_stream_is_given_up_before_a_services_watchdog_would_end_the_run():
     # The worst case: silence, and a last attempt to which the driver does not respond.
     assert picamera.READ_TIMEOUT_S + live.LAST_ATTEMPT_S + live.HANGS_S < WATCHDOG_S
-    assert opencv.OPEN_TIMEOUT_MS / 1e3 < live.HANGS_S, "the stream's own reason says more"
+    assert opencv.OPEN_TIMEOUT_MS / 1e3 < live.HANGS_S, "the stream's own reason is more precise"
 
 
 @pytest.mark.parametrize("call", ["connect", "read", "close"])
 def test_a_driver_that_hangs_ends_the_run_and_what_it_opens_too_late_is_given_back(notices, monkeypatch, call):
-    monkeypatch.setattr(live, "_JOIN_S", 0.1)
+    monkeypatch.setattr(live, "JOIN_S", 0.1)
     lets_go, device = threading.Event(), _OnePicture()
     if call == "connect":
         connect = lambda: lets_go.wait(PATIENCE_S) and device  # noqa: E731

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.device.teach.fit import fit_classes, folds
-from edgekit.device.teach.linear import IntArray, fit_linear
+from edgekit.device.teach.linear import IntArray, direction, fit_linear, fit_novelty
 from edgekit.device.teach.teach import accuracy_with_twice
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray
@@ -81,11 +81,47 @@ def test_other_things_are_unlike_and_own_things_are_not() -> None:
     assert fit.is_unlike(views[:, 0]).mean() < 0.1
 
 
-def test_the_minimum_is_reached() -> None:
-    views, labels = clouds((30, 30, 30), 0.8)
-    cold = fit_linear(views[:, 0], labels, CLASSES, 0.1)
-    warm = fit_linear(views[:, 0], labels, CLASSES, 0.1, fit_linear(views[:, 0], labels, CLASSES, 1.0))
-    np.testing.assert_allclose(cold.probabilities(views[:, 0]), warm.probabilities(views[:, 0]), atol=5e-3)
+def loss(parameters: np.ndarray, features: FloatArray, labels: IntArray, strength: float) -> float:
+    """Return the loss of a classifier (classes, features + 1) of standardised features, its last column the biases."""
+    inputs = direction(features).astype(np.float64)
+    std = np.maximum(inputs.std(axis=0), 0.05 * inputs.std(axis=0).max())
+    logits = (inputs - inputs.mean(axis=0)) / std @ parameters[:, :-1].T + parameters[:, -1]
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
+    mean_of_classes = np.mean([losses[labels == label].mean() for label in np.unique(labels)])
+    return float(mean_of_classes + strength / 2 * (parameters[:, :-1] ** 2).sum())
+
+
+@pytest.mark.parametrize("begins", ["at zero", "at another fit", "at a fit of other classes"])
+def test_the_loss_has_its_minimum_where_every_class_counts_equally(begins: str) -> None:
+    views, labels = clouds((30, 20, 5), 0.8, width=6)
+    features = views[:, 0]
+    features[:, 5] = 1 + 0.001 * np.arange(len(features))  # hardly varies
+    start = {
+        "at zero": None,
+        "at another fit": fit_linear(features, labels, CLASSES, 3.0),
+        "at a fit of other classes": fit_linear(features, labels % 2, CLASSES[:2], 0.1),
+    }[begins]
+    fit = fit_linear(features, labels, CLASSES, 0.1, start)
+    bias = fit.bias + fit.weight @ direction(features).mean(axis=0)
+    found = np.concatenate([fit.weight * fit.std, bias[:, None]], axis=1).astype(np.float64)
+    steps = 1e-4 * np.eye(found.size).reshape(-1, *found.shape)
+    slopes = [loss(found + step, features, labels, 0.1) - loss(found - step, features, labels, 0.1) for step in steps]
+    assert np.abs(slopes).max() / 2e-4 < 2e-3
+
+
+def test_a_class_without_a_picture_has_the_smallest_logit_and_a_temperature_divides_all() -> None:
+    views, labels = clouds((20, 20), 0.2)
+    fit = fit_linear(views[:, 0], labels, CLASSES, 0.1)
+    assert (fit.logits(views[:, 0]).argmin(axis=1) == 2).all()
+    np.testing.assert_allclose(fit.with_temperature(4.0).logits(views[:, 0]), fit.logits(views[:, 0]) / 4, atol=1e-5)
+
+
+def test_the_distance_is_relative_to_the_mean_of_all_classes() -> None:
+    features = np.array([[4, 0, 0], [1, 0, 0], [0, 9, 0], [0, 0, 0], [1, 1, 1]], np.float32)
+    novelty = fit_novelty(features[:3], np.array([0, 0, 1]))
+    # The directions of the classes are (1, 0, 0) and (0, 1, 0), and that of their mean is (0.5, 0.5, 0) ** 0.5.
+    distances = [0.5**1.5, 0.5**1.5, 0.5**1.5, 1, 1 - (1 - 0.5**0.5) / 3**0.5]
+    np.testing.assert_allclose(novelty.distances(features), distances, atol=1e-6)
 
 
 def test_few_classes_or_pictures_are_an_error() -> None:

@@ -66,7 +66,7 @@ def test_without_any_face_a_change_is_looked_at_at_once(adaptive, luma) -> None:
     entered = luma.copy()
     entered[80:200, 0:60] = 255
     assert adaptive.due(state(entered, 1, boxes=()))
-    assert not adaptive.due(state(luma, 1, boxes=()))
+    assert [adaptive.due(state(luma, frames, boxes=())) for frames in (1, 2, 9, 10)] == [False, False, False, True]
 
 
 def test_a_body_that_moves_with_its_face_and_light_that_changes_are_no_news(adaptive, luma) -> None:

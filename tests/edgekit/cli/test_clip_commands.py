@@ -89,13 +89,6 @@ def test_splits_by_other_names_are_trained_on(edgekit: Run, tmp_path: Path) -> N
     assert code == 0, stderr
 
 
-def test_a_class_of_fewer_images_gives_all(edgekit: Run, tmp_path: Path) -> None:
-    where = ("--clip", "clip.safetensors", "--data", "faces", "--epochs", 1, "-o", tmp_path / "out")
-    code, _, stderr = edgekit("train-prompts", *where, "--shots", 7, "--json")
-    assert code == 0, stderr
-    assert "42 training images" in stderr
-
-
 @pytest.mark.parametrize(("model", "command"), [("hicropl", "train-prompts"), ("clip-mini", "train-clip")])
 def test_train_names_the_commands_of_what_it_trained_before(edgekit: Run, model: str, command: str) -> None:
     code, _, stderr = edgekit("train", "--model", model, "--data", "faces", "-o", "out")

@@ -13,7 +13,6 @@ import onnx
 import pytest
 
 from edgekit.cli import SECTIONS, cli, commands
-from edgekit.model_store import asset
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -82,12 +81,3 @@ def test_a_bench_report_is_not_written_over_its_model(edgekit: Run, tiny_model: 
     before = tiny_model.read_bytes()
     code, _, _ = edgekit("bench", tiny_model, "--no-pipeline", "--seconds", "0.01", "-o", tiny_model)
     assert (code, tiny_model.read_bytes() == before) == (2, True)
-
-
-def test_an_output_that_is_its_input_is_refused(edgekit: Run, tmp_path: Path) -> None:
-    copy = tmp_path / "copy.safetensors"
-    copy.write_bytes(asset("fer2013.safetensors").read_bytes())
-    code, _, err = edgekit("import", copy, "-o", copy)
-    assert code == 2
-    assert "is an input of this command" in err
-    assert copy.read_bytes() == asset("fer2013.safetensors").read_bytes()

@@ -119,14 +119,6 @@ def test_a_new_service_without_a_settings_file_records_changes(service, options,
     assert document["command"][5:] == [*given, *source, *added]
 
 
-def test_a_deploy_refuses_settings_that_contradict_each_other(edgekit, tiny_model, tmp_path):
-    path = tmp_path / "edgekit.toml"
-    path.write_text('camera = true\nsource = "demo"')
-    # Nothing listens at port 1.
-    code, out, err = edgekit("deploy", tiny_model, "--config", path, "--host", "127.0.0.1", "--port", 1)
-    assert (code, out, err.count("\n")) == (EXIT_USAGE, "", 1)
-
-
 def test_settings_that_cannot_work_are_a_failure_in_status_and_log(service):
     assert service("install", "--", "--source", "missing.mp4")[0] == EXIT_OK
     found = until(service, lambda found: found["state"] == "failed")

@@ -17,7 +17,7 @@ ENDLESS = ("pictures", 100_000, SMALL)
 # Shorter stall limits and reopen pauses than the defaults; the order of events is the same.
 SOON = """
 from edgekit.device.sources import live, opencv
-opencv._READ_TIMEOUT_MS, live._REOPEN_PAUSES_S = 1200, (0.1, 0.1)
+opencv.READ_TIMEOUT_MS, live.REOPEN_PAUSES_S = 1200, (0.1, 0.1)
 opencv.OPEN_TIMEOUT_MS, live.HANGS_S = 60_000, 90
 """
 
@@ -51,7 +51,7 @@ def test_a_camera_that_does_not_come_back_ends_the_run_with_its_own_code(start, 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_does_not_wait_for_the_timeout_of_a_sender_that_sends_nothing(start, play, number):
     server = play([("silence", 1000)])
-    long = "from edgekit.device.sources import opencv\nopencv.OPEN_TIMEOUT_MS = opencv._READ_TIMEOUT_MS = 600_000"
+    long = "from edgekit.device.sources import opencv\nopencv.OPEN_TIMEOUT_MS = opencv.READ_TIMEOUT_MS = 600_000"
     run = start("--source", server.url, before=long)
     run.until(lambda: server.served == 1)
     run.process.send_signal(number)

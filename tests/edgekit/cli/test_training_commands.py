@@ -157,13 +157,6 @@ def test_resume_with_other_splits_is_refused(run: Callable[..., Done], faces: Pa
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_resume_of_a_finished_training_changes_nothing(run: Callable[..., Done], faces: Path, trained: Path) -> None:
-    before = (trained / "best.safetensors").read_bytes()
-    done = run("train", "--data", faces, "-o", trained, "--epochs", 1, "--batch-size", 14, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert (trained / "best.safetensors").read_bytes() == before
-
-
 @pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path: Path, sent: int) -> None:
     output = tmp_path / "run"

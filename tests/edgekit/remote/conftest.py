@@ -18,7 +18,7 @@ import pytest
 
 from edgekit.remote.deploy import Package
 from edgekit.remote.hosts import Host
-from edgekit.remote.ssh import Connection
+from edgekit.remote.ssh import Connection, ConnectionLostError, shell
 from tests.fake_systemd import FakeSystemd
 from tests.ports import free_port
 
@@ -116,6 +116,12 @@ Subsystem sftp internal-sftp
 def connection(sshd: Sshd) -> Iterator[Connection]:
     with Connection(sshd.host()) as connected:
         yield connected
+
+
+def cut(connection: Connection) -> None:
+    """End the session of sshd that all commands of a connection share."""
+    with pytest.raises(ConnectionLostError):
+        connection.run(shell("kill -9 $PPID"))
 
 
 @pytest.fixture

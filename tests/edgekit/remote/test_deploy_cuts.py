@@ -19,7 +19,7 @@ from edgekit.remote.program import program
 from edgekit.remote.ssh import Connection
 from tests.waiting import has_ended, wait_until
 
-from .conftest import Sshd
+from .conftest import Sshd, cut
 from .release_board import SERVICE, Board, MakePackage, Quiet, board_plan, content, deploy
 
 
@@ -38,14 +38,8 @@ def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
 ) -> None:
     deploy(connection, make(1))
     failing = make(2, source="missing.mp4")
-    cut = Connection(sshd.host())
-
-    def cut_at(line: str) -> None:
-        if line.startswith("switched to") and cut._master is not None:
-            cut._master.kill()
-
-    with cut, pytest.raises(HostError, match="completes what it has begun"):
-        deploy_host(cut, failing, SERVICE, Quiet(cut_at))
+    with Connection(sshd.host()) as lost, pytest.raises(HostError, match="completes what it has begun"):
+        deploy_host(lost, failing, SERVICE, Quiet(lambda line: line.startswith("switched to") and cut(lost)))
     wait_until(lambda: not (board.root / "pending").exists())
     assert board.model_that_runs() == content(make(1))
     assert not list_host(connection, SERVICE, Quiet()).cut
@@ -55,14 +49,9 @@ def test_a_connection_lost_before_the_switch_is_reported_as_no_change(
     sshd: Sshd, board: Board, connection: Connection, make: MakePackage
 ) -> None:
     first = deploy(connection, make(1))
-    cut = Connection(sshd.host())
-
-    def cut_now(_: str) -> None:  # the first message describes the board, before anything is sent
-        assert cut._master is not None
-        cut._master.kill()
-
-    with cut, pytest.raises(HostError, match="were not changed"):
-        deploy_host(cut, make(2), SERVICE, Quiet(cut_now))
+    with Connection(sshd.host()) as lost, pytest.raises(HostError, match="were not changed"):
+        # The first message describes the board, before anything is sent.
+        deploy_host(lost, make(2), SERVICE, Quiet(lambda _: cut(lost)))
     assert board.current == first.release
 
 

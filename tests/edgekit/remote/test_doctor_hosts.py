@@ -87,16 +87,6 @@ def test_of_an_edgekit_that_is_a_link_its_own_environment_is_examined(
     assert [path.name for path in tmp_path.glob("called-*")] == ["called-python"]
 
 
-def test_one_board_is_shown_with_faults_by_exit_code(sshd: Sshd, python: Path) -> None:
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    done = run(sshd, "--host", "127.0.0.1", "--json")
-    (host,) = json.loads(done.stdout)["hosts"]
-    assert (host["label"], host["error"]) == ("127.0.0.1", None)
-    assert done.returncode == (0 if host["healthy"] else 1), done.stderr
-    assert sys.executable in done.stderr
-    assert "onnxruntime" in done.stderr
-
-
 FINE = '{"schema": "edgekit.doctor/1.0", "findings": [%s]}'
 FAULT = FINE % r'{"check": "disk\u001b[2J", "status": "fault", "text": "\u001b]0;x", "cure": "rm -rf /; \n$(x)"}'
 

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,6 @@ from typing import Any
 import pytest
 
 from edgekit.errors import HostError
-from edgekit.remote import payload
 from edgekit.remote import prepare as preparing
 from edgekit.remote.payload import Target, dependency_wheels, own_code, pack
 from edgekit.remote.prepare import EdgekitCommand, check_fit, clean, run_job
@@ -102,28 +100,23 @@ def test_the_same_files_make_the_same_archive_of_edgekit() -> None:
     assert not any("__pycache__" in name for name in names)
 
 
+# A download of one file with pip.
+NEW_WHEEL = 'while [ "$1" != --dest ]; do shift; done; touch "$2/new.whl"'
 TARGET = Target("aarch64", (3, 13), (2, 41))
 
 
 def test_boards_of_one_platform_share_one_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    downloads: list[list[str]] = []
-
-    def download(requirements: list[str], target: Target, folder: Path) -> None:
-        del target
-        downloads.append(requirements)
-        time.sleep(0.2)  # long enough for the other threads to start
-        (folder / "x.whl").touch()
-
-    monkeypatch.setattr(payload, "_download", download)
+    log, slow = tmp_path / "downloads.txt", "sleep 0.2"  # long enough for the other threads to start
+    use_as_pip(tmp_path, monkeypatch, f'echo "$@" >> {log}; {slow}; {NEW_WHEEL}')
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: [path.name for path in dependency_wheels(TARGET, tmp_path)], range(4)))
-    assert found == [["x.whl"]] * 4
-    (requirements,) = downloads
-    names = {re.split("[<>=!]", text)[0] for text in requirements}
+    assert found == [["new.whl"]] * 4
+    (arguments,) = log.read_text().splitlines()
+    names = {re.split("[<>=!]", text)[0] for text in arguments.split()}
     assert {"numpy", "onnxruntime", "opencv-python-headless", "click"} <= names
     assert not {"torch", "ncnn", "paho-mqtt"} & names
     dependency_wheels(replace(TARGET, extras=("ncnn",), constraints=("numpy<2",)), tmp_path)
-    assert {"ncnn", "numpy<2"} <= {re.split("[>=]", text)[0] for text in downloads[1]}
+    assert {"ncnn", "numpy<2"} <= {re.split("[>=]", text)[0] for text in log.read_text().splitlines()[1].split()}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +148,7 @@ def test_what_a_killed_download_left_is_not_installed(tmp_path: Path, monkeypatc
     with pytest.raises(HostError, match="cannot be downloaded"):
         dependency_wheels(TARGET, tmp_path)
     assert list((tmp_path / "wheels").iterdir()) == []
-    use_as_pip(tmp_path, monkeypatch, 'while [ "$1" != --dest ]; do shift; done; touch "$2/new.whl"')
+    use_as_pip(tmp_path, monkeypatch, NEW_WHEEL)
     (wheel,) = dependency_wheels(TARGET, tmp_path)
     left = wheel.parent.with_name(f".new-{wheel.parent.name}")
     wheel.parent.rename(left)

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from edgekit.errors import HostError, InputError
 from edgekit.remote.ssh import Connection, ConnectionLostError, command_line, shell
 from tests.waiting import has_ended, wait_until
 
-from .conftest import Sshd, has_penalties, know, serve
+from .conftest import Sshd, cut, has_penalties, know, serve
 
 SHOW = """for word; do printf '%s\\0' "$word"; done"""
 HOSTILE = [
@@ -87,11 +89,63 @@ def test_a_connection_that_ends_a_moment_before_its_process_is_lost(
 def test_stdin_arrives_complete(connection: Connection) -> None:
     data = os.urandom(1 << 20)
     assert connection.run(["cat"], stdin=data).stdout == data
+    assert connection.run(["cat"]).stdout == b""
+
+
+def test_a_program_that_does_not_read_its_stdin_succeeds_and_data_that_cannot_be_read_are_an_error(
+    connection: Connection,
+) -> None:
+    assert connection.run(["true"], stdin=os.urandom(1 << 20)).returncode == 0
+
+    def torn() -> Iterator[bytes]:
+        yield b"first"
+        raise OSError("no such file")
+
+    with pytest.raises(OSError, match="no such file"):
+        connection.run(["cat"], stdin=torn())
+
+
+def test_stderr_arrives_complete_and_line_by_line(connection: Connection) -> None:
+    lines: list[str] = []
+    script = "printf 'first\\nsec' >&2; sleep 0.2; printf 'ond\\n\\377\\nrest' >&2"
+    assert connection.run(shell(script), on_stderr_line=lines.append).stderr == b"first\nsecond\n\xff\nrest"
+    assert lines == ["first", "second", "\ufffd"]
+
+    def fail(_: str) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        connection.run(shell(script), on_stderr_line=fail)
+
+
+def test_a_connection_that_is_closed_while_it_opens_is_interrupted(sshd: Sshd) -> None:
+    connection = Connection(sshd.host())
+    connection.close()
+    with pytest.raises(HostError, match="interrupted"):
+        connection.__enter__()
+
+
+def test_a_machine_without_ssh_is_an_error(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError):
+        Connection(sshd.host()).__enter__()
+
+
+def test_a_long_path_of_the_temporary_folder_is_no_obstacle(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ("x" * 60)).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("x" * 60)))
+    with Connection(sshd.host()) as connected:
+        assert connected.run(["echo", "here"]).text == "here\n"
+    assert list((tmp_path / ("x" * 60)).iterdir()) == []
 
 
 def test_a_program_that_hangs_times_out(connection: Connection) -> None:
     with pytest.raises(HostError, match=r"did not end within 0\.5 s"):
         connection.run(["sleep", "600"], timeout_s=0.5)
+    with pytest.raises(HostError, match=r"did not end within 0\.5 s"):
+        connection.run(["cat"], hold_stdin=True, timeout_s=0.5)
     assert connection.run(["echo", "still here"]).text == "still here\n"
 
 
@@ -99,7 +153,6 @@ def test_closing_the_connection_ends_what_holds_its_stdin(sshd: Sshd, tmp_path: 
     started, ended = tmp_path / "started", tmp_path / "ended"
     code = 'touch "$1"; cat >/dev/null; touch "$2"'
     with Connection(sshd.host()) as connected:
-        import threading
 
         def work() -> None:
             with pytest.raises(ConnectionLostError):
@@ -119,8 +172,8 @@ def test_killing_this_process_closes_the_connection(sshd: Sshd, tmp_path: Path) 
         "import os, signal, sys\nfrom pathlib import Path\nfrom edgekit.remote.hosts import Host\n"
         "from edgekit.remote.ssh import Connection\n"
         f"host = Host('127.0.0.1', 'board', {sshd.port}, Path({str(sshd.folder / 'id')!r}), {sshd.options!r})\n"
-        "connection = Connection(host).__enter__()\n"
-        "print(connection._master.pid, flush=True)\n"
+        "Connection(host).__enter__()\n"
+        "print(Path(f'/proc/self/task/{os.getpid()}/children').read_text(), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -225,9 +278,7 @@ def test_unreachable_hosts_are_explained(sshd: Sshd, changes: dict[str, object],
 
 def test_a_lost_connection_is_reported_and_not_reopened(sshd: Sshd) -> None:
     with Connection(sshd.host()) as connected:
-        assert connected._master is not None
-        connected._master.kill()
-        connected._master.wait()
+        cut(connected)
         for _ in range(2):
             with pytest.raises(ConnectionLostError, match="connection was lost"):
                 connected.run(["echo", "hello"])
@@ -250,5 +301,7 @@ def test_nothing_is_left_behind(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> 
         with Connection(sshd.host()) as connected:
             (socket_folder,) = Path(folder).iterdir()
             assert socket_folder.stat().st_mode & 0o777 == 0o700
+            # The time limit of the login has ended with it.
+            wait_until(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()))
             connected.run(["true"])
         assert list(Path(folder).iterdir()) == []

@@ -15,7 +15,7 @@ from edgekit.remote.prepare import clean, prepare
 from edgekit.remote.probe import probe
 from edgekit.remote.ssh import Connection
 
-from .conftest import Sshd
+from .conftest import Sshd, cut
 from .release_board import Quiet
 
 SIZE = 300_000
@@ -81,14 +81,8 @@ def test_files_arrive_under_their_hashes_and_are_not_sent_again(
 
 def test_an_interrupted_file_is_sent_again_by_the_next_call(sshd: Sshd, make_upload: MakeUpload) -> None:
     upload = make_upload(size=8 << 20)
-    cut = Connection(sshd.host())
-
-    def cut_at(share: float) -> None:
-        if share > 0.5 and cut._master is not None:
-            cut._master.kill()
-
-    with cut, pytest.raises(HostError):
-        send(cut, [upload], cut_at)
+    with Connection(sshd.host()) as connected, pytest.raises(HostError):
+        send(connected, [upload], lambda share: share <= 0.5 or cut(connected))
     assert stored(sshd) == []
     with Connection(sshd.host()) as connected:
         assert send(connected, [upload]) == upload.size_bytes

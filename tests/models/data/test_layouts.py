@@ -146,14 +146,6 @@ def test_contempt_is_treated_as_the_option_states(
     assert of_contempt == {"drop": set(), "keep": {6}, "Disgust": {1}}[contempt]
 
 
-def test_what_macos_leaves_in_archives_is_no_image(tmp_path: Path) -> None:
-    picture(tmp_path / "train" / "cat" / "0.png", 1)
-    for junk in (tmp_path / "train/cat/._0.png", tmp_path / "__MACOSX/train/cat/0.png"):
-        junk.parent.mkdir(parents=True, exist_ok=True)
-        junk.write_bytes(b"not an image")
-    assert len(load_dataset(tmp_path).splits["train"]) == 1
-
-
 def test_an_image_beside_the_classes_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "train" / "cat" / "0.png", 1)
     picture(tmp_path / "train" / "overview.png", 1)
@@ -178,12 +170,14 @@ def test_a_class_folder_without_images_is_reported(tmp_path: Path, form: str) ->
 
 
 @pytest.mark.parametrize("form", ["folder", "archive"])
-def test_copies_of_images_in_hidden_folders_are_no_class(tmp_path: Path, form: str) -> None:
+def test_hidden_files_and_folders_and_what_macos_adds_are_no_images(tmp_path: Path, form: str) -> None:
     folder = tmp_path / "pets"
     for value, name in enumerate(("cat", "dog")):
         picture(folder / "train" / name / "0.png", 50 * value + 10)
     picture(folder / "train/cat/.ipynb_checkpoints/0-checkpoint.png", 10)
     picture(folder / "train/.thumbnails/0.png", 10)
+    picture(folder / "__MACOSX/train/cat/0.png", 10)
+    (folder / "train/cat/._0.png").write_bytes(b"not an image")
     data = load_dataset(folder if form == "folder" else packed(folder))
     assert data.classes == ("cat", "dog")
     assert len(data.splits["train"]) == 2

@@ -139,14 +139,6 @@ def test_any_folders_of_colour_pictures_of_any_size(tmp_path: Path) -> None:
     }
 
 
-def test_colour_images_are_red_green_blue(tmp_path: Path) -> None:
-    blue = np.zeros((48, 48, 3), np.uint8)
-    blue[..., 0] = 200  # B, G, R
-    (tmp_path / "train" / "a").mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "train/a/0.png"), blue)
-    assert load_dataset(tmp_path).splits["train"].images[0, 0, 0].tolist() == [0, 0, 200]
-
-
 def test_files_of_numbers_are_fitted_as_pictures_are(bars: DataSet, bars_folder: Path, tmp_path: Path) -> None:
     files = (_write_csv(tmp_path / "fer2013.csv", bars), _write_hdf5(tmp_path / "data.h5", bars))
     for size_px in (32, 64):

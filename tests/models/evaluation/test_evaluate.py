@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from edgekit.models.evaluation.run import evaluate as evaluate_model
 from edgekit.models.model_loading import contract_for, import_authors_checkpoint
 from edgekit.preprocess import FloatArray, ImageU8
 from tests.exports import export_checkpoint
-from tests.ferplus import save_votes, votes_for
+from tests.ferplus import votes_for
 
 
 class _Brightest:
@@ -96,15 +95,6 @@ class _AlwaysGood:
 
     def logits(self, crops: ImageU8) -> FloatArray:
         return np.tile(np.array([1, 0], np.float32), (len(crops), 1))
-
-
-def test_majorities_of_ferplus_are_merged(draw_faces: Callable[..., Path], tmp_path: Path) -> None:
-    data = draw_faces(tmp_path / "faces", {"Training": 7, "PrivateTest": 14})
-    save_votes(data, tmp_path / "votes.csv")
-    merges = ["good=happy", "bad=sad,angry,fear"]
-    result = evaluate_model(_AlwaysGood(), data, ferplus=tmp_path / "votes.csv", merges=merges)
-    assert (result.labels, result.correct, result.total, result.contempt) == (("good", "bad"), 2, 8, None)
-    assert result.left_out == 0, "images of removed classes have a majority"
 
 
 def test_merged_labels_are_measured_on_the_classes_that_they_stand_for(bars: DataSet) -> None:
