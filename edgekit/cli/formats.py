@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from edgekit.export.formats import FORMATS, FormatsReport, Measure, benchmark_fo
 from edgekit.report import view
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from edgekit.report import ReportOptions
     from edgekit.report.document import BenchmarkReport, BoardResult
 
@@ -34,27 +37,29 @@ def bench_formats(
     found = None
     try:
         with ExitStack() as stack:
-            write = files.open(stack)
+            write_report = files.open(stack)
             bars = stack.enter_context(progress_bar(out))
-
-            def measure_exported(paths: Mapping[str, Path]) -> BenchmarkReport:
-                bars.stop()  # the measurement has a display of its own
-                return measure(paths)
-
             found = benchmark_formats(
                 model,
                 data,
                 formats=tuple(FORMATS) if formats == ("all",) else formats,
                 target=target,
-                measure=measure_exported,
+                measure=partial(_stop_bars_and_measure, bars, measure),
                 progress=by_stage(bars),
                 notify=out.say,
             )
-            write(found.report)
+            write_report(found.report)
     finally:
+        # Printed even if the report's files cannot be written, because a measurement takes long.
         if found is not None:
             _show(out, found, str(data))
             out.result(_document(found))
+
+
+def _stop_bars_and_measure(bars: Progress, measure: Measure, paths: Mapping[str, Path]) -> BenchmarkReport:
+    """Measure files by name, without the bars of the export, because the measurement has a display of its own."""
+    bars.stop()
+    return measure(paths)
 
 
 def _show(out: Output, found: FormatsReport, data: str) -> None:
@@ -78,11 +83,14 @@ def _show(out: Output, found: FormatsReport, data: str) -> None:
 
 def _export_options(name: str, data: str) -> str:
     """Return the options of `edgekit export` that make a file of format `name`."""
-    options = FORMATS[name]
-    words = ["-o", "mine.ncnn" if "engine" in options else "mine.onnx"]
-    for option_name, value in options.items():
-        words += ["--quantize" if option_name == "method" else f"--{option_name}", value]
-    return shlex.join([*words, "--calibrate", data] if name == "int8" else words)
+    arguments = FORMATS[name]  # of `export` and `quantize`, such as {"method": "int8"}
+    words = ["-o", "mine.ncnn" if "engine" in arguments else "mine.onnx"]
+    for argument, value in arguments.items():
+        flag = "--quantize" if argument == "method" else f"--{argument}"
+        words += [flag, value]
+    if name == "int8":
+        words += ["--calibrate", data]
+    return shlex.join(words)
 
 
 def _table(found: FormatsReport, board: BoardResult) -> TextTable:
@@ -90,9 +98,10 @@ def _table(found: FormatsReport, board: BoardResult) -> TextTable:
     rows = []
     for file, cell in found.rows(board):
         low, high = file.accuracy_interval
+        is_recommended = (file, cell) == found.recommended(board)
         rows.append(
             (
-                f"{file.name}{' *' if (file, cell) == found.recommended(board) else ''}",
+                f"{file.name} *" if is_recommended else file.name,
                 str(cell.intra_op_threads),
                 f"{file.size_bytes / 1024:,.0f}",
                 f"{100 * file.evaluation.accuracy:.2f} ±{50 * (high - low):.1f}",
@@ -108,7 +117,10 @@ def _table(found: FormatsReport, board: BoardResult) -> TextTable:
 
 def _document(found: FormatsReport) -> dict[str, Any]:
     """Return the document of `edgekit bench --formats --json`."""
-    best = [(board.label, *found.recommended(board)) for board in found.report.boards]
+    recommended = []
+    for board in found.report.boards:
+        file, cell = found.recommended(board)
+        recommended.append({"board": board.label, "format": file.name, "threads": cell.intra_op_threads})
     return {
         "schema": "edgekit.formats/1.0",
         **picked(found, "model", "target", "dataset", "split"),
@@ -121,8 +133,6 @@ def _document(found: FormatsReport) -> dict[str, Any]:
             for file in found.files
         ],
         "left_out": dict(found.left_out),
-        "recommended": [
-            {"board": label, "format": file.name, "threads": cell.intra_op_threads} for label, file, cell in best
-        ],
+        "recommended": recommended,
         "benchmark": found.report.as_document(),
     }

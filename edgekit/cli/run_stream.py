@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.summary import Tally
     from edgekit.device.sink import Sink
-    from edgekit.device.sinks.context import Account
+    from edgekit.device.sinks.clips import PacketTap
+    from edgekit.device.sinks.context import Account, OutputContext
+    from edgekit.device.sinks.record import H264Recorder
     from edgekit.device.teach.taught_file import TaughtFile
 
 # What --json prints if the run is stopped before it has begun.
@@ -55,8 +57,8 @@ def run_stream(
 
     With `taught`, the run begins with the model that this file states.
     """
-    is_on_stdout = option_of(outputs, JsonLinesOptions).jsonl == STDOUT
-    if out.as_json and is_on_stdout:
+    prints_results = option_of(outputs, JsonLinesOptions).jsonl == STDOUT
+    if out.as_json and prints_results:
         raise click.UsageError("--json and --jsonl - both write to stdout: give --jsonl a file, or leave --json out")
     check_outputs(outputs, stream_options.source)
     with StopSignals(partial(out.result, _STOPPED)) as signals, ExitStack() as opened:
@@ -68,27 +70,24 @@ def run_stream(
         from edgekit.device.sinks.context import OutputContext
 
         context = OutputContext(rules=option_of(outputs, OutputOptions), notify=out.warn)
-        # Both receive video that the camera encodes: the file of --record, and the clips of events.
-        recorder = option_of(outputs, RecordOptions).recorder(context)
-        is_camera = stream_options.camera is not None
-        tap = option_of(outputs, ClipOptions).tap(context.rules, recorder) if is_camera else None
+        recorder, tap = _video_receivers(outputs, context, has_camera=stream_options.camera is not None)
+        camera = replace(camera, recording=tap or recorder)  # the tap passes the video on to the recorder
         if taught is not None:
             stream_options = replace(stream_options, model=taught.current)
-        options = replace(stream_options, camera_settings=replace(camera, recording=tap or recorder), notify=out.warn)
-        stream = opened.enter_context(Stream(options))
+        stream = opened.enter_context(Stream(replace(stream_options, camera_settings=camera, notify=out.warn)))
         monitor = RuntimeMonitor(results_folder(outputs), lambda: stream.localizer, out.warn, live=stream.source.live)
         opened.enter_context(monitor)
-        # With --jsonl - stdout has the results, and text goes to stderr.
-        text = replace(out, as_json=True) if is_on_stdout else out
-        tally, finished = Tally(), False
-        sinks = [
-            *open_sinks(outputs, run_context(context, stream, monitor.health, recorder, tap, text.say, taught)),
-            tally,
-            *([] if is_on_stdout else _progress_sinks(out, stream.source.frame_count, options.max_frames)),
-            *monitor.sinks(stream.controls),
-        ]
+        # With `--jsonl -`, stdout has the results, and text goes to stderr as with --json.
+        text = replace(out, as_json=True) if prints_results else out
+        sinks = open_sinks(outputs, run_context(context, stream, monitor.health, recorder, tap, text.say, taught))
+        tally = Tally()
+        sinks.append(tally)
+        if not prints_results:
+            sinks += _progress_sinks(out, stream.source.frame_count, stream_options.max_frames)
+        sinks += monitor.sinks(stream.controls)
         signals.on_stop(stream.stop)
         gc.freeze()  # garbage collections during the run do not examine the objects of the start
+        finished = False
         try:
             stream.run(sinks, annotate=monitor.annotated)
             finished = True
@@ -98,6 +97,15 @@ def run_stream(
                 _print_summary(text, stream, tally, monitor, context.accounts)
                 out.result(_summary(stream, tally, monitor, signals, finished, context.accounts))
     signals.raise_interrupt()
+
+
+def _video_receivers(
+    outputs: tuple[SinkOptions, ...], context: OutputContext, has_camera: bool
+) -> tuple[H264Recorder | None, PacketTap | None]:
+    """Return what receives the video that a camera encodes: the recorder of --record, and the tap of --event-clips."""
+    recorder = option_of(outputs, RecordOptions).recorder(context)
+    tap = option_of(outputs, ClipOptions).tap(context.rules, recorder) if has_camera else None
+    return recorder, tap
 
 
 def _progress_sinks(out: Output, frame_count: int | None, max_frames: int | None) -> list[Sink]:
@@ -169,7 +177,7 @@ def _summary(
     finished: bool,
     accounts: Sequence[Account],
 ) -> dict[str, Any]:
-    """Return the document of --json."""
+    """Return the document of --json: how the run ended, its settings, times, counts, outputs and health."""
     from msgspec.structs import asdict
 
     from edgekit.device.engines.session import versions
