@@ -122,12 +122,13 @@ class LabelMap:
     def after(self, before: LabelMap) -> LabelMap:
         """Return the map that has the effect of `before` and then of this map.
 
-        The classes of this map are the labels of `before`. The result has these labels and the classes of `before`.
+        The classes of this map are the labels of `before`. The result maps the classes of `before` to the labels of
+        this map.
         """
-        members_before = dict(zip(before.labels, before.members, strict=True))
+        classes_of = dict(zip(before.labels, before.members, strict=True))
         members = []
         for group in self.members:
-            members.append(tuple(old for name in group for old in members_before[name]))
+            members.append(tuple(name for label in group for name in classes_of[label]))
         return LabelMap(self.labels, tuple(members))
 
     def number(self, name: str) -> int:

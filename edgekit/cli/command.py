@@ -256,16 +256,12 @@ def _defaults(command: Command) -> dict[str, Any]:
 
 def _reset_overridden(command: Command, ctx: click.Context) -> None:
     """Reset options of the settings file that the command line excludes, and those that lack what they need."""
-    in_file: dict[str, Option] = {}
-    given_flags: set[str] = set()
-    excluded_flags: set[str] = set()
-    for name, declared in command.declared.items():
-        source = ctx.get_parameter_source(name)
-        if source is ParameterSource.DEFAULT_MAP:
-            in_file[name] = declared
-        elif source is ParameterSource.COMMANDLINE:
-            given_flags.add(declared.flag)
-            excluded_flags.update(declared.excludes)
+    source = ctx.get_parameter_source
+    options = command.declared.items()
+    in_file = {name: declared for name, declared in options if source(name) is ParameterSource.DEFAULT_MAP}
+    given = [declared for name, declared in options if source(name) is ParameterSource.COMMANDLINE]
+    given_flags = {declared.flag for declared in given}
+    excluded_flags = {flag for declared in given for flag in declared.excludes}
     for name, declared in in_file.items():
         excludes_given = not given_flags.isdisjoint(declared.excludes)
         if excludes_given or declared.flag in excluded_flags:

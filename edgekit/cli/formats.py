@@ -98,10 +98,10 @@ def _table(found: FormatsReport, board: BoardResult) -> TextTable:
     rows = []
     for file, cell in found.rows(board):
         low, high = file.accuracy_interval
-        is_recommended = (file, cell) == found.recommended(board)
+        mark = " *" if (file, cell) == found.recommended(board) else ""
         rows.append(
             (
-                f"{file.name} *" if is_recommended else file.name,
+                f"{file.name}{mark}",
                 str(cell.intra_op_threads),
                 f"{file.size_bytes / 1024:,.0f}",
                 f"{100 * file.evaluation.accuracy:.2f} ±{50 * (high - low):.1f}",

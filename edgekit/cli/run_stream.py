@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.summary import Tally
     from edgekit.device.sink import Sink
-    from edgekit.device.sinks.clips import PacketTap
-    from edgekit.device.sinks.context import Account, OutputContext
-    from edgekit.device.sinks.record import H264Recorder
+    from edgekit.device.sinks.context import Account
     from edgekit.device.teach.taught_file import TaughtFile
 
 # What --json prints if the run is stopped before it has begun.
@@ -70,7 +68,10 @@ def run_stream(
         from edgekit.device.sinks.context import OutputContext
 
         context = OutputContext(rules=option_of(outputs, OutputOptions), notify=out.warn)
-        recorder, tap = _video_receivers(outputs, context, has_camera=stream_options.camera is not None)
+        # Both receive the video that a camera encodes: the recorder of --record, and the tap of --event-clips.
+        recorder = option_of(outputs, RecordOptions).recorder(context)
+        has_camera = stream_options.camera is not None
+        tap = option_of(outputs, ClipOptions).tap(context.rules, recorder) if has_camera else None
         camera = replace(camera, recording=tap or recorder)  # the tap passes the video on to the recorder
         if taught is not None:
             stream_options = replace(stream_options, model=taught.current)
@@ -97,15 +98,6 @@ def run_stream(
                 _print_summary(text, stream, tally, monitor, context.accounts)
                 out.result(_summary(stream, tally, monitor, signals, finished, context.accounts))
     signals.raise_interrupt()
-
-
-def _video_receivers(
-    outputs: tuple[SinkOptions, ...], context: OutputContext, has_camera: bool
-) -> tuple[H264Recorder | None, PacketTap | None]:
-    """Return what receives the video that a camera encodes: the recorder of --record, and the tap of --event-clips."""
-    recorder = option_of(outputs, RecordOptions).recorder(context)
-    tap = option_of(outputs, ClipOptions).tap(context.rules, recorder) if has_camera else None
-    return recorder, tap
 
 
 def _progress_sinks(out: Output, frame_count: int | None, max_frames: int | None) -> list[Sink]:

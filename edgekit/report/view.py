@@ -150,12 +150,10 @@ def not_measured(report: BenchmarkReport) -> str | None:
     """Return the labels of the boards without results as one line, without the reasons, which may contain addresses."""
     measured = {board.label for board in report.boards}
     failed = [host.label for host in report.hosts if host.error is not None and host.label not in measured]
-    if not failed:
-        return None
     # Each label once, because merged reports may have a board several times.
     labels = list(dict.fromkeys(failed))
     board_count = len({host.label for host in report.hosts})
-    return f"NOT MEASURED ({len(labels)} of {board_count} boards): {', '.join(labels)}"
+    return f"NOT MEASURED ({len(labels)} of {board_count} boards): {', '.join(labels)}" if failed else None
 
 
 def thread_text(use: ThreadUse) -> str:
@@ -223,20 +221,19 @@ def overviews(report: BenchmarkReport) -> list[TextTable]:
     The title of a table is the file's name on the first board. In merged reports, one file can have several names, and
     files with different contents can have the same name.
     """
-    titles: dict[str, str] = {}  # by SHA-256 of the file
-    measured: dict[str, list[tuple[BoardResult, Sequence[CellResult]]]] = {}
+    # By the SHA-256 of a file: the boards that have it, each with the file's name there.
+    boards_of: dict[str, list[tuple[BoardResult, str]]] = {}
     for board in report.boards:
         for model in board.models:
-            titles.setdefault(model.sha256, model.name)
-            cells = cells_of(board, model.name)
-            if cells:
-                measured.setdefault(model.sha256, []).append((board, cells))
+            boards_of.setdefault(model.sha256, []).append((board, model.name))
     tables = []
-    for sha256, title in titles.items():
-        boards = measured.get(sha256, [])
+    for named_boards in boards_of.values():
+        _, title = named_boards[0]
+        with_cells = [(board, cells_of(board, name)) for board, name in named_boards]
+        measured = [(board, cells) for board, cells in with_cells if cells]
         # By identity: a board can have a file under two names, and the results of two boards can be equal.
-        if len({id(board) for board, _ in boards}) >= 2:
-            tables.append(_overview(boards, title))
+        if len({id(board) for board, _ in measured}) >= 2:
+            tables.append(_overview(measured, title))
     return tables
 
 
@@ -245,18 +242,16 @@ def _overview(measured: Sequence[tuple[BoardResult, Sequence[CellResult]]], titl
     measured_kinds = {cell.kind for _, cells in measured for cell in cells}
     kinds = [kind for kind in ANY_KINDS if kind in measured_kinds]
     rows = []
+    columns = ["board", *kinds, "fps", "quality flags"] if "run" in kinds else ["board", *kinds, "quality flags"]
     for board, cells in measured:
         texts = [board.label or board.board.model or "unknown board"]
-        fps: list[str] = []
-        for kind in kinds:
-            cell = _fastest([cell for cell in cells if cell.kind == kind])
-            texts.append("-" if cell is None else ms(cell.latency.p50_ms))
-            if kind == "run":
-                fps = ["-" if cell is None else _rate(cell.latency.p50_ms)]
+        fastest = {kind: _fastest([cell for cell in cells if cell.kind == kind]) for kind in kinds}
+        texts += ["-" if cell is None else ms(cell.latency.p50_ms) for cell in fastest.values()]
+        if "run" in kinds:
+            run = fastest["run"]
+            texts.append("-" if run is None else _rate(run.latency.p50_ms))
         flags = [flag for flag in EXPLANATIONS if any(flag in cell.quality_flags for cell in cells)]
-        rows.append((*texts, *fps, ", ".join(flags)))
-    fps_column = ["fps"] if "run" in kinds else []
-    columns = ("board", *kinds, *fps_column, "quality flags")
+        rows.append([*texts, ", ".join(flags)])
     return TextTable(columns, rows, ("board", "quality flags"), title)
 
 

@@ -72,6 +72,7 @@ def crop(out: Output, options: CropOptions) -> None:
 
 
 def _print_crops(out: Output, report: CropReport, output: str | Path) -> None:
+    """Print how many faces were cropped, per folder, and how many photographs or frames have no crop."""
     images = "photographs" if all(row.time_s is None for row in report.rows) else "frames"
     # A video's crops, and those of photographs without class folders, are beside crops.csv.
     folders = "" if set(report.per_folder) == {"."} else f": {_shares(report.per_folder)}"
@@ -183,14 +184,18 @@ def label(out: Output, folder: Path, options: LabelOptions) -> None:
 
 
 def _report_fields(scan: Scan, found: Findings) -> Iterator[tuple[str, str]]:
+    """Yield what `data check` has found in a data set, as name and text.
+
+    Identical images are groups: "repeated" within a split, "crossing" in several splits, "conflicting" with different
+    labels.
+    """
     yield "data", scan.name
     yield "images", f"{len(scan.records):,}, {found.distinct:,} distinct"
     yield "size", _shares({f"{width}x{height}": count for (width, height), count in found.sizes.items()})
     yield "colour", _shares(found.modes)
-    where = f" in {found.training}" if found.training else ""
     ratio = found.imbalance
     text = "a class has no image" if ratio is None else f"largest class {ratio:.1f} times the smallest one"
-    yield "imbalance", f"{text}{where}"
+    yield "imbalance", f"{text} in {found.training}" if found.training else text
     yield "unreadable", counted(len(found.unreadable), "image") if found.unreadable else "none"
     yield from _examples([record.problem or "" for record in found.unreadable])
     yield "blank", _counted([record.name for record in found.blank])
@@ -199,7 +204,7 @@ def _report_fields(scan: Scan, found: Findings) -> Iterator[tuple[str, str]]:
     yield "crossing", f"{counted(len(found.crossing), 'group')} of identical images in several splits"
     for (first, second), shared in found.pairs.items():
         yield "", f"{shared:,} in {first} and {second}"
-    if found.leaking and len(scan.splits) > 2:
+    if found.leaking and len(scan.splits) > 2:  # groups with images in the training split and in another one
         yield "", f"{found.leaking:,} in {found.training} and any of the others"
     yield from _examples([first_of([record.name for record in group], _EXAMPLES) for group in found.crossing])
     yield "conflicting", f"{counted(len(found.conflicting), 'group')} of identical images with different labels"
@@ -208,11 +213,12 @@ def _report_fields(scan: Scan, found: Findings) -> Iterator[tuple[str, str]]:
 
 def _counts_table(scan: Scan, found: Findings) -> TextTable:
     """Return the number of images per class and split, with their sums."""
-    counts = [[found.counts[split][name] for split in scan.splits] for name in scan.classes]
-    totals = [sum(column) for column in zip(*counts, strict=True)]
     has_sum = len(scan.splits) > 1
+    # Per class, the number of images in each split.
+    counts = [(name, [found.counts[split][name] for split in scan.splits]) for name in scan.classes]
+    totals = [sum(column) for column in zip(*(row for _, row in counts), strict=True)]
     rows = []
-    for name, row in zip((*scan.classes, "all"), (*counts, totals), strict=True):
+    for name, row in [*counts, ("all", totals)]:
         numbers = [*row, sum(row)] if has_sum else row
         rows.append((name, *(f"{number:,}" for number in numbers)))
     columns = ("class", *scan.splits, "all") if has_sum else ("class", *scan.splits)
@@ -220,6 +226,7 @@ def _counts_table(scan: Scan, found: Findings) -> TextTable:
 
 
 def _document(scan: Scan, found: Findings) -> dict[str, Any]:
+    """Return the document of `data check --json`; see `_report_fields` for the words."""
     return {
         **picked(scan, "name", "classes"),
         **picked(found, "distinct", "counts", "modes", "imbalance", "faults"),

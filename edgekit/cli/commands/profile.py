@@ -74,16 +74,12 @@ def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
         out.say(f"the costliest {len(shown)} of {len(layers)} layers; --layers shows all")
     out.fields(_totals(report.profile))
     out.say("Estimates, not measurements: a roofline fitted to latencies published for ncnn on that board.")
-    estimated = [(_where(case), case.estimate) for case in report.estimates if case.estimate]
-    rows = [
-        (
-            where,
-            _interval(found.low_ms, found.high_ms),
-            f"{found.memory_share:.0%}",
-            f"{found.roofline.coverage:.0%} of {found.roofline.rows}",
-        )
-        for where, found in estimated
-    ]
+    rows = []
+    for case in report.estimates:
+        if found := case.estimate:
+            coverage = f"{found.roofline.coverage:.0%} of {found.roofline.rows}"
+            latency = _interval(found.low_ms, found.high_ms)
+            rows.append((_where(case), latency, f"{found.memory_share:.0%}", coverage))
     out.show(TextTable(("board", "estimate", "bound by memory", "coverage"), rows, ("board",)))
     if rows:
         out.say("coverage: share of the nets left out of the fit whose latency was inside their interval")
@@ -167,12 +163,15 @@ def _interval(low_ms: float, high_ms: float) -> str:
 
 def _estimate_document(case: BoardEstimate[Estimate]) -> dict[str, Any]:
     found = case.estimate
+    of_roofline = {}
+    if found is not None:
+        of_roofline = {"memory_share": found.memory_share, **picked(found.roofline, "rows", "coverage")}
     return {
         "board": case.board.key,
         "name": case.board.name,
         "threads": case.threads,
         **picked(found, "low_ms", "high_ms"),
-        **({} if found is None else {"memory_share": found.memory_share, **picked(found.roofline, "rows", "coverage")}),
+        **of_roofline,
         "reason": None if found else case.reason,
     }
 
@@ -181,7 +180,8 @@ def _loop_document(loop: BoardEstimate[PipelineEstimate]) -> dict[str, Any]:
     found = loop.estimate
     if found is None:
         return {"board": loop.board.key, "threads": loop.threads, "reason": loop.reason}
-    (low_fps, high_fps), (staged_low_fps, staged_high_fps) = found.fps, found.staged_fps or (None, None)
+    low_fps, high_fps = found.fps
+    staged_low_fps, staged_high_fps = found.staged_fps or (None, None)
     return asdict(found) | {
         "middle_ms": found.middle_ms,
         "low_fps": low_fps,

@@ -74,9 +74,10 @@ def verify_document(report: VerifyReport) -> dict[str, Any]:
 
 
 def _show_parity(out: Output, check: ParityCheck) -> None:
-    found, tolerance, allowed = check.parity, check.tolerance, check.allowed_difference
-    limit = "" if allowed is None else f"allowed: {allowed:.1e}"
-    if tolerance.relative is not None:
+    """Print the differences between the training's code and the device's, each with its limit."""
+    found, tolerance = check.parity, check.tolerance
+    limit = "" if check.allowed_difference is None else f"allowed: {check.allowed_difference:.1e}"
+    if tolerance.relative is not None:  # int8 and half floats
         limit = f"{found.relative_difference:.3f} of their root mean square, allowed: {tolerance.relative:g}"
     largest = f"{found.logits_difference:.2e} ({limit}; largest {found.largest_logit:.1f})"
     out.fields(
@@ -103,6 +104,7 @@ def _share(value: float | None) -> str:
 
 
 def _check_document(check: ParityCheck) -> dict[str, Any]:
+    """Return the part of the document of --json that compares the training's code with the device's."""
     found, tolerance = check.parity, check.tolerance
     sides = {"training": found.reference, "device": found.device}
     return {
@@ -126,7 +128,8 @@ def _check_document(check: ParityCheck) -> dict[str, Any]:
             "tolerance": tolerance.top1_share,
         },
         "accuracy": {
-            side: result and picked(result, "accuracy", "correct", "per_class") for side, result in sides.items()
+            side: picked(result, "accuracy", "correct", "per_class") if result else None
+            for side, result in sides.items()
         },
     }
 
