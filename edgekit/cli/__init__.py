@@ -106,13 +106,9 @@ class _LazyGroup(Group):
         name_width = max(map(len, self.list_commands(ctx)))
         help_width = formatter.width - name_width - 6  # as click computes it: margins and gap take six characters
         for title, names in SECTIONS.items():
-            rows = []
-            for name in names:
-                command = self.get_command(ctx, name)
-                assert command is not None
-                rows.append((name.ljust(name_width), command.get_short_help_str(help_width)))
+            commands = [(name.ljust(name_width), self.get_command(ctx, name)) for name in names]
             with formatter.section(title):
-                formatter.write_dl(rows)
+                formatter.write_dl([(name, each.get_short_help_str(help_width)) for name, each in commands if each])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem

@@ -129,14 +129,12 @@ class Command(click.Command):
         """Return an instance of a class of options; fields that are not set have their default."""
         options = declared_options(kind)
         argument_names = {each.name for each in self.params if isinstance(each, click.Argument)}
-        given = {}
-        for field in _fields(kind):
-            if field in options:
-                name = parameter_name(options[field])
-                if is_set(ctx, name):
-                    given[field] = field_value(options[field], ctx.params[name])
-            elif field in argument_names:
-                given[field] = ctx.params[field]
+        other_fields = [field for field in _fields(kind) if field not in options]
+        given = {field: ctx.params[field] for field in other_fields if field in argument_names}
+        for field, declared in options.items():
+            name = parameter_name(declared)
+            if is_set(ctx, name):
+                given[field] = field_value(declared, ctx.params[name])
         return kind(**given)
 
     def show_all(self, ctx: click.Context) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ from edgekit.export.formats import FORMATS, FormatsReport, Measure, benchmark_fo
 from edgekit.report import view
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from edgekit.report import ReportOptions
     from edgekit.report.document import BenchmarkReport, BoardResult
 
@@ -39,12 +36,17 @@ def bench_formats(
         with ExitStack() as stack:
             write_report = files.open(stack)
             bars = stack.enter_context(progress_bar(out))
+
+            def measure_exported(paths: Mapping[str, Path]) -> BenchmarkReport:
+                bars.stop()  # those of the export; the measurement has a display of its own
+                return measure(paths)
+
             found = benchmark_formats(
                 model,
                 data,
                 formats=tuple(FORMATS) if formats == ("all",) else formats,
                 target=target,
-                measure=partial(_stop_bars_and_measure, bars, measure),
+                measure=measure_exported,
                 progress=by_stage(bars),
                 notify=out.say,
             )
@@ -54,12 +56,6 @@ def bench_formats(
         if found is not None:
             _show(out, found, str(data))
             out.result(_document(found))
-
-
-def _stop_bars_and_measure(bars: Progress, measure: Measure, paths: Mapping[str, Path]) -> BenchmarkReport:
-    """Measure files by name, without the bars of the export, because the measurement has a display of its own."""
-    bars.stop()
-    return measure(paths)
 
 
 def _show(out: Output, found: FormatsReport, data: str) -> None:
@@ -86,8 +82,7 @@ def _export_options(name: str, data: str) -> str:
     arguments = FORMATS[name]  # of `export` and `quantize`, such as {"method": "int8"}
     words = ["-o", "mine.ncnn" if "engine" in arguments else "mine.onnx"]
     for argument, value in arguments.items():
-        flag = "--quantize" if argument == "method" else f"--{argument}"
-        words += [flag, value]
+        words += ["--quantize" if argument == "method" else f"--{argument}", value]
     if name == "int8":
         words += ["--calibrate", data]
     return shlex.join(words)

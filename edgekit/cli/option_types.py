@@ -134,8 +134,8 @@ def make_option(kind: type[Any], field: str, declared: Option, *, is_negatable: 
     """Return the click option of a field; `is_negatable` gives a flag its opposite, as does the default True."""
     name = parameter_name(declared)
     default = defaults(kind).get(field)
-    text_for_parse = ValueType((str,), {}, declared.several)
-    value_type = ValueType.of(kind, field) if declared.parse is None else text_for_parse
+    # An option with `parse` is a text for click.
+    value_type = ValueType.of(kind, field) if declared.parse is None else ValueType((str,), {}, declared.several)
     if value_type.is_flag:
         opposite = f"/--no-{declared.key}" if is_negatable or default else ""
         return click.Option([f"{declared.flag}{opposite}", name], is_flag=True, default=default, help=declared.help)

@@ -96,7 +96,7 @@ def run_stream(
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:
                 _print_summary(text, stream, tally, monitor, context.accounts)
-                out.result(_summary(stream, tally, monitor, signals, finished, context.accounts))
+                out.result(_summary(stream, tally, monitor, context.accounts, _ended(signals, finished)))
     signals.raise_interrupt()
 
 
@@ -130,11 +130,7 @@ class _Progress:
 
 
 def _print_summary(
-    text: Output,
-    stream: Stream,
-    tally: Tally,
-    monitor: RuntimeMonitor,
-    accounts: Sequence[Account],
+    text: Output, stream: Stream, tally: Tally, monitor: RuntimeMonitor, accounts: Sequence[Account]
 ) -> None:
     """Print frame rate, latencies, faces, counts of the outputs, threads and health.
 
@@ -162,12 +158,7 @@ def _print_summary(
 
 
 def _summary(
-    stream: Stream,
-    tally: Tally,
-    monitor: RuntimeMonitor,
-    signals: StopSignals,
-    finished: bool,
-    accounts: Sequence[Account],
+    stream: Stream, tally: Tally, monitor: RuntimeMonitor, accounts: Sequence[Account], ended: str
 ) -> dict[str, Any]:
     """Return the document of --json: how the run ended, its settings, times, counts, outputs and health."""
     from msgspec.structs import asdict
@@ -177,7 +168,7 @@ def _summary(
 
     classifier = stream.classifier
     return {
-        "ended": _ended(signals, finished),
+        "ended": ended,
         "source": stream.source.name,
         "skipped": stream.source.skipped,
         "damaged": getattr(stream.source, "damaged", 0),

@@ -71,8 +71,7 @@ def render(command: Command, values: Mapping[str, Any]) -> str:
     for declared in command.declared.values():
         value = values[declared.key]
         lines.append(f"# {declared.help}")
-        is_given = value not in (None, [])
-        lines.append(f"{declared.key} = {_toml(declared, value)}\n" if is_given else f"#{declared.key} =\n")
+        lines.append(f"#{declared.key} =\n" if value in (None, []) else f"{declared.key} = {_toml(declared, value)}\n")
     return "\n".join(lines)
 
 
@@ -118,6 +117,7 @@ def read_settings(path: Path, command: SettingsCommand) -> dict[str, Any]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a settings file; raises InputError as `read_settings`."""
     import tomllib
 
     require_file(path, "settings")

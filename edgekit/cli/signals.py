@@ -67,7 +67,7 @@ class StopSignals:
             stop()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: call the function of `on_stop` once; before it is set and after its call, raise."""
+        """Handle a signal: the first one after `on_stop` calls its function; all others raise an exception."""
         del frame
         if number == signal.SIGINT:
             self.interrupted = True

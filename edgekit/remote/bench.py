@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from edgekit.errors import HostError, InputError
 from edgekit.remote.hosts import Host
-from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
+from edgekit.remote.parallel import HostReporter, HostResult
 from edgekit.remote.payload import Upload
 from edgekit.remote.prepare import prepare, run_job
 from edgekit.remote.probe import probe
@@ -52,28 +51,6 @@ class HostReport:
     overhead_s: float | None
     sent_bytes: int
     failure: str | None = None
-
-
-def bench_hosts(
-    hosts: Sequence[Host],
-    job: Job,
-    parallel: int,
-    reporter: HostReporter,
-    finished: Callable[[HostResult[HostReport]], None],
-) -> list[HostResult[HostReport]]:
-    """Run a benchmark on several boards and return the results in the order of `hosts`.
-
-    A board whose benchmark failed after some measurements has a result and an error. Ctrl-C: see `run_on_hosts`.
-
-    Args:
-        hosts: The boards.
-        job: The benchmark.
-        parallel: Maximum number of boards at a time.
-        reporter: Receives messages and progress.
-        finished: Called with the result of each board as soon as it is there.
-    """
-    work = partial(bench_host, job=job, reporter=reporter)
-    return run_on_hosts(hosts, work, parallel, finished, attrgetter("failure"))
 
 
 def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> HostReport:

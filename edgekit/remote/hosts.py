@@ -95,7 +95,7 @@ class HostOptions(Options):
             hosts += read_inventory(self.inventory, defaults)
         check_different(hosts)
         chosen = tuple(select(hosts, self.only))
-        for each in chosen:  # without a warning, ssh would use another key
+        for each in chosen:  # if the key were missing, ssh would use another one, without a warning
             if each.identity is not None:
                 require_file(each.identity, f"private key of {each.label}")
         return chosen
@@ -203,8 +203,7 @@ def select(hosts: Sequence[Host], names: Sequence[str]) -> list[Host]:
     """
     labels = [host.label for host in hosts]
     addresses = [host.address for host in hosts]
-    unknown = [name for name in names if name not in labels and name not in addresses]
-    if unknown:
+    if unknown := [name for name in names if name not in labels and name not in addresses]:
         raise InputError(
             f"no board has the label or address '{one_line(unknown[0])[:_MAX_LABEL]}': the labels are "
             f"{first_of(labels, _SHOWN_LABELS)}"

@@ -87,7 +87,7 @@ def run_on_hosts(
                 connection.close()
             if not isinstance(error, KeyboardInterrupt):
                 raise
-    # After Ctrl-C.
+    # After Ctrl-C: add the results of the hosts that ended meanwhile.
     for future in futures:
         if future.cancelled() or future.result().host in results:
             continue

@@ -189,11 +189,7 @@ def check_python(probe: Probe, label: str) -> Python:
 
 
 def run_job(
-    connection: Connection,
-    board: Probe,
-    command: EdgekitCommand,
-    job: Any,
-    on_stderr_line: Callable[[str], None] | None = None,
+    connection: Connection, board: Probe, command: EdgekitCommand, job: Any, on_stderr_line: Callable[[str], None]
 ) -> CommandResult:
     """Run `edgekit job` on the board, with a JSON document on its stdin; it ends when the connection ends.
 

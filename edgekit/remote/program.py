@@ -118,6 +118,7 @@ def receiver(notify: Callable[[str], None], progress: Callable[[str, float, floa
 
 
 def _receive(notify: Callable[[str], None], progress: Callable[[str, float, float], None], line: str) -> None:
+    """Call `notify` or `progress` with the message in a line, if it has one; see `receiver`."""
     if not line.startswith(MESSAGE_PREFIX):
         return
     with contextlib.suppress(ValueError, TypeError):  # not such a list

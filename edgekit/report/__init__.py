@@ -50,6 +50,7 @@ class ReportOptions(Options):
     def _write(self, temporary_paths: Mapping[Path, Path], report: BenchmarkReport) -> None:
         """Write a report; `temporary_paths` has the temporary file of each file."""
         for path, temporary in temporary_paths.items():
+            # The name of a file may contain bytes that are not UTF-8.
             temporary.write_text(self._text(path, report), "utf-8", "backslashreplace")
 
     def _text(self, path: Path, report: BenchmarkReport) -> str:

@@ -189,15 +189,9 @@ def _compare_models(report: BenchmarkReport, baseline: str | None) -> Comparison
 def _compare_with(board: BoardResult, baseline: str, model: str) -> tuple[list[CellChange], list[str]]:
     """Return the changes from a baseline model to another model, and a line for each cell that only one of them has."""
     baseline_cells, model_cells = _by_conditions(board, baseline), _by_conditions(board, model)
-    changes, missing = [], []
-    for conditions, cell in baseline_cells.items():
-        if conditions in model_cells:
-            changes.append(_change(cell, model_cells[conditions]))
-        else:
-            missing.append(_not_measured(cell, other=model))
-    for conditions, cell in model_cells.items():
-        if conditions not in baseline_cells:
-            missing.append(_not_measured(cell, other=baseline))
+    changes = [_change(cell, model_cells[key]) for key, cell in baseline_cells.items() if key in model_cells]
+    missing = [_not_measured(cell, model) for key, cell in baseline_cells.items() if key not in model_cells]
+    missing += [_not_measured(cell, baseline) for key, cell in model_cells.items() if key not in baseline_cells]
     return changes, sorted(missing)
 
 

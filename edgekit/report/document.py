@@ -349,18 +349,9 @@ def from_document(document: Any, name: str) -> BenchmarkReport:
             "update edgekit or measure again"
         )
     report = convert(cleaned, BenchmarkReport, f"{name}: field")
-    check(report, name)
-    return msgspec.structs.replace(report, schema=SCHEMA)
-
-
-def check(report: BenchmarkReport, name: str) -> None:
-    """Check the relations between the values of a report, which the field types do not express.
-
-    Raises:
-        InputError: Values contradict each other; the message names the board or the cell.
-    """
     for index, board in enumerate(report.boards):
         _check_board(board, f"{name}: boards[{index}]")
+    return msgspec.structs.replace(report, schema=SCHEMA)
 
 
 def _cleaned(value: Any) -> Any:
@@ -386,7 +377,11 @@ def _plain(text: str) -> str:
 
 
 def _check_board(board: BoardResult, name: str) -> None:
-    """Check the relations between the values of a board; `name` is the board in error messages."""
+    """Check the relations between the values of a board, which the field types do not express.
+
+    Raises:
+        InputError: Values contradict each other; the message begins with `name`, and names the cell.
+    """
     models = [model.name for model in board.models]
     if len(set(models)) < len(models):
         raise InputError(f"{name} lists a model twice")

@@ -13,7 +13,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -27,9 +26,6 @@ _FOLDER = Path(__file__).parent
 _OPEN_CELLS = 6
 _COLOURS = 6
 _MAX_POINTS = 600
-
-# The class of the colour, and the points: (seconds since the start of the benchmark, value).
-Curve: TypeAlias = tuple[str, list[tuple[float, float]]]
 
 
 def to_html(report: BenchmarkReport) -> str:
@@ -210,7 +206,7 @@ def timeline(board: BoardResult) -> list[Panel]:
     processes = [(cell, process) for cell in board.cells for process in cell.processes]
     max_points = max(2, _MAX_POINTS // len(processes))  # of each process
     # One curve of speed per process, and one curve of the board's temperature and of its clock over all processes.
-    speeds: list[Curve] = []
+    speeds: list[tuple[str, list[tuple[float, float]]]] = []
     temperatures, clocks = [], []
     for cell, process in processes:
         step = len(process.during) // max_points + 1
@@ -231,8 +227,11 @@ def timeline(board: BoardResult) -> list[Panel]:
     ]
 
 
-def _panel(title: str, curves: Sequence[Curve], end_s: float) -> Panel:
-    """Return a chart of curves over the time from 0 to `end_s`; a curve without points is left out."""
+def _panel(title: str, curves: Sequence[tuple[str, list[tuple[float, float]]]], end_s: float) -> Panel:
+    """Return a chart of curves over the time from 0 to `end_s`; a curve without points is left out.
+
+    A curve is the class of its colour, and its points (seconds since the start of the benchmark, value).
+    """
     values = [value for _, points in curves for _, value in points] or [0.0]
     lowest, highest = min(values), max(values)
     # A margin of 10 % on both sides. The axis covers at least 5 % of the value, so that noise does not fill the panel.

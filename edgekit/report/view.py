@@ -55,12 +55,10 @@ def frame_rates(report: BenchmarkReport, *, here: bool = False) -> list[str]:
     """
     lines = []
     for result in with_short_names(report).boards:
-        if result.board.virtualization == "emulator":
-            continue
         place = "this machine" if here else result.label or result.board.model or "unknown board"
         for model in result.models:
-            cell = _fastest([cell for cell in cells_of(result, model.name) if cell.kind == "run"])
-            if cell is None:
+            cell = _fastest([each for each in cells_of(result, model.name) if each.kind == "run"])
+            if cell is None or result.board.virtualization == "emulator":
                 continue
             interval = "interval unknown: fewer than three processes"
             if cell.median_interval_ms:

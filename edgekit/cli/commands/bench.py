@@ -211,11 +211,16 @@ def _measure_here(out: Output, options: BenchmarkOptions) -> tuple[BenchmarkRepo
 def _measure_on_hosts(
     out: Output, job: Job, boards: InstallingHostOptions, hosts: Sequence[Host]
 ) -> tuple[BenchmarkReport | None, list[HostResult[HostReport]]]:
-    """Measure models on boards; return one report, if a board has one, and the results of all boards."""
-    from edgekit.remote.bench import bench_hosts, merged_report
+    """Measure models on boards; return one report, if a board has one, and the results of all boards.
+
+    A board whose benchmark failed after some measurements has a result and an error.
+    """
+    from edgekit.remote.bench import bench_host, merged_report
+    from edgekit.remote.parallel import run_on_hosts
 
     with BoardReporter(out, len(hosts)) as reporter:
-        results = bench_hosts(hosts, job, boards.parallel, reporter, reporter.finished)
+        work = partial(bench_host, job=job, reporter=reporter)
+        results = run_on_hosts(hosts, work, boards.parallel, reporter.finished, lambda report: report.failure)
     return merged_report(results), results
 
 
@@ -323,9 +328,10 @@ def _files_of_options(out: Output, options: BenchmarkOptions, models: Sequence[P
 
     files: dict[str, Upload] = {}
     source = options.source
+    is_opened_by_board = source == "demo" or "://" in source
     if Path(source).is_file():
         files["source"] = pack(Path(source), "source")
-    elif Path(source).is_dir() or not (source == "demo" or "://" in source):  # boards have the demo, and open addresses
+    elif Path(source).is_dir() or not is_opened_by_board:
         raise InputError(f"source '{one_line(source)}' is not a file: give one video or image to send to the boards")
     detector = None if options.detector is None else str(options.detector)
     if detector is not None and detector.endswith(ONNX_SUFFIX):

@@ -306,8 +306,8 @@ def _show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> 
     try:
         for result in results:
             done.append(result)
-            is_failure = result.tried and result.error is not None
-            if not is_failure:  # failures are printed at the end
+            # Failures are printed at the end.
+            if result.error is None or not result.tried:
                 text = result.error if result.result is None else _change_text(result.result)
                 out.say(f"{result.host.label}: {text}")
     finally:

@@ -215,10 +215,10 @@ def _counts_table(scan: Scan, found: Findings) -> TextTable:
     """Return the number of images per class and split, with their sums."""
     has_sum = len(scan.splits) > 1
     # Per class, the number of images in each split.
-    counts = [(name, [found.counts[split][name] for split in scan.splits]) for name in scan.classes]
-    totals = [sum(column) for column in zip(*(row for _, row in counts), strict=True)]
+    counts = {name: [found.counts[split][name] for split in scan.splits] for name in scan.classes}
+    totals = [sum(column) for column in zip(*counts.values(), strict=True)]
     rows = []
-    for name, row in [*counts, ("all", totals)]:
+    for name, row in [*counts.items(), ("all", totals)]:
         numbers = [*row, sum(row)] if has_sum else row
         rows.append((name, *(f"{number:,}" for number in numbers)))
     columns = ("class", *scan.splits, "all") if has_sum else ("class", *scan.splits)

@@ -69,11 +69,7 @@ class ShownOptions(Options):
 )
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 def command(
-    out: Output,
-    shown: ShownOptions,
-    options: EvaluationOptions,
-    photos: EvaluatePhotosOptions,
-    clip: ClipOptions,
+    out: Output, shown: ShownOptions, options: EvaluationOptions, photos: EvaluatePhotosOptions, clip: ClipOptions
 ) -> None:
     """Measure the accuracy of MODEL.
 
@@ -154,11 +150,7 @@ def _protocol_text(crop: CropSpec, protocol: str) -> str:
 
 
 def _on_photos(
-    out: Output,
-    models: Sequence[str],
-    shown: ShownOptions,
-    options: EvaluationOptions,
-    photos: EvaluatePhotosOptions,
+    out: Output, models: Sequence[str], shown: ShownOptions, options: EvaluationOptions, photos: EvaluatePhotosOptions
 ) -> None:
     """Evaluate models on the faces that the detector finds in photographs, and print the results."""
     from edgekit.models.evaluation.photos import evaluate_photos
@@ -248,10 +240,7 @@ def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Se
 
 
 def photos_document(
-    photos: str,
-    models: Sequence[str],
-    results: Sequence[PhotoEvaluation],
-    recall_of: Sequence[str],
+    photos: str, models: Sequence[str], results: Sequence[PhotoEvaluation], recall_of: Sequence[str]
 ) -> dict[str, Any]:
     """Return the JSON document of an evaluation on photographs; it has one entry per model."""
     return {
@@ -291,6 +280,7 @@ def _recall_document(
 
 
 def _distribution_document(result: Evaluation) -> dict[str, Any]:
+    """Return loss, calibration, confusion matrix, and accuracy by threshold of "uncertain", for a JSON document."""
     return {
         "loss": result.loss,
         "calibration_error": result.calibration.expected_error,

@@ -103,17 +103,14 @@ def show_export(out: Output, exported: Exported, quantized: QuantizedExport | No
     engine = "ncnn" if exported.opset is None else f"opset {exported.opset}, IR {exported.ir_version}"
     rewrites = ", ".join(f"{name} ({count})" for name, count in exported.changed.items() if count) or "none"
     difference = f"max abs difference of logits to torch {check.max_abs_difference:.1e}"
-    in_float32 = "in float32 " if quantized else ""
+    verified = f"on {check.crops} crops of a test picture: {difference} (allowed: {check.tolerance:.0e})"
     has_new_labels = bool(options.classes or options.classes_file or options.merges or options.clip)
     out.fields(
         [
             ("file", f"{file.path}: {file.size_bytes:,} bytes, {engine}"),
             ("sha256", sha256_of(file.path)),
             ("labels", ", ".join(exported.contract.labels) if has_new_labels else None),
-            (
-                "verified",
-                f"{in_float32}on {check.crops} crops of a test picture: {difference} (allowed: {check.tolerance:.0e})",
-            ),
+            ("verified", f"in float32 {verified}" if quantized else verified),
             ("parameters", f"{exported.net_parameters:,} in the net, {cost.parameters:,} in the file"),
             ("multiply-accumulates", _macs(cost.macs)),
             ("rewrites", f"{rewrites} (places changed)" if exported.changed else None),

@@ -197,8 +197,7 @@ def _card_fields(path: Path) -> Iterator[tuple[str, str]]:
     from edgekit.model_store import ASSETS
 
     card = path.with_suffix(".md")
-    is_shipped = path.parent == ASSETS
-    if not is_shipped or not card.is_file():
+    if path.parent != ASSETS or not card.is_file():
         return
     for line in card.read_text(encoding="utf-8").splitlines():
         if found := _CARD_ROW.match(line):

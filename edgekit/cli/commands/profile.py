@@ -104,6 +104,7 @@ def profile_document(report: ProfileReport) -> dict[str, Any]:
 
 
 def _layer_table(layers: Sequence[LayerCost]) -> TextTable:
+    """Return a table with the millions of multiply-accumulates and the kilobytes of each layer."""
     rows = [
         (
             layer.name,
@@ -131,6 +132,7 @@ def _totals(profile: Profile) -> Iterator[tuple[str, str]]:
 
 
 def _show_loop(out: Output, loop: BoardEstimate[PipelineEstimate]) -> None:
+    """Print the estimated frame rate of the whole loop on a board, with the time of each part per frame."""
     from edgekit.device.benchmark.measure import FRAME_WH
 
     found = loop.estimate
@@ -162,6 +164,7 @@ def _interval(low_ms: float, high_ms: float) -> str:
 
 
 def _estimate_document(case: BoardEstimate[Estimate]) -> dict[str, Any]:
+    """Return the estimated latency on a board, or the reason why there is none, for the document of --json."""
     found = case.estimate
     of_roofline = {}
     if found is not None:
@@ -177,6 +180,7 @@ def _estimate_document(case: BoardEstimate[Estimate]) -> dict[str, Any]:
 
 
 def _loop_document(loop: BoardEstimate[PipelineEstimate]) -> dict[str, Any]:
+    """Return the estimate of the whole loop on a board, or the reason why there is none, for the document of --json."""
     found = loop.estimate
     if found is None:
         return {"board": loop.board.key, "threads": loop.threads, "reason": loop.reason}

@@ -73,8 +73,7 @@ def command(out: Output, pictures: Path | None, options: TeachOptions, live: Liv
       edgekit teach --camera -o my.onnx --web 0.0.0.0:8080 --web-token-file web-token
     """
     is_live = live.camera is not None or live.source is not None
-    has_pictures = pictures is not None
-    if is_live == has_pictures:
+    if is_live == (pictures is not None):  # both, or neither
         raise click.UsageError("give either PICTURES or a camera: edgekit teach --camera -o my.onnx")
     if pictures is None:
         _teach_live(out, options, live)
@@ -150,9 +149,8 @@ def _show(out: Output, taught: Taught) -> None:
     for index, (label, count) in enumerate(taught.counts.items()):
         right = held_back.correct[held_back.labels == index].mean()
         rows.append((label, f"{count}", f"{taught.recordings[label]}", f"{right:.0%}"))
-    confusions = []
-    for label, predicted, count in held_back.confusions(taught.fit.classes):
-        confusions.append(f"{label} taken for {predicted} ({count})")
+    found = held_back.confusions(taught.fit.classes)
+    confusions = [f"{label} taken for {predicted} ({count})" for label, predicted, count in found]
     low, high = taught.interval
     accuracy = f"{taught.accuracy:.1%} of {len(held_back.labels)} held-back pictures ({low:.0%} to {high:.0%})"
     out.show(TextTable(("class", "pictures", "recordings", "right"), rows, {"class"}))

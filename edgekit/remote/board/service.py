@@ -163,12 +163,12 @@ class Service:
 
     def _install_words(self, release: str) -> list[str]:
         """Return the `edgekit service install` command for a release, without the word edgekit."""
-        words = ["service", "install", *self._which, "--folder", str(self._releases.data)]
-        if (self._releases.folder / release / "code").is_dir():
-            words += ["--env", f"PYTHONPATH={self._releases.link / 'code'}"]
         folder = self._releases.folder / release
         # The paths go through the link `current`, so that the service is the same for every release.
         link = self._releases.link
+        words = ["service", "install", *self._which, "--folder", str(self._releases.data)]
+        if (folder / "code").is_dir():
+            words += ["--env", f"PYTHONPATH={link / 'code'}"]
         words += ["--", "--config", str(link / "edgekit.toml"), "--model", str(link / model_name(folder))]
         if (folder / "detector.onnx").exists():
             words += ["--detector", str(link / "detector.onnx")]
