@@ -31,7 +31,7 @@ def bench_formats(
     Raises:
         InputError: The model or the data cannot be used.
     """
-    found = None
+    result = None
     try:
         with ExitStack() as stack:
             write_report = files.open(stack)
@@ -41,7 +41,7 @@ def bench_formats(
                 bars.stop()  # those of the export; the measurement has a display of its own
                 return measure(paths)
 
-            found = benchmark_formats(
+            result = benchmark_formats(
                 model,
                 data,
                 formats=tuple(FORMATS) if formats == ("all",) else formats,
@@ -50,31 +50,31 @@ def bench_formats(
                 progress=by_stage(bars),
                 notify=out.say,
             )
-            write_report(found.report)
+            write_report(result.report)
     finally:
         # Printed even if the report's files cannot be written, because a measurement takes long.
-        if found is not None:
-            _show(out, found, str(data))
-            out.result(_document(found))
+        if result is not None:
+            _show(out, result, str(data))
+            out.result(_document(result))
 
 
-def _show(out: Output, found: FormatsReport, data: str) -> None:
+def _show(out: Output, result: FormatsReport, data: str) -> None:
     """Print for each board its table, the recommended format and the command that makes it, and what was left out."""
-    for board in found.report.boards:
+    for board in result.report.boards:
         warning = view.virtualization_warning(board)
-        out.show(*([warning] if warning else []), _table(found, board))
-        best, cell = found.recommended(board)
+        out.show(*([warning] if warning else []), _table(result, board))
+        best, cell = result.recommended(board)
         out.say(f"recommended: {best.name} with --threads {cell.intra_op_threads}, the fastest that is as accurate")
         command = (
-            f"edgekit export {shlex.quote(found.model)} --target {found.target} {_export_options(best.name, data)}"
+            f"edgekit export {shlex.quote(result.model)} --target {result.target} {_export_options(best.name, data)}"
         )
         out.say(f"  {command}", indent=None)
         out.show(*view.warnings(board))
-    total = found.files[0].evaluation.total
-    out.say(f"accuracy: {found.dataset} {found.split}, {total} images, centre crop, measured on this machine")
+    total = result.files[0].evaluation.total
+    out.say(f"accuracy: {result.dataset} {result.split}, {total} images, centre crop, measured on this machine")
     out.say("±: half of the 95 % interval, accuracy in points, p50 in percent; ms: one crop prepared and classified")
-    out.show(*(f"{file.name}: {file.drop}" for file in found.files if file.drop))
-    out.show(*(f"{name}: left out: {one_line(reason)}" for name, reason in found.left_out.items()))
+    out.show(*(f"{file.name}: {file.drop}" for file in result.files if file.drop))
+    out.show(*(f"{name}: left out: {one_line(reason)}" for name, reason in result.left_out.items()))
 
 
 def _export_options(name: str, data: str) -> str:
@@ -88,12 +88,12 @@ def _export_options(name: str, data: str) -> str:
     return shlex.join(words)
 
 
-def _table(found: FormatsReport, board: BoardResult) -> TextTable:
+def _table(result: FormatsReport, board: BoardResult) -> TextTable:
     """Return the table of the formats on a board; * marks the recommended one."""
     rows = []
-    for file, cell in found.rows(board):
+    for file, cell in result.rows(board):
         low, high = file.accuracy_interval
-        mark = " *" if (file, cell) == found.recommended(board) else ""
+        mark = " *" if (file, cell) == result.recommended(board) else ""
         rows.append(
             (
                 f"{file.name}{mark}",
@@ -110,24 +110,24 @@ def _table(found: FormatsReport, board: BoardResult) -> TextTable:
     return TextTable(columns, rows, ("format",), view.board_title(board))
 
 
-def _document(found: FormatsReport) -> dict[str, Any]:
+def _document(result: FormatsReport) -> dict[str, Any]:
     """Return the document of `edgekit bench --formats --json`."""
     recommended = []
-    for board in found.report.boards:
-        file, cell = found.recommended(board)
+    for board in result.report.boards:
+        file, cell = result.recommended(board)
         recommended.append({"board": board.label, "format": file.name, "threads": cell.intra_op_threads})
     return {
         "schema": "edgekit.formats/1.0",
-        **picked(found, "model", "target", "dataset", "split"),
+        **picked(result, "model", "target", "dataset", "split"),
         "formats": [
             {
                 "format": file.name,
                 **picked(file, "size_bytes", "drop", "accuracy_interval"),
                 **picked(file.evaluation, "correct", "total", "accuracy"),
             }
-            for file in found.files
+            for file in result.files
         ],
-        "left_out": dict(found.left_out),
+        "left_out": dict(result.left_out),
         "recommended": recommended,
-        "benchmark": found.report.as_document(),
+        "benchmark": result.report.as_document(),
     }

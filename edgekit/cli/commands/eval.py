@@ -214,16 +214,16 @@ def evaluation_document(
 
 def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Sequence[str]) -> None:
     """Print the result of one model on photographs: for all, and for those with a detected face if some have none."""
-    found = result.with_face  # the evaluation of the photographs with a face
-    out.say(f"{model} on photographs of {found.dataset}")
-    out.show(_confusion_table(found, result.per_class, result.missed if result.detector else None))
-    counts = f"{found.total:,} with a face, {result.missed_total:,} without, {result.several_faces:,} with several"
+    faces = result.with_face  # the evaluation of the photographs with a detected face
+    out.say(f"{model} on photographs of {faces.dataset}")
+    out.show(_confusion_table(faces, result.per_class, result.missed if result.detector else None))
+    counts = f"{faces.total:,} with a face, {result.missed_total:,} without, {result.several_faces:,} with several"
     views = ", each with its mirror image" if result.mirror else ""
     photographs = f"{result.total:,}: {counts} ({result.detector}{views})"
     left_out = f"{sum(result.left_out.values()):,} of classes that the model does not have: "
     left_out += ", ".join(f"{name} {count:,}" for name, count in result.left_out.items())
     has_missed = result.missed_total > 0
-    correct = f"{found.correct} of {result.total}" + (", without a face is wrong" if has_missed else "")
+    correct = f"{faces.correct} of {result.total}" + (", without a face is wrong" if has_missed else "")
     out.fields(
         [
             ("photographs", photographs if result.detector else None),
@@ -231,12 +231,12 @@ def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Se
             ("unreadable", f"{len(result.unreadable):,}" if result.unreadable else None),
             ("accuracy", f"{result.accuracy:.2%} ({correct})"),
             ("mean recall", _mean_recalls(result.per_class, recall_of)),
-            ("with a face", f"{found.accuracy:.2%} ({found.correct} of {found.total})" if has_missed else None),
-            ("mean recall", _mean_recalls(found.per_class, recall_of) if has_missed else None),
-            ("errors", _errors(found)),
+            ("with a face", f"{faces.accuracy:.2%} ({faces.correct} of {faces.total})" if has_missed else None),
+            ("mean recall", _mean_recalls(faces.per_class, recall_of) if has_missed else None),
+            ("errors", _errors(faces)),
         ]
     )
-    out.show(_coverage_table(found))
+    out.show(_coverage_table(faces))
 
 
 def photos_document(

@@ -139,29 +139,29 @@ def status(out: Output, service: ServiceOptions) -> None:
     from edgekit.deployed import current_releases, unusable
 
     name, scope = service.name, _scope(service)
-    found = _manager(service).status(name)
+    current = _manager(service).status(name)
     rows = {
-        "state": found.state,
-        "manager": found.manager,
-        "pid": found.pid,
-        "restarts": found.restarts or None,
-        "reports": found.text,
-        "last exit": found.last_exit,
-        "at boot": "starts" if found.starts_at_boot else None,
+        "state": current.state,
+        "manager": current.manager,
+        "pid": current.pid,
+        "restarts": current.restarts or None,
+        "reports": current.text,
+        "last exit": current.last_exit,
+        "at boot": "starts" if current.starts_at_boot else None,
     }
     for title, value in rows.items():
         if value is not None:
             out.say(f"{title:9} {value}")
-    out.result(dict(vars(found)))
-    if found.state in ("running", "starting"):
+    out.result(dict(vars(current)))
+    if current.state in ("running", "starting"):
         return
     cure = ""
     release = current_releases().get(name)  # if the service was deployed
-    if found.state == "not installed":
+    if current.state == "not installed":
         cure = f" as a {scope} service; give the other of --user and --system"
     elif release and (fault := unusable(release)):
         cure = f"; {fault}"
-    raise EdgekitError(f"service '{name}' is not running: {found.state}{cure}")
+    raise EdgekitError(f"service '{name}' is not running: {current.state}{cure}")
 
 
 @subcommand(command, "restart", short_help="Restart the service.", service=ServiceOptions)
