@@ -122,12 +122,13 @@ class LabelMap:
     def after(self, before: LabelMap) -> LabelMap:
         """Return the map that has the effect of `before` and then of this map.
 
-        The classes of this map are the labels of `before`. The result has these labels and the classes of `before`.
+        The classes of this map are the labels of `before`. The result maps the classes of `before` to the labels of
+        this map.
         """
-        members_before = dict(zip(before.labels, before.members, strict=True))
+        classes_of = dict(zip(before.labels, before.members, strict=True))
         members = []
         for group in self.members:
-            members.append(tuple(old for name in group for old in members_before[name]))
+            members.append(tuple(name for label in group for name in classes_of[label]))
         return LabelMap(self.labels, tuple(members))
 
     def number(self, name: str) -> int:
@@ -250,6 +251,27 @@ class _Version:
 
 def _validate(contract: Contract) -> None:
     """Check the ranges and the relations between fields, which the field types do not express."""
+    _check_labels(contract)
+    _check_input(contract.input, contract.crop)
+    in_range = _MIN_FACTOR <= contract.temperature <= _MAX_FACTOR
+    _require(in_range, "temperature", str(contract.temperature), _FACTORS)
+    _check_uncertain(contract)
+    if contract.label_map is not None:
+        mapped = contract.label_map
+        has_classes = len(mapped.members) == len(mapped.labels) and all(mapped.members)
+        is_distinct = len(set(mapped.old)) == len(mapped.old)
+        is_of_labels = mapped.labels == contract.labels and has_classes and is_distinct
+        _require(is_of_labels, "label_map", str(mapped.labels), "distinct classes for each label")
+    if contract.region is not None:
+        x0, y0, x1, y1 = contract.region
+        is_inside = contract.subject == "image" and 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+        _require(is_inside, "region", str(contract.region), "fractions x0 < x1 and y0 < y1, for subject 'image'")
+    for result in contract.provenance.accuracy:
+        _require(0 <= result.correct <= result.total, "provenance.accuracy", shown(result.correct), "correct <= total")
+
+
+def _check_labels(contract: Contract) -> None:
+    """Check number and names of the labels; a model whose output is features has none."""
     labels = contract.labels
     if contract.output.meaning == "features":
         _require(not labels, "labels", f"{len(labels)} labels", "none, because the output is features")
@@ -258,7 +280,10 @@ def _validate(contract: Contract) -> None:
     _require(len(set(labels)) == len(labels), "labels", "a duplicate name", "distinct names")
     _require(all(label.strip() for label in labels), "labels", "an empty name", "names")
     _require(all(map(_is_text, labels)), "labels", "a lone surrogate", "whole characters")
-    spec, crop = contract.input, contract.crop
+
+
+def _check_input(spec: InputSpec, crop: CropSpec) -> None:
+    """Check the numbers of normalisation and crop, and that the crop has the size and the colour of the input."""
     channels = channel_count(spec.channels)
     for name, values in (("input.mean", spec.mean), ("input.std", spec.std)):
         _require(len(values) == channels, name, f"{len(values)} values", f"{channels} for '{spec.channels}'")
@@ -271,30 +296,15 @@ def _validate(contract: Contract) -> None:
     _require(spec.channels != "gray" or crop.grayscale, "crop.grayscale", "false", "true for a gray input")
     fits = all(inner <= outer for inner, outer in zip(crop.center_crop_hw, crop.resize_hw, strict=True))
     _require(fits, "crop.center_crop_hw", str(crop.center_crop_hw), f"at most resize_hw {crop.resize_hw}")
-    _require(
-        crop.center_crop_hw == spec.size_hw, "crop.center_crop_hw", str(crop.center_crop_hw), f"size_hw {spec.size_hw}"
-    )
-    in_range = _MIN_FACTOR <= contract.temperature <= _MAX_FACTOR
-    _require(in_range, "temperature", str(contract.temperature), _FACTORS)
-    _check_uncertain(contract)
-    if contract.label_map is not None:
-        mapped = contract.label_map
-        has_classes = len(mapped.members) == len(labels) and all(mapped.members)
-        is_distinct = len(set(mapped.old)) == len(mapped.old)
-        is_of_labels = mapped.labels == labels and has_classes and is_distinct
-        _require(is_of_labels, "label_map", str(mapped.labels), "distinct classes for each label")
-    if contract.region is not None:
-        x0, y0, x1, y1 = contract.region
-        is_inside = contract.subject == "image" and 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
-        _require(is_inside, "region", str(contract.region), "fractions x0 < x1 and y0 < y1, for subject 'image'")
-    for result in contract.provenance.accuracy:
-        _require(0 <= result.correct <= result.total, "provenance.accuracy", shown(result.correct), "correct <= total")
+    has_input_size = crop.center_crop_hw == spec.size_hw
+    _require(has_input_size, "crop.center_crop_hw", str(crop.center_crop_hw), f"size_hw {spec.size_hw}")
 
 
 def _check_uncertain(contract: Contract) -> None:
     """Check the two reasons for the label "uncertain": a low probability, and a large distance."""
     below, distance = contract.uncertain_below, contract.distance
     _require(0 <= below <= 1, "uncertain_below", str(below), "0 to 1")
+    # A class of this name would have the same label as an uncertain face or image.
     is_ambiguous = (below > 0 or distance is not None) and UNCERTAIN in contract.labels
     field_name = "uncertain_below" if below else "distance"
     _require(not is_ambiguous, field_name, str(below), f"none, because the model has a label named '{UNCERTAIN}'")

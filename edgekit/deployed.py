@@ -52,6 +52,7 @@ def command_of(own: str | None, release: Path) -> tuple[list[str], Mapping[str, 
 def unusable(release: Path) -> Unusable | None:
     """Return why the edgekit of a release cannot be called, for example after an upgrade of Python; None if it can."""
     try:
+        # The path of an edgekit that is installed on the board; None for the environment in the release.
         own = json.loads((release / "release.json").read_text())["command"]
     except (OSError, ValueError, KeyError, TypeError):
         return Unusable(f"release {release.name} is damaged: its release.json cannot be read", "deploy it again")
@@ -64,14 +65,14 @@ def unusable(release: Path) -> Unusable | None:
             capture_output=True,
             timeout=_TIMEOUT_S,
         )
-        state = "does not work" if done.returncode else None
+        if done.returncode == 0:
+            return None
+        problem = "does not work"
     except OSError:
-        state = "is missing"
+        problem = "is missing"
     except subprocess.TimeoutExpired:  # the board is overloaded, which is no fault of the release
-        state = None
-    if state is None:
         return None
     if own:
-        return Unusable(f"release {release.name} cannot run: '{own}' {state}", "install edgekit on the board again")
-    reason = f"release {release.name} cannot run: its environment {state} (was Python upgraded?)"
+        return Unusable(f"release {release.name} cannot run: '{own}' {problem}", "install edgekit on the board again")
+    reason = f"release {release.name} cannot run: its environment {problem} (was Python upgraded?)"
     return Unusable(reason, "deploy it again")

@@ -38,7 +38,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        # The lock lasts as long as this process writes; `remove_leftovers` of another process may have it for a moment.
+        # While the file is locked, `remove_leftovers` of another process does not delete it. That function tries the
+        # lock, so it may have it for a moment.
         with suppress(BlockingIOError):
             lock_file(handle)
         yield temporary
@@ -77,7 +78,7 @@ def check_writable(target: Path) -> None:
 
 
 def check_replaces_none(target: Path, inputs: Iterable[Path]) -> None:
-    """Check that `target` is none of the files that are read; links are followed.
+    """Check that writing `target` does not replace one of the files that are read; links are followed.
 
     Raises:
         InputError: `target` is one of `inputs`.
@@ -129,14 +130,15 @@ def write_atomic(target: Path, content: bytes | str) -> None:
 
 
 def write_all(write: Callable[[memoryview], int], data: bytes) -> None:
-    """Call `write` until all of `data` is written; it returns the number of bytes that it wrote.
+    """Write all of `data` with `write`, which may write only a part of its argument and returns the size of this part.
 
     Raises:
         OSError: `write` has failed; a part may be written.
     """
     rest = memoryview(data)
     while rest:
-        rest = rest[write(rest) :]
+        written_bytes = write(rest)
+        rest = rest[written_bytes:]
 
 
 def append_line(path: Path, line: bytes) -> None:
@@ -165,7 +167,7 @@ def append_line(path: Path, line: bytes) -> None:
 
 @contextmanager
 def exclusive_folder(folder: Path) -> Iterator[None]:
-    """Create `folder` and lock it against other processes for the duration of the block.
+    """Create `folder` if it does not exist, and lock it against other processes for the duration of the block.
 
     If the block raises, a folder that was created here and is still empty is removed.
 
@@ -198,24 +200,24 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
 def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
     """Lock the name of an output file against other processes for the duration of the block.
 
-    With `folder`, the lock of the file `target` protects all files of this folder, and the error names the folder.
+    With `folder`, the lock of the file `target` stands for all files of this folder, and the error names the folder.
 
-    The lock is that of a file beside `target`, `.NAME.lock`, because `target` itself may be renamed or deleted
-    meanwhile. The kernel releases it when the process ends, however it ends. Pipes and devices are not locked, nor are
-    files in folders that cannot be written.
+    What is locked is a file beside `target`, `.NAME.lock`, because `target` itself may be renamed or deleted meanwhile.
+    The kernel releases the lock when the process ends, however it ends. Pipes and devices are not locked, nor are files
+    in folders that cannot be written.
 
     Raises:
         TemporaryError: Another process has locked the name.
     """
     target = real_path(target)
-    lock = target.with_name(f"{_hidden_prefix(target)}lock")
-    new_folders: list[Path] = []
+    lock_path = target.with_name(f"{_hidden_prefix(target)}lock")
+    created_folders: list[Path] = []
     handle = None
     try:
-        if target.is_file() or not target.exists():  # no pipe or device
-            # Those that `_open_locked` creates, the innermost first.
-            new_folders = [folder for folder in target.parents if not folder.exists()]
-            handle = _open_locked(lock)
+        if target.is_file() or not target.exists():  # it is no pipe or device
+            # `_open_locked` creates them; the innermost is the first.
+            created_folders = [parent for parent in target.parents if not parent.exists()]
+            handle = _open_locked(lock_path)
     except BlockingIOError as error:
         place, kind = (target, "file") if folder is None else (real_path(folder), "folder")
         raise TemporaryError(f"another process is writing to '{place}': wait for it or name another {kind}") from error
@@ -226,10 +228,10 @@ def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
     finally:
         if handle is not None:
             with suppress(OSError):
-                if is_at(lock, handle):
-                    lock.unlink()
-                for folder in new_folders:
-                    folder.rmdir()  # fails unless it is empty
+                if is_at(lock_path, handle):  # its folder may have been moved or deleted meanwhile
+                    lock_path.unlink()
+                for created in created_folders:
+                    created.rmdir()  # fails unless it is empty
             os.close(handle)
 
 
@@ -267,9 +269,10 @@ def check_mounted(path: Path) -> None:
         for line in FSTAB.read_text(errors="replace").splitlines():
             # The fields are device, mount point, type and options; \040 stands for a space.
             fields = line.split("#")[0].split()
-            place = Path(fields[1].replace("\\040", " ")) if len(fields) > 1 else Path()
-            if place.is_absolute() and real_path(path).is_relative_to(place) and not place.is_mount():
-                raise TemporaryError(f"'{path}': the disk of '{place}' is not mounted: connect it")
+            if len(fields) > 1 and fields[1].startswith("/"):  # the mount point of swap space is "none"
+                mount_point = Path(fields[1].replace("\\040", " "))
+                if real_path(path).is_relative_to(mount_point) and not mount_point.is_mount():
+                    raise TemporaryError(f"'{path}': the disk of '{mount_point}' is not mounted: connect it")
 
 
 def lock_file(handle: int) -> None:

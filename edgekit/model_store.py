@@ -54,15 +54,22 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
         names = f"give a path or one of: {', '.join(shipped_models())}"
         raise InputError(str(error).replace("check the path", names)) from None
     if path.suffix not in suffixes:
-        cure = " ('edgekit import' converts the authors' checkpoint)" if CHECKPOINT_SUFFIX in suffixes else ""
-        if path.suffix == CHECKPOINT_SUFFIX:
-            cure = " ('edgekit export' writes one)"
-        elif path.suffix in DEVICE_SUFFIXES and CHECKPOINT_SUFFIX in suffixes:
-            cure = ": give the checkpoint that the file was exported from, or the folder of its training"
         *first, last = suffixes
         endings = f"{', '.join(first)} or {last}" if first else last
+        cure = _cure_of_suffix(path.suffix, suffixes)
         raise InputError(f"model '{name}' ends in '{path.suffix}': expected {endings}{cure}")
     return path
+
+
+def _cure_of_suffix(suffix: str, expected: tuple[str, ...]) -> str:
+    """Return the end of the error message for a file with a suffix that is not one of the `expected` ones."""
+    if suffix == CHECKPOINT_SUFFIX:
+        return " ('edgekit export' writes one)"
+    if CHECKPOINT_SUFFIX not in expected:
+        return ""
+    if suffix in DEVICE_SUFFIXES:
+        return ": give the checkpoint that the file was exported from, or the folder of its training"
+    return " ('edgekit import' converts the authors' checkpoint)"
 
 
 def _shipped_path(name: str, suffixes: tuple[str, ...]) -> Path:

@@ -171,14 +171,14 @@ def build(kind: Callable[_Arguments, _Kind], *args: _Arguments.args, **kwargs: _
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     positional = [name for name, field in fields.items() if not field.kw_only]
     if len(args) > len(positional):
-        raise InputError(
-            f"too many arguments without a name: give {', '.join(list(fields)[len(positional) :][:3])} by name"
-        )
+        named = [name for name, field in fields.items() if field.kw_only]
+        raise InputError(f"too many arguments without a name: give {', '.join(named[:3])} by name")
     for name in kwargs:
         if name not in fields:
             raise InputError(f"unknown argument '{name}': {_nearest(name, fields)}")
     given = {*positional[: len(args)], *kwargs}
-    if missing := [name for name, field in fields.items() if _is_required(field) and name not in given]:
+    missing = [name for name, field in fields.items() if _is_required(field) and name not in given]
+    if missing:
         raise InputError(f"argument '{missing[0]}' is missing")
     return kind(*args, **kwargs)
 
@@ -186,9 +186,10 @@ def build(kind: Callable[_Arguments, _Kind], *args: _Arguments.args, **kwargs: _
 def takes(
     kind: Callable[_Arguments, _Kind],
 ) -> Callable[[Callable[[_Kind], _Result]], Callable[_Arguments, _Result]]:
-    """Return a decorator for a function of one options object: the decorated one takes the fields of `kind` instead.
+    """Return a decorator for a function whose argument is an instance of `kind`, a data class of options.
 
-    Editors and mypy know the arguments; at run time a wrong one is an `InputError`.
+    The decorated function takes the fields of `kind` as arguments instead. Editors and mypy know these arguments; at
+    run time a wrong one is an `InputError`.
 
         >>> @takes(WebhookOptions)
         ... def post(options: WebhookOptions) -> None: ...
@@ -205,10 +206,9 @@ def takes(
 
         # `functools.wraps` sets __wrapped__, from which editors would show the arguments of `function`.
         del call.__wrapped__
-        signature = inspect.signature(kind)
-        call.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            return_annotation=inspect.signature(function).return_annotation
-        )
+        # The arguments of `kind`, and the result of `function`.
+        returns = inspect.signature(function).return_annotation
+        call.__signature__ = inspect.signature(kind).replace(return_annotation=returns)  # type: ignore[attr-defined]
         return call
 
     return decorate
@@ -241,7 +241,7 @@ def parse_seconds(text: str) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value ready for JSON; what is no number, text or container becomes a text."""
+    """Return a value ready for JSON: numbers, containers, and for all other values, such as paths, their text."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

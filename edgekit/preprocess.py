@@ -52,6 +52,7 @@ def square_crop_box(
     frame_w, frame_h = frame_wh
     side = (x1 - x0 + y1 - y0) / 2 * (1 + 2 * margin)
     side_px = int(min(max(round(side), 1), frame_w, frame_h))
+    # `floor(x + 0.5)` rounds one half up; `round` would round it to the even neighbour.
     left = math.floor((x0 + x1 - side_px) / 2 + 0.5)
     top = math.floor((y0 + y1 - side_px) / 2 + 0.5)
     left = min(max(left, 0), frame_w - side_px)
@@ -86,7 +87,7 @@ def crop_image(image_bgr: ImageU8, crop: CropSpec, size_hw: tuple[int, int], res
 
 
 def fit_image(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
-    """Return an image as uint8 (resize_hw[0], resize_hw[1], 1 or 3): `crop_image` before its centre crop.
+    """Return an image that has no face box in the size `crop.resize_hw`: uint8 (H, W, 1) gray or (H, W, 3) R, G, B.
 
     With `crop.fit` "square", the largest central part with the aspect ratio of `resize_hw` is resized. With "pad", gray
     bars are added to reach that aspect ratio. With "stretch", width and height are resized by different factors.
@@ -97,23 +98,26 @@ def fit_image(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
 def _central_part(image: ImageU8, shape_hw: tuple[int, int]) -> ImageU8:
     """Return a view of the largest central part of an image that has the aspect ratio of `shape_hw`."""
     height, width = image.shape[:2]
+    shape_h, shape_w = shape_hw
     # Pixels of the image per pixel of the shape, so that the part just fits into the image.
-    scale = min(height / shape_hw[0], width / shape_hw[1])
-    new_h, new_w = (max(round(side * scale), 1) for side in shape_hw)
-    top, left = (math.floor((have - want) / 2 + 0.5) for have, want in ((height, new_h), (width, new_w)))
-    return image[top : top + new_h, left : left + new_w]
+    scale = min(height / shape_h, width / shape_w)
+    part_h, part_w = max(round(shape_h * scale), 1), max(round(shape_w * scale), 1)
+    # `floor(x + 0.5)` rounds one half up; `round` would round it to the even neighbour.
+    top, left = math.floor((height - part_h) / 2 + 0.5), math.floor((width - part_w) / 2 + 0.5)
+    return image[top : top + part_h, left : left + part_w]
 
 
 def _padded(image: ImageU8, shape_hw: tuple[int, int]) -> ImageU8:
     """Return an image with gray bars on two sides, so that it has the aspect ratio of `shape_hw`."""
     height, width = image.shape[:2]
+    shape_h, shape_w = shape_hw
     # Pixels of the image per pixel of the shape, so that the image just fits into the result.
-    scale = max(height / shape_hw[0], width / shape_hw[1])
-    new_h, new_w = (max(round(side * scale), have) for side, have in zip(shape_hw, (height, width), strict=True))
-    if (new_h, new_w) == (height, width):
+    scale = max(height / shape_h, width / shape_w)
+    padded_h, padded_w = max(round(shape_h * scale), height), max(round(shape_w * scale), width)
+    if (padded_h, padded_w) == (height, width):
         return image
-    padded = np.full((new_h, new_w, *image.shape[2:]), _PADDING, np.uint8)
-    top, left = (new_h - height) // 2, (new_w - width) // 2
+    padded = np.full((padded_h, padded_w, *image.shape[2:]), _PADDING, np.uint8)
+    top, left = (padded_h - height) // 2, (padded_w - width) // 2
     padded[top : top + height, left : left + width] = image
     return padded
 
@@ -205,7 +209,7 @@ def to_input(crops: ImageU8, spec: InputSpec) -> FloatArray | ImageU8:
     if spec.element_type == "float32":
         return to_tensor(crops, spec)
     planes = _planes(crops, spec)
-    if planes.shape[1] != len(spec.mean):
+    if planes.shape[1] != len(spec.mean):  # gray crops for a net with three channels
         planes = np.repeat(planes, len(spec.mean), axis=1)
     return np.ascontiguousarray(planes)
 
@@ -228,7 +232,7 @@ def to_tensor(crops: ImageU8, spec: InputSpec) -> FloatArray:
         shape = (1, channels, 1, 1)  # one value per channel
         mean, std = (np.asarray(values, np.float32).reshape(shape) for values in (spec.mean, spec.std))
         planes = (planes - mean) / std
-    if planes.shape[1] != channels:
+    if planes.shape[1] != channels:  # gray crops for a net with three channels
         planes = np.repeat(planes, channels, axis=1)
     return np.ascontiguousarray(planes)
 

@@ -31,7 +31,7 @@ def merges(**more: Any) -> Any:
 
 
 def detector(**more: Any) -> Any:
-    """Return the field of --detector."""
+    """Return the field of the option --detector, for the data classes of options; `more` are arguments of `option`."""
     text = (
         "Face detector: yunet, haar, none (each frame is one face), or YuNet's .onnx file, which is otherwise "
         "downloaded once. Default: yunet, or none for a model of whole images."

@@ -10,7 +10,7 @@ import io
 
 
 def csv_rows(content: bytes) -> list[dict[str, str]]:
-    """Return the rows with lower-case column names; a row has only the cells that it is long enough for.
+    """Return each row as a dictionary with lower-case column names; missing and surplus cells are left out.
 
     Raises:
         csv.Error: The table is damaged.
@@ -18,9 +18,9 @@ def csv_rows(content: bytes) -> list[dict[str, str]]:
     text = content.decode("utf-8-sig", "replace")
     header = text.partition("\n")[0]
     delimiter = ";" if ";" in header and "," not in header else ","
-    # Cells beyond the last column have the column "", missing cells have the value None; both are left out.
-    reader = csv.DictReader(io.StringIO(text), restkey="", delimiter=delimiter)
-    return [
-        {column.strip().lower(): value.strip() for column, value in row.items() if column and isinstance(value, str)}
-        for row in reader
-    ]
+    rows = []
+    # Surplus cells have the column "", missing cells have the value None.
+    for cells in csv.DictReader(io.StringIO(text), restkey="", delimiter=delimiter):
+        given = {column: value for column, value in cells.items() if column and isinstance(value, str)}
+        rows.append({column.strip().lower(): value.strip() for column, value in given.items()})
+    return rows

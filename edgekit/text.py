@@ -59,20 +59,21 @@ class TextTable:
         """Return the titles and the rows; the widest column of text is folded to fit them into `max_columns`."""
         cells = [[one_line(cell) for cell in row] for row in (self.columns, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        is_text = [name in self.text for name in self.columns]
         gap = "  "
-        if max_columns is not None and sum(widths) + len(gap) * (len(widths) - 1) > max_columns:
+        gaps = len(widths) - 1
+        if max_columns is not None and sum(widths) + len(gap) * gaps > max_columns:
             gap = " "
-            text_columns = [index for index, text in enumerate(is_text) if text]
+            excess = sum(widths) + len(gap) * gaps - max_columns
+            text_columns = [index for index, name in enumerate(self.columns) if name in self.text]
             widest = max(text_columns, key=lambda index: widths[index])
-            rest = sum(widths) - widths[widest] + len(gap) * (len(widths) - 1)
-            widths[widest] = max(min(widths[widest], max_columns - rest), _MIN_FOLDED)
+            widths[widest] = max(widths[widest] - max(excess, 0), _MIN_FOLDED)
         lines = []
         for row in cells:
-            # The lines of each cell: several if it is folded.
+            # Each cell as lines of the column's width: several lines if it is folded.
             folded = [textwrap.wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
             for parts in zip_longest(*folded, fillvalue=""):
-                columns = zip(parts, widths, is_text, strict=True)
-                aligned = [part.ljust(width) if text else part.rjust(width) for part, width, text in columns]
+                aligned = []
+                for name, part, width in zip(self.columns, parts, widths, strict=True):
+                    aligned.append(part.ljust(width) if name in self.text else part.rjust(width))
                 lines.append(gap.join(aligned).rstrip())
         return lines

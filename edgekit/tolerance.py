@@ -73,7 +73,7 @@ def difference_fault(what: str, value: float, allowed: float | None) -> list[str
 
     If `allowed` is None, every finite difference is allowed. `what` begins the line, such as "logits differ".
     """
-    is_allowed = math.isfinite(value) if allowed is None else value <= allowed
+    is_allowed = math.isfinite(value) if allowed is None else value <= allowed  # false for NaN
     if is_allowed:
         return []
     limit = "output contains NaN or infinity" if allowed is None else f"allowed: {allowed:.1e}"

@@ -47,12 +47,12 @@ SECTIONS = {
     "Measure": ("bench", "report", "compare"),
     "Boards": ("deploy", "rollback", "releases", "undeploy", "host", "doctor"),
 }
-# Where a command is, in `edgekit.cli.commands`, if that is not `command` in the module of its name.
+# Module in `edgekit.cli.commands`, and function, of each command that is not `command` in the module of its name.
 _PLACES = {
-    "import": "import_.command",
-    "train-clip": "train_clip.command",
-    "train-prompts": "train_prompts.command",
-    **{name: f"boards.{name}" for name in ("deploy", "rollback", "releases", "undeploy", "host")},
+    "import": ("import_", "command"),
+    "train-clip": ("train_clip", "command"),
+    "train-prompts": ("train_prompts", "command"),
+    **{name: ("boards", name) for name in ("deploy", "rollback", "releases", "undeploy", "host")},
 }
 # A command for another edgekit, which `--help` does not list.
 _HIDDEN = "job"
@@ -72,11 +72,10 @@ class _LazyGroup(Group):
     """click group that imports a command's module when the command is used, and lists the commands in sections."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # While the shell completes a command line, it has not replaced any '~'.
-        words = [] if ctx.resilient_parsing else args
-        for word in words:
-            # Without this error, edgekit would make a folder with the name "~".
-            if _HOME_PATH.match(word):
+        """Parse the command line; a path with '~' is an error, because edgekit would make a folder of this name."""
+        is_completion = ctx.resilient_parsing  # by a shell, which has not replaced any '~' yet
+        for word in args:
+            if _HOME_PATH.match(word) and not is_completion:
                 raise click.UsageError(f"'{printable(word)}': the shell has not replaced '~': write the full path", ctx)
         return super().parse_args(ctx, args)
 
@@ -92,22 +91,24 @@ class _LazyGroup(Group):
         return [name for names in SECTIONS.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command and return the command; None for an unknown name."""
         if cmd_name not in (*self.list_commands(ctx), _HIDDEN):
             return None
-        module, _, name = _PLACES.get(cmd_name, f"{cmd_name}.command").partition(".")
-        command = getattr(importlib.import_module(f"edgekit.cli.commands.{module}"), name)
+        module, function = _PLACES.get(cmd_name, (cmd_name, "command"))
+        command = getattr(importlib.import_module(f"edgekit.cli.commands.{module}"), function)
         assert isinstance(command, click.Command)
         if _COMPLETION_VARIABLE in os.environ:
             _complete_file_names(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = max(map(len, self.list_commands(ctx)))
-        limit = formatter.width - width - 6  # the characters for the short help of a command, as click computes them
+        """Write the commands with their short help, in sections."""
+        name_width = max(map(len, self.list_commands(ctx)))
+        help_width = formatter.width - name_width - 6  # as click computes it: margins and gap take six characters
         for title, names in SECTIONS.items():
-            commands = [(name.ljust(width), self.get_command(ctx, name)) for name in names]
+            commands = [(name.ljust(name_width), self.get_command(ctx, name)) for name in names]
             with formatter.section(title):
-                formatter.write_dl([(name, each.get_short_help_str(limit)) for name, each in commands if each])
+                formatter.write_dl([(name, each.get_short_help_str(help_width)) for name, each in commands if each])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
@@ -118,7 +119,10 @@ class _LazyGroup(Group):
 
 
 def _complete_file_names(command: click.Command) -> None:
-    """Let the shell complete file names for all text parameters, because MODEL, DATA and URI may be paths."""
+    """Let the shell complete file names for all text parameters, because MODEL, DATA and URI may be paths.
+
+    Subcommands of a group are included.
+    """
     for parameter in command.params:
         if isinstance(parameter.type, click.types.StringParamType):
             parameter.type = click.Path(readable=False)
@@ -254,6 +258,7 @@ class _Interruptions:
     def __init__(self) -> None:
         self.received = False
         self._ended = False
+        # The handlers before this one, by signal.
         self._previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._receive)}
         # The shell makes `command &` ignore SIGINT, and nohup makes it ignore SIGHUP.
         for number in (signal.SIGINT, signal.SIGHUP):

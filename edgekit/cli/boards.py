@@ -70,10 +70,11 @@ class BoardReporter:
     def __init__(self, out: Output, boards: int = 1) -> None:
         self._out = out
         self._bar = progress_bar(out)
-        self._tasks: dict[str, Any] = {}
-        self._lines = by_stage(self._bar)
+        self._tasks: dict[str, Any] = {}  # rich's bar of each board, by label
+        self._print_progress = by_stage(self._bar)
         self._lock = threading.Lock()
-        self._boards, self._finished = boards, 0
+        self._boards = boards
+        self._finished = 0
 
     def __enter__(self) -> BoardReporter:
         self._bar.__enter__()
@@ -114,7 +115,7 @@ class BoardReporter:
         text = f"{host.label}: {one_line(what)}"
         with self._lock:
             if self._bar.disable:
-                self._lines(text, done, total or None)
+                self._print_progress(text, done, total or None)
                 return
             if host.label not in self._tasks:
                 self._tasks[host.label] = self._bar.add_task("", total=None)

@@ -50,6 +50,7 @@ class Command(click.Command):
     is_negatable: ClassVar[bool] = False
 
     def __init__(self, *args: Any, groups: Mapping[str, Classes] | None = None, **kwargs: Any) -> None:
+        """Make a command with the options of `groups`; the other arguments are those of `click.Command`."""
         super().__init__(*args, **kwargs)
         self.groups: dict[str, Classes] = dict(groups or {})
         self.kinds: list[type[Options]] = []
@@ -66,6 +67,7 @@ class Command(click.Command):
         self._add(kinds)
 
     def _add(self, kinds: Sequence[type[Options]]) -> None:
+        """Make a click option of each option that these data classes declare."""
         for kind in kinds:
             self.kinds.append(kind)
             for field, declared in declared_options(kind).items():
@@ -89,41 +91,46 @@ class Command(click.Command):
         try:
             rest = super().parse_args(ctx, list(args))
         except click.NoSuchOption:
-            self.complete()
+            self.complete()  # the option may be one of those that take time to find
             rest = super().parse_args(ctx, list(args))
-        _set_aside(self, ctx)
+        _reset_overridden(self, ctx)
         _check_dependencies(self, ctx)
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Call the function with the output and the instances of the groups."""
+        """Call the command's function with an `Output`, its parameters of click, and the instances of the groups."""
         arguments = dict(ctx.params)
         out = Output(arguments.pop("as_json"), arguments.pop("quiet"))
         del arguments["debug"]  # edgekit.cli reads it, because it also applies when parsing fails
-        # Options, and arguments of click that are fields of a group, reach the function in the instances of the groups.
-        of_groups = {field for kind in self.kinds for field in _fields(kind)}
-        for name in {*self.declared, *of_groups.intersection(arguments)}:
-            arguments.pop(name)
+        group_fields = {field for kind in self.kinds for field in _fields(kind)}
+        for name in ctx.params:
+            if name in self.declared or name in group_fields:
+                del arguments[name]  # the instances of the groups contain it
         assert self.callback is not None
         return ctx.invoke(self.callback, out, **arguments, **self.instances(ctx))
 
     def instances(self, ctx: click.Context) -> dict[str, Any]:
-        """Return the instances of the groups of a parsed command, by argument.
+        """Return an instance of each class of options, with the parsed values, by the argument that receives it.
+
+        A group of several classes gives a tuple of instances.
 
         Raises:
             InputError: The values of a group contradict each other.
         """
         made: dict[str, Any] = {}
-        for name, group in self.groups.items():
-            several = tuple(self._instance(kind, ctx) for kind in _classes(group))
-            made[name] = several[0] if isinstance(group, type) else several
+        for argument, group in self.groups.items():
+            if isinstance(group, type):
+                made[argument] = self._instance(group, ctx)
+            else:
+                made[argument] = tuple(self._instance(kind, ctx) for kind in group)
         return made
 
     def _instance(self, kind: type[Options], ctx: click.Context) -> Options:
         """Return an instance of a class of options; fields that are not set have their default."""
         options = declared_options(kind)
-        arguments = {each.name for each in self.params if isinstance(each, click.Argument)}
-        given = {name: ctx.params[name] for name in arguments.intersection(_fields(kind)) if name not in options}
+        argument_names = {each.name for each in self.params if isinstance(each, click.Argument)}
+        other_fields = [field for field in _fields(kind) if field not in options]
+        given = {field: ctx.params[field] for field in other_fields if field in argument_names}
         for field, declared in options.items():
             name = parameter_name(declared)
             if is_set(ctx, name):
@@ -136,21 +143,26 @@ class Command(click.Command):
         ctx.meta[_SHOWS_ALL] = True
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one list of options per section, all in the same columns."""
+        """Write one list of options per section, all in the same columns.
+
+        If the command has many options, `--help` lists the main ones and the number of the others.
+        """
         shows_all = ctx.meta.get(_SHOWS_ALL, False) or not self._is_long
+        # By title; a record is (flags, help text).
         sections: dict[str, list[tuple[str, str]]] = {}
         hidden = 0
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is None or parameter is _HELP_ALL:  # an argument or a hidden option; or named below the list
+                continue
             declared = self.declared.get(parameter.name or "")
-            if record is None or parameter is _HELP_ALL:
-                continue
-            if declared is not None and not declared.main and not shows_all:
+            is_main = declared is None or declared.main
+            if is_main or shows_all:
+                sections.setdefault(section_of(parameter), []).append(record)
+            else:
                 hidden += 1
-                continue
-            sections.setdefault(section_of(parameter), []).append(record)
         if _OTHERS in sections:
-            sections[_OTHERS] = sections.pop(_OTHERS)
+            sections[_OTHERS] = sections.pop(_OTHERS)  # now the last section
         width = min(_MAX_COLUMN, max(len(flags) for records in sections.values() for flags, _ in records))
         for title, records in sections.items():
             with formatter.section(title):
@@ -175,9 +187,9 @@ def command(name: str, *, short_help: str, cls: type[Command] = Command, **group
     """Return a decorator that makes a command of a function; each further argument is a group of options."""
 
     def decorate(function: Callable[..., None]) -> Command:
-        # `click.argument` and `click.option` add to this list; decorators apply from the last to the first.
-        own = list(reversed(getattr(function, "__click_params__", [])))
-        return cls(name, callback=function, params=own, help=function.__doc__, short_help=short_help, groups=groups)
+        # The list to which `click.argument` and `click.option` add; decorators apply from the last to the first.
+        params = list(reversed(getattr(function, "__click_params__", [])))
+        return cls(name, callback=function, params=params, help=function.__doc__, short_help=short_help, groups=groups)
 
     return decorate
 
@@ -209,11 +221,11 @@ def is_set(ctx: click.Context, name: str) -> bool:
 
 def in_effect(command: Command, ctx: click.Context) -> set[str]:
     """Return the flags of the options that have another value than their default."""
-    default = _defaults(command)
+    default_of = _defaults(command)
     return {
         declared.flag
         for name, declared in command.declared.items()
-        if is_set(ctx, name) and ctx.params[name] != default[declared.flag]
+        if is_set(ctx, name) and ctx.params[name] != default_of[declared.flag]
     }
 
 
@@ -231,15 +243,16 @@ def _classes(group: Classes) -> tuple[type[Options], ...]:
 
 
 def _defaults(command: Command) -> dict[str, Any]:
-    """Return the default of each field, by flag."""
-    return {
-        declared.flag: defaults(kind).get(field)
-        for kind in command.kinds
-        for field, declared in declared_options(kind).items()
-    }
+    """Return the default of each option, by flag; None if it has none."""
+    found = {}
+    for kind in command.kinds:
+        default_of = defaults(kind)
+        for field, declared in declared_options(kind).items():
+            found[declared.flag] = default_of.get(field)
+    return found
 
 
-def _set_aside(command: Command, ctx: click.Context) -> None:
+def _reset_overridden(command: Command, ctx: click.Context) -> None:
     """Reset options of the settings file that the command line excludes, and those that lack what they need."""
     source = ctx.get_parameter_source
     options = command.declared.items()
@@ -248,10 +261,12 @@ def _set_aside(command: Command, ctx: click.Context) -> None:
     given_flags = {declared.flag for declared in given}
     excluded_flags = {flag for declared in given for flag in declared.excludes}
     for name, declared in in_file.items():
-        if declared.flag in excluded_flags or not given_flags.isdisjoint(declared.excludes):
+        excludes_given = not given_flags.isdisjoint(declared.excludes)
+        if excludes_given or declared.flag in excluded_flags:
             ctx.set_parameter_source(name, ParameterSource.DEFAULT)
-    while names := _lacking(command, ctx, in_file):  # an option that is reset may be what another one needs
-        for name in names:
+    # Repeated, because an option that is reset may be what another one needs.
+    while lacking := _lacking(command, ctx, in_file):
+        for name in lacking:
             ctx.set_parameter_source(name, ParameterSource.DEFAULT)
 
 
@@ -279,6 +294,7 @@ def _check_dependencies(command: Command, ctx: click.Context) -> None:
 
 
 def _print_all(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    """Print the help with all options and exit: click's callback of --help-all."""
     del option
     if value and not ctx.resilient_parsing:
         assert isinstance(ctx.command, Command)

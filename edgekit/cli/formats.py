@@ -31,17 +31,17 @@ def bench_formats(
     Raises:
         InputError: The model or the data cannot be used.
     """
-    found = None
+    result = None
     try:
         with ExitStack() as stack:
-            write = files.open(stack)
+            write_report = files.open(stack)
             bars = stack.enter_context(progress_bar(out))
 
             def measure_exported(paths: Mapping[str, Path]) -> BenchmarkReport:
-                bars.stop()  # the measurement has a display of its own
+                bars.stop()  # those of the export; the measurement has a display of its own
                 return measure(paths)
 
-            found = benchmark_formats(
+            result = benchmark_formats(
                 model,
                 data,
                 formats=tuple(FORMATS) if formats == ("all",) else formats,
@@ -50,49 +50,53 @@ def bench_formats(
                 progress=by_stage(bars),
                 notify=out.say,
             )
-            write(found.report)
+            write_report(result.report)
     finally:
-        if found is not None:
-            _show(out, found, str(data))
-            out.result(_document(found))
+        # Printed even if the report's files cannot be written, because a measurement takes long.
+        if result is not None:
+            _show(out, result, str(data))
+            out.result(_document(result))
 
 
-def _show(out: Output, found: FormatsReport, data: str) -> None:
+def _show(out: Output, result: FormatsReport, data: str) -> None:
     """Print for each board its table, the recommended format and the command that makes it, and what was left out."""
-    for board in found.report.boards:
+    for board in result.report.boards:
         warning = view.virtualization_warning(board)
-        out.show(*([warning] if warning else []), _table(found, board))
-        best, cell = found.recommended(board)
+        out.show(*([warning] if warning else []), _table(result, board))
+        best, cell = result.recommended(board)
         out.say(f"recommended: {best.name} with --threads {cell.intra_op_threads}, the fastest that is as accurate")
         command = (
-            f"edgekit export {shlex.quote(found.model)} --target {found.target} {_export_options(best.name, data)}"
+            f"edgekit export {shlex.quote(result.model)} --target {result.target} {_export_options(best.name, data)}"
         )
         out.say(f"  {command}", indent=None)
         out.show(*view.warnings(board))
-    total = found.files[0].evaluation.total
-    out.say(f"accuracy: {found.dataset} {found.split}, {total} images, centre crop, measured on this machine")
+    total = result.files[0].evaluation.total
+    out.say(f"accuracy: {result.dataset} {result.split}, {total} images, centre crop, measured on this machine")
     out.say("±: half of the 95 % interval, accuracy in points, p50 in percent; ms: one crop prepared and classified")
-    out.show(*(f"{file.name}: {file.drop}" for file in found.files if file.drop))
-    out.show(*(f"{name}: left out: {one_line(reason)}" for name, reason in found.left_out.items()))
+    out.show(*(f"{file.name}: {file.drop}" for file in result.files if file.drop))
+    out.show(*(f"{name}: left out: {one_line(reason)}" for name, reason in result.left_out.items()))
 
 
 def _export_options(name: str, data: str) -> str:
     """Return the options of `edgekit export` that make a file of format `name`."""
-    options = FORMATS[name]
-    words = ["-o", "mine.ncnn" if "engine" in options else "mine.onnx"]
-    for option_name, value in options.items():
-        words += ["--quantize" if option_name == "method" else f"--{option_name}", value]
-    return shlex.join([*words, "--calibrate", data] if name == "int8" else words)
+    arguments = FORMATS[name]  # of `export` and `quantize`, such as {"method": "int8"}
+    words = ["-o", "mine.ncnn" if "engine" in arguments else "mine.onnx"]
+    for argument, value in arguments.items():
+        words += ["--quantize" if argument == "method" else f"--{argument}", value]
+    if name == "int8":
+        words += ["--calibrate", data]
+    return shlex.join(words)
 
 
-def _table(found: FormatsReport, board: BoardResult) -> TextTable:
+def _table(result: FormatsReport, board: BoardResult) -> TextTable:
     """Return the table of the formats on a board; * marks the recommended one."""
     rows = []
-    for file, cell in found.rows(board):
+    for file, cell in result.rows(board):
         low, high = file.accuracy_interval
+        mark = " *" if (file, cell) == result.recommended(board) else ""
         rows.append(
             (
-                f"{file.name}{' *' if (file, cell) == found.recommended(board) else ''}",
+                f"{file.name}{mark}",
                 str(cell.intra_op_threads),
                 f"{file.size_bytes / 1024:,.0f}",
                 f"{100 * file.evaluation.accuracy:.2f} ±{50 * (high - low):.1f}",
@@ -106,23 +110,24 @@ def _table(found: FormatsReport, board: BoardResult) -> TextTable:
     return TextTable(columns, rows, ("format",), view.board_title(board))
 
 
-def _document(found: FormatsReport) -> dict[str, Any]:
+def _document(result: FormatsReport) -> dict[str, Any]:
     """Return the document of `edgekit bench --formats --json`."""
-    best = [(board.label, *found.recommended(board)) for board in found.report.boards]
+    recommended = []
+    for board in result.report.boards:
+        file, cell = result.recommended(board)
+        recommended.append({"board": board.label, "format": file.name, "threads": cell.intra_op_threads})
     return {
         "schema": "edgekit.formats/1.0",
-        **picked(found, "model", "target", "dataset", "split"),
+        **picked(result, "model", "target", "dataset", "split"),
         "formats": [
             {
                 "format": file.name,
                 **picked(file, "size_bytes", "drop", "accuracy_interval"),
                 **picked(file.evaluation, "correct", "total", "accuracy"),
             }
-            for file in found.files
+            for file in result.files
         ],
-        "left_out": dict(found.left_out),
-        "recommended": [
-            {"board": label, "format": file.name, "threads": cell.intra_op_threads} for label, file, cell in best
-        ],
-        "benchmark": found.report.as_document(),
+        "left_out": dict(result.left_out),
+        "recommended": recommended,
+        "benchmark": result.report.as_document(),
     }

@@ -38,16 +38,22 @@ class ValueType:
 
     @staticmethod
     def of(kind: type[Any], field: str) -> ValueType:
-        """Return the type of a field of a data class."""
+        """Return the type of a field of a data class, from its annotation.
+
+        For `tuple[int | Literal["auto"], ...]`, `kinds` is (int,), `words` {"auto": "auto"}, and `several` true.
+        """
         hint = _type_hint(kind, field)
         several = typing.get_origin(hint) in (tuple, Sequence)
-        parts = _alternatives(typing.get_args(hint)[0] if several else hint)
+        if several:
+            hint = typing.get_args(hint)[0]
+        kinds: list[type] = []
         words: dict[str, Any] = {}
-        for part in parts:
+        for part in _alternatives(hint):
             if typing.get_origin(part) is Literal:
                 words |= {str(word): word for word in typing.get_args(part)}
-        plain = tuple(part for part in parts if isinstance(part, type) and part is not type(None))
-        return ValueType(plain, words, several)
+            elif isinstance(part, type) and part is not type(None):
+                kinds.append(part)
+        return ValueType(tuple(kinds), words, several)
 
     @property
     def is_flag(self) -> bool:
@@ -126,22 +132,26 @@ def parameter_name(declared: Option) -> str:
 
 def make_option(kind: type[Any], field: str, declared: Option, *, is_negatable: bool) -> click.Option:
     """Return the click option of a field; `is_negatable` gives a flag its opposite, as does the default True."""
-    default, name = defaults(kind).get(field), parameter_name(declared)
+    name = parameter_name(declared)
+    default = defaults(kind).get(field)
+    # An option with `parse` is a text for click.
     value_type = ValueType.of(kind, field) if declared.parse is None else ValueType((str,), {}, declared.several)
     if value_type.is_flag:
         opposite = f"/--no-{declared.key}" if is_negatable or default else ""
         return click.Option([f"{declared.flag}{opposite}", name], is_flag=True, default=default, help=declared.help)
     flags = [flag for flag in (declared.short, declared.flag) if flag]
-    shown = declared.default_text if declared.default_text is not None else _default_text(default)
-    options: dict[str, Any] = {} if declared.bare is None else {"is_flag": False, "flag_value": declared.bare}
+    shown_default = declared.default_text if declared.default_text is not None else _default_text(default)
+    bare: dict[str, Any] = {}
+    if declared.bare is not None:  # the option can be given without a value
+        bare = {"is_flag": False, "flag_value": declared.bare}
     return click.Option(
         [*flags, name],
         type=Value(declared, value_type),
         multiple=value_type.several,
         required=declared.required,
         metavar=declared.metavar or _metavar(value_type),
-        help=declared.help + (f"  [default: {shown}]" if shown else ""),
-        **options,
+        help=declared.help + (f"  [default: {shown_default}]" if shown_default else ""),
+        **bare,
     )
 
 

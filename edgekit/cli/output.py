@@ -149,7 +149,7 @@ def progress_bar(out: Output) -> Progress:
 
 
 def updater(progress: Progress, description: str) -> Callable[[float, float | None], None]:
-    """Return a function of (done, total or None) that updates one bar."""
+    """Add a bar to a progress display, and return the function that moves it; it receives (done, total or None)."""
     task = progress.add_task(description, total=None)
 
     def update(done: float, total: float | None) -> None:
@@ -161,25 +161,33 @@ def updater(progress: Progress, description: str) -> Callable[[float, float | No
 def by_stage(
     progress: Progress, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[str, float, float | None], None]:
-    """Return a function that shows (stage, done, total or None), with one bar per stage.
+    """Return a function that shows the progress of work in stages; it receives (stage, done, total or None).
 
-    Without a terminal, one line per minute and stage is printed to stderr.
+    On a terminal, each stage has a bar. Without a terminal, one line per minute and stage is printed on stderr.
     """
-    bars: dict[str, Callable[[float, float | None], None]] = {}
-    printed_s: dict[str, float] = {}
-    has_lines = progress.disable and not progress.console.quiet
+    return _StageProgress(progress, clock).update
 
-    def update(stage: str, done: float, total: float | None) -> None:
-        if stage not in bars:
-            bars[stage] = updater(progress, stage)
-        bars[stage](done, total)
-        now_s = clock()
-        if has_lines and now_s - printed_s.setdefault(stage, now_s) >= LINE_EVERY_S:
-            printed_s[stage] = now_s
+
+class _StageProgress:
+    def __init__(self, progress: Progress, clock: Callable[[], float]) -> None:
+        self._progress = progress
+        self._clock = clock
+        self._bars: dict[str, Callable[[float, float | None], None]] = {}
+        # When the last line of each stage was printed; before its first line, when the stage began.
+        self._last_line_s: dict[str, float] = {}
+
+    def update(self, stage: str, done: float, total: float | None) -> None:
+        """Move the bar of a stage, or print a line if there is no terminal and the last line is a minute old."""
+        now_s = self._clock()
+        if stage not in self._bars:
+            self._bars[stage] = updater(self._progress, stage)
+            self._last_line_s[stage] = now_s
+        self._bars[stage](done, total)
+        prints_lines = self._progress.disable and not self._progress.console.quiet
+        if prints_lines and now_s - self._last_line_s[stage] >= LINE_EVERY_S:
+            self._last_line_s[stage] = now_s
             amount = f"{done / total:.0%}" if total else f"{done:g}"
             echo(printable(f"{stage}: {amount}"), err=True)
-
-    return update
 
 
 def picked(source: object, *names: str) -> dict[str, Any]:

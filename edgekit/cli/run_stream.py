@@ -55,8 +55,8 @@ def run_stream(
 
     With `taught`, the run begins with the model that this file states.
     """
-    is_on_stdout = option_of(outputs, JsonLinesOptions).jsonl == STDOUT
-    if out.as_json and is_on_stdout:
+    prints_results = option_of(outputs, JsonLinesOptions).jsonl == STDOUT
+    if out.as_json and prints_results:
         raise click.UsageError("--json and --jsonl - both write to stdout: give --jsonl a file, or leave --json out")
     check_outputs(outputs, stream_options.source)
     with StopSignals(partial(out.result, _STOPPED)) as signals, ExitStack() as opened:
@@ -68,27 +68,27 @@ def run_stream(
         from edgekit.device.sinks.context import OutputContext
 
         context = OutputContext(rules=option_of(outputs, OutputOptions), notify=out.warn)
-        # Both receive video that the camera encodes: the file of --record, and the clips of events.
+        # Both receive the video that a camera encodes: the recorder of --record, and the tap of --event-clips.
         recorder = option_of(outputs, RecordOptions).recorder(context)
-        is_camera = stream_options.camera is not None
-        tap = option_of(outputs, ClipOptions).tap(context.rules, recorder) if is_camera else None
+        has_camera = stream_options.camera is not None
+        tap = option_of(outputs, ClipOptions).tap(context.rules, recorder) if has_camera else None
+        camera = replace(camera, recording=tap or recorder)  # the tap passes the video on to the recorder
         if taught is not None:
             stream_options = replace(stream_options, model=taught.current)
-        options = replace(stream_options, camera_settings=replace(camera, recording=tap or recorder), notify=out.warn)
-        stream = opened.enter_context(Stream(options))
+        stream = opened.enter_context(Stream(replace(stream_options, camera_settings=camera, notify=out.warn)))
         monitor = RuntimeMonitor(results_folder(outputs), lambda: stream.localizer, out.warn, live=stream.source.live)
         opened.enter_context(monitor)
-        # With --jsonl - stdout has the results, and text goes to stderr.
-        text = replace(out, as_json=True) if is_on_stdout else out
-        tally, finished = Tally(), False
-        sinks = [
-            *open_sinks(outputs, run_context(context, stream, monitor.health, recorder, tap, text.say, taught)),
-            tally,
-            *([] if is_on_stdout else _progress_sinks(out, stream.source.frame_count, options.max_frames)),
-            *monitor.sinks(stream.controls),
-        ]
+        # With `--jsonl -`, stdout has the results, and text goes to stderr as with --json.
+        text = replace(out, as_json=True) if prints_results else out
+        sinks = open_sinks(outputs, run_context(context, stream, monitor.health, recorder, tap, text.say, taught))
+        tally = Tally()
+        sinks.append(tally)
+        if not prints_results:
+            sinks += _progress_sinks(out, stream.source.frame_count, stream_options.max_frames)
+        sinks += monitor.sinks(stream.controls)
         signals.on_stop(stream.stop)
         gc.freeze()  # garbage collections during the run do not examine the objects of the start
+        finished = False
         try:
             stream.run(sinks, annotate=monitor.annotated)
             finished = True
@@ -96,7 +96,7 @@ def run_stream(
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:
                 _print_summary(text, stream, tally, monitor, context.accounts)
-                out.result(_summary(stream, tally, monitor, signals, finished, context.accounts))
+                out.result(_summary(stream, tally, monitor, context.accounts, _ended(signals, finished)))
     signals.raise_interrupt()
 
 
@@ -130,11 +130,7 @@ class _Progress:
 
 
 def _print_summary(
-    text: Output,
-    stream: Stream,
-    tally: Tally,
-    monitor: RuntimeMonitor,
-    accounts: Sequence[Account],
+    text: Output, stream: Stream, tally: Tally, monitor: RuntimeMonitor, accounts: Sequence[Account]
 ) -> None:
     """Print frame rate, latencies, faces, counts of the outputs, threads and health.
 
@@ -162,14 +158,9 @@ def _print_summary(
 
 
 def _summary(
-    stream: Stream,
-    tally: Tally,
-    monitor: RuntimeMonitor,
-    signals: StopSignals,
-    finished: bool,
-    accounts: Sequence[Account],
+    stream: Stream, tally: Tally, monitor: RuntimeMonitor, accounts: Sequence[Account], ended: str
 ) -> dict[str, Any]:
-    """Return the document of --json."""
+    """Return the document of --json: how the run ended, its settings, times, counts, outputs and health."""
     from msgspec.structs import asdict
 
     from edgekit.device.engines.session import versions
@@ -177,7 +168,7 @@ def _summary(
 
     classifier = stream.classifier
     return {
-        "ended": _ended(signals, finished),
+        "ended": ended,
         "source": stream.source.name,
         "skipped": stream.source.skipped,
         "damaged": getattr(stream.source, "damaged", 0),

@@ -54,13 +54,13 @@ class SettingsCommand(Command):
 
 
 def values_in_effect(command: Command, ctx: click.Context) -> dict[str, Any]:
-    """Return the value of each option of a parsed command as in a settings file, by key; None if it is not set."""
+    """Return the value of each option of a parsed command, by key, in the form of a settings file; None: not set."""
     values = {}
     for kind in command.kinds:
         for field, declared in declared_options(kind).items():
             name = parameter_name(declared)
-            # The value that `parse` returned is no text of a settings file.
-            default = declared.default_text if declared.parse is not None else defaults(kind)[field]
+            # With `parse`, the default of the field is a parsed value, which a settings file cannot contain.
+            default = defaults(kind)[field] if declared.parse is None else declared.default_text
             values[declared.key] = _plain(ctx.params[name] if is_set(ctx, name) else default)
     return values
 
@@ -95,30 +95,38 @@ def read_settings(path: Path, command: SettingsCommand) -> dict[str, Any]:
     Raises:
         InputError: The file cannot be read or is not TOML, or a key or value does not fit an option of the command.
     """
+    document = _read_toml(path)
+    if any(key.replace("-", "_") not in command.declared for key in document):
+        command.complete()  # an unknown key may be an option of another package
+    declared_of_key = {declared.key: declared for declared in command.declared.values()}
+    click_options = {each.name: each for each in command.params if isinstance(each, click.Option)}
+    values = {}
+    for key, value in document.items():
+        if key not in declared_of_key:
+            raise InputError(f"settings '{path}': {_unknown(key, declared_of_key, command.replaced)}")
+        declared = declared_of_key[key]
+        name = parameter_name(declared)
+        try:
+            checked = _checked(declared, click_options[name], value)
+        except (ValueError, click.BadParameter) as error:
+            reason = error.message if isinstance(error, click.BadParameter) else str(error)
+            raise InputError(f"settings '{path}': {key} = {value!r}: {reason}") from error
+        if checked is not None:
+            values[name] = checked
+    return values
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a settings file; raises InputError as `read_settings`."""
     import tomllib
 
     require_file(path, "settings")
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin a file with a mark
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin a file with a mark
     except OSError as error:
         raise InputError(f"settings '{path}' cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # no TOML, or no UTF-8; brackets that are nested too deeply
         raise InputError(f"settings '{path}' are not valid TOML: {error}") from error
-    if any(key.replace("-", "_") not in command.declared for key in document):  # perhaps of another package
-        command.complete()
-    options = {declared.key: declared for declared in command.declared.values()}
-    click_options = {each.name: each for each in command.params if isinstance(each, click.Option)}
-    values = {}
-    for key, value in document.items():
-        if key not in options:
-            raise InputError(f"settings '{path}': {_unknown(key, options, command.replaced)}")
-        name = parameter_name(options[key])
-        try:
-            values[name] = _checked(options[key], click_options[name], value)
-        except (ValueError, click.BadParameter) as error:
-            reason = error.message if isinstance(error, click.BadParameter) else str(error)
-            raise InputError(f"settings '{path}': {key} = {value!r}: {reason}") from error
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def checked_run(options: Sequence[str]) -> dict[str, Any]:
@@ -128,18 +136,18 @@ def checked_run(options: Sequence[str]) -> dict[str, Any]:
         InputError: The settings file cannot be used, or values contradict each other.
         click.UsageError: An option is not valid, or the options do not fit together.
     """
-    return _checked_values(_run_command(), options, {})
+    return _checked_values(_run_command(), options, settings={})
 
 
 def checked_settings(path: Path) -> dict[str, Any]:
-    """Return the settings of `edgekit run` with a settings file, by key.
+    """Return the settings in effect of `edgekit run --config PATH`, by key.
 
     Raises:
         InputError: The settings cannot be used, or do not fit together.
     """
     run = _run_command()
     try:
-        return _checked_values(run, (), read_settings(path, run))
+        return _checked_values(run, options=(), settings=read_settings(path, run))
     except click.UsageError as error:
         raise InputError(f"settings '{path}': {error.message}") from error
 
@@ -151,7 +159,10 @@ def _run_command() -> SettingsCommand:
 
 
 def _checked_values(run: SettingsCommand, options: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values in effect, by key, of a run with these words of the command line and settings of a file."""
+    """Return the values in effect, by key, of a run with these words of the command line and settings of a file.
+
+    `settings` has the values by the name of the parameter, as `read_settings` returns them.
+    """
     with run.make_context("edgekit run", list(options), default_map=dict(settings)) as ctx:
         run.instances(ctx)  # checks the values
         return values_in_effect(run, ctx)
@@ -169,7 +180,7 @@ def _unknown(key: str, known: Mapping[str, object], replaced: Mapping[str, str])
 
 
 def _checked(declared: Option, option: click.Option, value: Any) -> Any:
-    """Return the value of a key for click; None if the option is not set.
+    """Return a value of the settings file as click's value of the option; None if the option is not set.
 
     Raises:
         ValueError, click.BadParameter: The value does not fit the option.
@@ -178,28 +189,33 @@ def _checked(declared: Option, option: click.Option, value: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError("write true or false")
         return value
-    if isinstance(value, bool) and declared.bare is not None:  # true: the option is given without a value
-        return declared.bare if value else None
-    if option.multiple != isinstance(value, list):
-        raise ValueError("write a list, [...]" if option.multiple else "write one value instead of a list")
-    items = [_text_or_number(declared, option, item) for item in (value if option.multiple else [value])]
-    return items if option.multiple else items[0]
+    if declared.bare is not None and isinstance(value, bool):
+        return declared.bare if value else None  # `true` is the option without a value
+    if option.multiple:
+        if not isinstance(value, list):
+            raise ValueError("write a list, [...]")
+        return [_text_or_number(declared, option, item) for item in value]
+    if isinstance(value, list):
+        raise ValueError("write one value instead of a list")
+    return _text_or_number(declared, option, value)
 
 
 def _text_or_number(declared: Option, option: click.Option, value: Any) -> Any:
     """Return a value of the file, converted; raises as `_checked` if its TOML type is not that of the option."""
     assert isinstance(option.type, Value)
-    kinds = option.type.kind.kinds
-    is_number = declared.parse is None and not {int, float}.isdisjoint(kinds)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError("write text or a number")
-    if isinstance(value, str) and is_number and value not in option.type.kind.words:
-        raise ValueError("write a number without quotes")
+    kinds, words = option.type.kind.kinds, option.type.kind.words
+    takes_number = declared.parse is None and (int in kinds or float in kinds)
+    if takes_number:
+        if isinstance(value, str) and value not in words:
+            raise ValueError("write a number without quotes")
+        if isinstance(value, float) and float not in kinds:
+            raise ValueError("write a whole number")
+        return option.type.convert(value, option, None)
     if isinstance(value, str) and value.startswith("~/"):
         raise ValueError("write the path without '~'")
-    if isinstance(value, float) and float not in kinds and is_number:
-        raise ValueError("write a whole number")
-    return option.type.convert(value if is_number else str(value), option, None)
+    return option.type.convert(str(value), option, None)
 
 
 def _load(ctx: click.Context, option: click.Parameter, path: Path | None) -> None:

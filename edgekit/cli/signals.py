@@ -21,25 +21,29 @@ class StopSignals:
     def __init__(self, stopped_early: Callable[[], None] = lambda: None) -> None:
         """`stopped_early` is called at the end of the block if SIGTERM arrived before `on_stop` was called."""
         self._stopped_early = stopped_early
-        self.interrupted = False
-        self.terminated = False
-        self._stop: Callable[[], None] | None = None
-        self._stopping = False
-        self._previous: dict[int, Any] = {}
+        self.interrupted = False  # by Ctrl-C
+        self.terminated = False  # by SIGTERM or SIGHUP
+        self._stop: Callable[[], None] | None = None  # set by `on_stop`
+        self._stop_was_called = False
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_IGN:  # nohup, or a shell's background job
                 continue
-            self._previous[number] = signal.signal(number, self._receive)
+            self._previous_handlers[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        for number, handler in self._previous.items():
+        """Restore the handlers; after a signal that came before `on_stop`, raise the exception of the signal again.
+
+        A library that was being imported may have raised another exception in its place.
+        """
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
-        if kind is None or not self.received or self._stop is not None:
+        has_early_signal = self.received and self._stop is None
+        if kind is None or not has_early_signal:
             return
-        # A signal arrived, and its exception did not: a library that was being imported raised another in its place.
         if self.interrupted:
             raise KeyboardInterrupt
         self._stopped_early()
@@ -59,15 +63,18 @@ class StopSignals:
         """Set the function that the signal handler calls from now on; call it if Python ignored an earlier signal."""
         self._stop = stop
         if self.received:
-            self._stopping = True
+            self._stop_was_called = True
             stop()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: the first one after `on_stop` calls its function; all others raise an exception."""
         del frame
-        self.interrupted = self.interrupted or number == signal.SIGINT
-        self.terminated = self.terminated or number in (signal.SIGTERM, signal.SIGHUP)
-        if self._stop is not None and not self._stopping:
-            self._stopping = True
+        if number == signal.SIGINT:
+            self.interrupted = True
+        else:
+            self.terminated = True
+        if self._stop is not None and not self._stop_was_called:
+            self._stop_was_called = True
             self._stop()
         elif number == signal.SIGINT:
             raise KeyboardInterrupt

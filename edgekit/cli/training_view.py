@@ -41,7 +41,7 @@ class TrainingView:
         }
 
     def on_step(self, report: StepReport) -> None:
-        """Advance the bar by one step; without a terminal, print a line once a minute."""
+        """Move the bar to the step of a report; without a terminal, print a line once a minute."""
         self._epochs = report.epochs
         if not self._bars.console.is_terminal:
             self._by_stage(f"epoch {report.epoch + 1}/{report.epochs}", report.step, report.steps)
@@ -59,7 +59,7 @@ class TrainingView:
         """Print the result of an epoch."""
         if self._out.quiet:
             return
-        with lenient(err=True):
+        with lenient(err=True):  # an error of stderr, such as a full disk of its log, does not end the training
             self._bars.console.print(
                 f"epoch {report.epoch}/{self._epochs}: loss {report.loss:.4f}, accuracy {report.accuracy:.2%}, "
                 f"validation {report.validation_accuracy:.2%}, {report.seconds:.1f} s, "

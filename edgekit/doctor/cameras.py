@@ -9,13 +9,13 @@ from edgekit.doctor.probe import Finding, Probe
 
 # V4L2 devices of a Raspberry Pi that are not cameras: codecs, image processors, raw receivers.
 _NO_CAMERAS = re.compile(r"bcm2835-|unicam|pispbe|rp1-cfe|rpi-hevc|rpivid|hevc", re.IGNORECASE)
-_CONFIG = ("boot/firmware/config.txt", "boot/config.txt")
 
 
 def libcamera(probe: Probe) -> Finding | None:
     """Check on a Raspberry Pi that libcamera finds a camera."""
     if not probe.board().is_raspberry_pi:
         return None
+    # Older systems have it under its second name.
     done = probe.run("rpicam-hello", "--list-cameras") or probe.run("libcamera-hello", "--list-cameras")
     if done is None:
         missing = "rpicam-hello is not installed or does not respond"
@@ -27,8 +27,7 @@ def libcamera(probe: Probe) -> Finding | None:
     if "dmaHeap" in output:
         cure = "restart; if it persists, remove dtoverlay lines that change memory from /boot/firmware/config.txt"
         return Finding("camera", "warning", "libcamera cannot allocate buffers (dma-heap)", cure)
-    texts = map(probe.read, _CONFIG)
-    config = next((text for text in texts if text is not None), "")
+    config = probe.read("boot/firmware/config.txt") or probe.read("boot/config.txt") or ""
     text, cure = "libcamera finds no camera", "switch the board off and check the ribbon cable, both ends; then restart"
     if re.search(r"^\s*start_x=1", config, re.MULTILINE):
         text = "libcamera finds no camera: the legacy camera system is enabled"
@@ -54,25 +53,25 @@ def v4l2(probe: Probe) -> Finding:
 
 def holders(probe: Probe) -> Finding | None:
     """List the programs that use a camera now; None if there are none."""
-    found: dict[str, set[str]] = {}
+    devices_of: dict[int, set[str]] = {}  # by process id
     for link in (probe.root / "proc").glob("[0-9]*/fd/*"):
         try:
             target = os.readlink(link)  # noqa: PTH115 - a path on the examined machine, not below `root`
         except OSError:
             continue
         if re.fullmatch(r"/dev/(video|media)\d+", target):
-            pid = link.parts[-3]  # proc/PID/fd/NUMBER
-            found.setdefault(pid, set()).add(target)
+            pid = int(link.parts[-3])  # proc/PID/fd/NUMBER
+            devices_of.setdefault(pid, set()).add(target)
     # Sound servers keep /dev/media* open, but capture no images.
-    busy = {pid: devices for pid, devices in found.items() if any("video" in device for device in devices)}
-    if not busy:
+    pids = sorted(pid for pid, devices in devices_of.items() if any("video" in device for device in devices))
+    if not pids:
         return None
-    programs = ", ".join(
-        f"{probe.line(f'proc/{pid}/comm') or 'a program'} (pid {pid}) {' '.join(sorted(devices))}"
-        for pid, devices in sorted(busy.items(), key=lambda item: int(item[0]))
-    )
-    cure = f"stop it if edgekit should use the camera: kill {' '.join(busy)}"
-    return Finding("camera in use", "warning", f"used by {programs}", cure)
+    programs = []
+    for pid in pids:
+        name = probe.line(f"proc/{pid}/comm") or "a program"
+        programs.append(f"{name} (pid {pid}) {' '.join(sorted(devices_of[pid]))}")
+    cure = f"stop it if edgekit should use the camera: kill {' '.join(map(str, pids))}"
+    return Finding("camera in use", "warning", f"used by {', '.join(programs)}", cure)
 
 
 def groups(probe: Probe) -> Finding:

@@ -57,25 +57,24 @@ def opencv(probe: Probe) -> Finding:
     """Check that exactly one OpenCV is installed, that it is version 4, and on a Raspberry Pi that it is headless."""
     done = probe.imported("cv2", *_OPENCV)
     versions = _versions(done)
-    names = " ".join(versions)
+    names = " ".join(versions)  # empty for the system's OpenCV
+    replace_by_headless = _HEADLESS.format(names=names)
     if len(versions) > 1:
         text = f"{' and '.join(versions)} overwrite each other's files"
-        return Finding("opencv", "fault", text, _HEADLESS.format(names=names))
+        return Finding("opencv", "fault", text, replace_by_headless)
     if "No module named 'cv2'" in done.stderr:
         return Finding("opencv", "fault", NOT_INSTALLED, install_command("device"))
     if done.returncode:
         text = _failure(names or "the system's OpenCV", done)
         if "libGL" in done.stderr:
             text = "a build with windows, on a system without libGL"
-        return Finding(
-            "opencv", "fault", text, _HEADLESS.format(names=names) if versions else install_command("device")
-        )
+        return Finding("opencv", "fault", text, replace_by_headless if versions else install_command("device"))
     text = ", ".join(f"{name} {version}" for name, version in versions.items()) or "the system's own"
     if any(version.startswith("5.") for version in versions.values()):
         return Finding("opencv", "warning", f"{text}: has no Haar detector", "pip install 'opencv-python-headless<5'")
     if versions and not names.endswith("headless") and probe.board().is_raspberry_pi:
         text = f"{text}: its Qt conflicts with picamera2's"
-        return Finding("opencv", "warning", text, _HEADLESS.format(names=names))
+        return Finding("opencv", "warning", text, replace_by_headless)
     return Finding("opencv", "ok", text)
 
 
@@ -95,18 +94,21 @@ def picamera2(probe: Probe) -> Finding | None:
             cure = "pip uninstall -y simplejpeg (the system's own fits its numpy)"
         return Finding("picamera2", "fault", f"{module} was built for another numpy than {numpy_version}", cure)
     if re.search(r"No module named '(picamera2|libcamera)'", done.stderr):
-        cure = "sudo apt install python3-picamera2"
-        environment = probe.environment
-        if not environment.in_venv or environment.system_site_packages:
-            return Finding("picamera2", "warning", "not installed", cure)
-        show = environment.system_packages_cure()
-        if (probe.root / _PICAMERA2).is_dir():
-            return Finding("picamera2", "warning", "installed, but hidden by this virtual environment", show)
-        return Finding(
-            "picamera2", "warning", "not installed, and hidden by this virtual environment", f"{cure}; {show}"
-        )
+        return _missing_picamera2(probe)
     cure = "sudo apt install --reinstall python3-picamera2"
     return Finding("picamera2", "fault", _failure("picamera2", done), cure)
+
+
+def _missing_picamera2(probe: Probe) -> Finding:
+    """Return the finding for a picamera2 that is not installed, or that a virtual environment hides."""
+    install = "sudo apt install python3-picamera2"
+    if not probe.environment.in_venv or probe.environment.system_site_packages:
+        return Finding("picamera2", "warning", "not installed", install)
+    make_visible = probe.environment.system_packages_cure()
+    if (probe.root / _PICAMERA2).is_dir():
+        return Finding("picamera2", "warning", "installed, but hidden by this virtual environment", make_visible)
+    text = "not installed, and hidden by this virtual environment"
+    return Finding("picamera2", "warning", text, f"{install}; {make_visible}")
 
 
 def _versions(done: CompletedProcess[str]) -> dict[str, str]:
@@ -115,12 +117,15 @@ def _versions(done: CompletedProcess[str]) -> dict[str, str]:
 
 
 def _other_onnxruntime(requirement: str) -> str:
-    """Return the command that installs another onnxruntime; beside Debian's package, in a virtual environment."""
-    install = f"pip install '{requirement}'"
+    """Return the command that installs another version of onnxruntime.
+
+    With edgekit's Debian package, it makes a virtual environment, because pip does not install into Debian's Python.
+    """
+    pip_install = f"pip install '{requirement}'"
     if not from_debian():
-        return install
+        return pip_install
     folder = "~/edgekit-env"
-    make = f"python3 -m venv --system-site-packages {folder} && {folder}/bin/{install}"
+    make = f"python3 -m venv --system-site-packages {folder} && {folder}/bin/{pip_install}"
     return f"{make}; then {folder}/bin/python -m edgekit.cli in the place of edgekit"
 
 
@@ -152,10 +157,11 @@ def _failure(subject: str, done: CompletedProcess[str]) -> str:
 
 def detector(probe: Probe) -> Finding:
     """Check that YuNet's file, which the first run downloads, is in the user's cache or in the deployed releases."""
-    carriers = [release.name for release in probe.releases().values() if (release / "detector.onnx").is_file()]
-    if carriers:
-        return Finding("detector", "ok", f"YuNet in release {', '.join(carriers)}")
+    releases = [release.name for release in probe.releases().values() if (release / "detector.onnx").is_file()]
+    if releases:
+        return Finding("detector", "ok", f"YuNet in release {', '.join(releases)}")
     path = probe.cache_dir() / YUNET.name
+    # All files of the examined machine are below `root`.
     if (probe.root / path.relative_to("/")).is_file():
         return Finding("detector", "ok", f"YuNet in '{path.parent}'")
     cure = f"run edgekit once with internet, or copy {YUNET.url} to '{path}'"

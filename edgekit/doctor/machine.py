@@ -61,9 +61,8 @@ def python(probe: Probe) -> Finding:
 def memory(probe: Probe) -> Finding:
     """Check that enough memory is free for a model, and enough contiguous memory (CMA) for camera buffers."""
     text = probe.read("proc/meminfo") or ""
-    total, available, cma, cma_free = (
-        memory_mib(text, key) for key in ("MemTotal", "MemAvailable", "CmaTotal", "CmaFree")
-    )
+    total, available = memory_mib(text, "MemTotal"), memory_mib(text, "MemAvailable")
+    cma, cma_free = memory_mib(text, "CmaTotal"), memory_mib(text, "CmaFree")
     if total is None or available is None:
         return Finding("memory", "unknown", "/proc/meminfo cannot be read")
     text = f"{available} of {total} MiB available"
@@ -84,14 +83,15 @@ def disk(probe: Probe) -> Finding:
     """Check the free space of the file system of the home folder, and report if it is read-only."""
     done = probe.run("df", "-Pk", str(probe.home()))
     # The columns are file system, total, used, free (all in KiB), used percentage and mount point.
-    match = re.search(r"^\S+\s+(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(/.*)", done.stdout if done else "", re.MULTILINE)
+    row = r"^\S+\s+(?P<total>\d+)\s+\d+\s+(?P<free>\d+)\s+\d+%\s+(?P<mount_point>/.*)"
+    match = re.search(row, done.stdout if done else "", re.MULTILINE)
     if match is None:
         return Finding("disk", "unknown", "the command 'df' failed")
-    total, free = (int(number) // 1024 for number in match.groups()[:2])
+    total, free = int(match["total"]) // 1024, int(match["free"]) // 1024
     text = f"{free:,} of {total:,} MiB free"
     # The fields are device, mount point, type and options. Of several mounts at one point, the last one is visible.
     mounts = [line.split(" ") for line in (probe.read("proc/mounts") or "").splitlines()]
-    options = [fields[3] for fields in mounts if len(fields) > 3 and fields[1] == match[3]]
+    options = [fields[3] for fields in mounts if len(fields) > 3 and fields[1] == match["mount_point"]]
     if options and "ro" in options[-1].split(","):
         text += ", read-only"
     if free < _FULL_DISK_MIB:
@@ -184,13 +184,13 @@ def releases(probe: Probe) -> Finding | None:
 
 def service(probe: Probe) -> Finding:
     """Return the state of the system service `edgekit`, or of the user service if there is no system service."""
-    for scope in ([], ["--user"]):
-        done = probe.run("systemctl", *scope, "show", "edgekit", _PROPERTIES)
+    for flag in ("", "--user "):
+        done = probe.run("systemctl", *flag.split(), "show", "edgekit", _PROPERTIES)
         if done is None or done.returncode:
             continue
-        properties = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+        properties = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
         if properties.get("LoadState") == "loaded":
-            return _service_state(properties, "".join(f"{word} " for word in scope))
+            return _service_state(properties, flag)
     return Finding("service", "ok", "none installed")
 
 

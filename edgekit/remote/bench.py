@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from edgekit.errors import HostError, InputError
 from edgekit.remote.hosts import Host
-from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
+from edgekit.remote.parallel import HostReporter, HostResult
 from edgekit.remote.payload import Upload
 from edgekit.remote.prepare import prepare, run_job
 from edgekit.remote.probe import probe
@@ -54,28 +53,6 @@ class HostReport:
     failure: str | None = None
 
 
-def bench_hosts(
-    hosts: Sequence[Host],
-    job: Job,
-    parallel: int,
-    reporter: HostReporter,
-    finished: Callable[[HostResult[HostReport]], None],
-) -> list[HostResult[HostReport]]:
-    """Run a benchmark on several boards and return the results in the order of `hosts`.
-
-    A board whose benchmark failed after some measurements has a result and an error. Ctrl-C: see `run_on_hosts`.
-
-    Args:
-        hosts: The boards.
-        job: The benchmark.
-        parallel: Maximum number of boards at a time.
-        reporter: Receives messages and progress.
-        finished: Called with the result of each board as soon as it is there.
-    """
-    work = partial(bench_host, job=job, reporter=reporter)
-    return run_on_hosts(hosts, work, parallel, finished, attrgetter("failure"))
-
-
 def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> HostReport:
     """Run a benchmark on the board of an open connection.
 
@@ -87,38 +64,45 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
     reporter.message(host, board.describe())
     uploads = [*job.models.values(), *job.files.values()]
     command = prepare(connection, board, uploads, install=job.install, extras=job.extras, reporter=reporter)
-    models = {board.stored_path(upload): printable(name) for name, upload in job.models.items()}
-    files = {name: board.stored_path(upload) for name, upload in job.files.items()}
+    options = {"models": [board.stored_path(upload) for upload in job.models.values()], **job.options}
     # The user's name of each path on the board, for the report.
-    names = models | {files[name]: printable(upload.path.name) for name, upload in job.files.items()}
+    names = {board.stored_path(upload): printable(name) for name, upload in job.models.items()}
+    for argument, upload in job.files.items():
+        options[argument] = board.stored_path(upload)
+        names[options[argument]] = printable(upload.path.name)
     kept = f"{board.root}/report.json"  # the board can write it after the connection has ended
     connection.run(["rm", "-f", kept])
-    first_s: list[float] = []  # empty until the first progress arrives, which is the start of the measurement
+    measurement_started_s: list[float] = []  # one value, when the first progress has arrived
 
     def progress(what: str, done: float, total: float) -> None:
-        if not first_s:
-            first_s.append(time.monotonic())
+        if not measurement_started_s:
+            measurement_started_s.append(time.monotonic())
         reporter.progress(host, what, done, total)
 
     try:
-        options = {"models": [*models], **job.options, **files}
         receive = receiver(partial(reporter.message, host), progress)
         done = run_job(connection, board, command, {"options": options, "names": names, "keep": kept}, receive)
     except ConnectionLostError as error:
         cure = f"look for its report on the board in '{kept}', or benchmark this board again"
         raise HostError(f"{error}; no measurement arrived: {cure}") from error
     answer = read_job(host.label, done)
+    report = _checked_report(host.label, answer["result"], job)
+    overhead_s = measurement_started_s[0] - connection.started_s if measurement_started_s else None
+    return HostReport(report, overhead_s, command.sent_bytes, failure=answer.get("error"))
+
+
+def _checked_report(label: str, document: Any, job: Job) -> BenchmarkReport:
+    """Return the report of a board, after a check that it has one board and all models of the job."""
     try:
-        report = from_document(answer["result"], "its report")
+        report = from_document(document, "its report")
     except InputError as error:
-        raise HostError(f"{host.label}: {error}") from error
+        raise HostError(f"{label}: {error}") from error
     measured = {model.sha256 for board in report.boards for model in board.models}
     missing = [name for name, upload in job.models.items() if upload.sha256 not in measured]
     if missing or len(report.boards) != 1:
         cure = "'edgekit host clean', then benchmark the board again"
-        raise HostError(f"{host.label}: its report has no measurement of {', '.join(missing) or 'one board'}: {cure}")
-    overhead_s = first_s[0] - connection.started_s if first_s else None
-    return HostReport(report, overhead_s, command.sent_bytes, answer.get("error"))
+        raise HostError(f"{label}: its report has no measurement of {', '.join(missing) or 'one board'}: {cure}")
+    return report
 
 
 def merged_report(results: Sequence[HostResult[HostReport]]) -> BenchmarkReport | None:
@@ -135,7 +119,7 @@ def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
     overhead_s = done.result.overhead_s if done.result else None
     return HostOutcome(
         label=done.host.label,
-        error=done.error and _without_address(done.error, done.host),
+        error=None if done.error is None else _without_address(done.error, done.host),
         overhead_s=None if overhead_s is None else round(overhead_s, 2),
         sent_bytes=done.result.sent_bytes if done.result else 0,
     )
@@ -143,9 +127,11 @@ def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
 
 def _without_address(text: str, host: Host) -> str:
     """Return a text with the host's label instead of its address, and the name of the key instead of its path."""
-    names = {host.address: host.label, host.address.rpartition("@")[2]: host.label}
-    names |= {str(host.identity): host.identity.name} if host.identity else {}
-    for name, shown in names.items():
-        # Whole words only: an address can be as short as "a".
-        text = re.sub(rf"(?<![\w.@/-]){re.escape(name)}(?![\w/-])", shown.replace("\\", r"\\"), text)
+    host_name = host.address.rpartition("@")[2]
+    replacements = {host.address: host.label, host_name: host.label}
+    if host.identity:
+        replacements[str(host.identity)] = host.identity.name
+    for private, public in replacements.items():
+        # Whole words only: an address can be as short as "a". `re.sub` reads backslashes as escapes.
+        text = re.sub(rf"(?<![\w.@/-]){re.escape(private)}(?![\w/-])", public.replace("\\", r"\\"), text)
     return text

@@ -144,6 +144,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
         reporter,
         "deploy",
         ReleaseChange,
+        # The fields of `Releases.create` (board/releases.py); a file is its path on the board and its hash.
         files={name: [board.stored_path(upload), upload.sha256] for name, upload in package.files.items()},
         environment=edgekit.environment,
         code=edgekit.code,
@@ -156,7 +157,9 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
 
 
 def rollback_host(connection: Connection, service: Service, to: str | None, reporter: HostReporter) -> ReleaseChange:
-    """Switch the board of an open connection to the release `to`; None: the release before the current one.
+    """Switch the board of an open connection back to the release `to`; None: the release before the current one.
+
+    The change has an error if that release fails on the board.
 
     Raises:
         HostError: The board rejected the change, or the connection was lost.
@@ -199,30 +202,33 @@ def roll_out(
 ) -> Iterator[HostResult[ReleaseChange]]:
     """Call `work` for the first `canary` hosts, then for the others, and yield the result of each host.
 
-    At most `parallel` hosts are in use at a time; they are a group. After a failure no other group is begun: the
-    results of its hosts have `tried` False. A release that fails on its board is a failure, too. With `canary` None,
-    all hosts are one group. `finished` is called with each result as soon as it is there; results are yielded at the
-    end of their group.
+    The hosts are divided into groups of at most `parallel` hosts, which are changed at the same time. After a failure
+    in a group, the hosts of all later groups have results with `tried` False. A release that fails on its board is a
+    failure, too. With `canary` None all hosts are one group, so a failure stops no other host.
 
-    After Ctrl-C, the results of the current group are the last ones (see `run_on_hosts`). A board that has begun its
-    change completes it.
+    `finished` is called with each result as soon as it is there; results are yielded at the end of their group. After
+    Ctrl-C, the results of the current group are the last ones (see `run_on_hosts`). A board that has begun its change
+    completes it.
     """
     groups = [hosts]
     if canary is not None:
-        groups = []
-        for part in (hosts[:canary], hosts[canary:]):
-            groups += [part[start : start + parallel] for start in range(0, len(part), parallel)]
-    failed = False
+        groups = [*_groups(hosts[:canary], parallel), *_groups(hosts[canary:], parallel)]
+    has_failed = False
     for group in groups:
-        if failed:
+        if has_failed:
             error = "not tried, because another board failed"
             yield from (HostResult(host, error=error, tried=False) for host in group)
             continue
-        results = run_on_hosts(group, work, parallel, finished, attrgetter("error"))
-        failed = any(done.error is not None for done in results)
+        # The error of a `ReleaseChange`, for a release that failed on its board.
+        results = run_on_hosts(group, work, parallel, finished, failure=attrgetter("error"))
+        has_failed = any(done.error is not None for done in results)
         yield from results
         if any(done.interrupted for done in results):
             return
+
+
+def _groups(hosts: Sequence[Host], size: int) -> list[Sequence[Host]]:
+    return [hosts[start : start + size] for start in range(0, len(hosts), size)]
 
 
 def change_document(done: HostResult[ReleaseChange]) -> dict[str, Any]:
@@ -233,7 +239,7 @@ def change_document(done: HostResult[ReleaseChange]) -> dict[str, Any]:
 
 @contextmanager
 def _before_change() -> Iterator[None]:
-    """Add to the error of a connection that is lost in the block that nothing was changed."""
+    """If the connection is lost in the block, add to the error that nothing was changed on the board."""
     try:
         yield
     except ConnectionLostError as error:
@@ -249,7 +255,9 @@ def _run_on_board(
     kind: type[_T],
     **details: Any,
 ) -> _T:
-    """Run an action of `board/deploy.py` on the board and return its result; `details` are the action's own fields.
+    """Run an action of `board/deploy.py` on the board and return its result as an instance of `kind`.
+
+    `action` is "deploy", "rollback", "releases" or "undeploy", `details` are its own fields of the plan.
 
     Raises:
         HostError: The board rejected the action, or the connection was lost.
@@ -272,7 +280,7 @@ def _run_on_board(
 
 
 def _with_state_in_error(change: ReleaseChange) -> ReleaseChange:
-    """Return a change whose error, if it has one, also has the release and what runs now."""
+    """Return a change; its error, if it has one, also names the release that failed and the one that runs now."""
     if change.error is None:
         return change
     state = f"{change.current} runs again" if change.current else "nothing runs, as before"

@@ -88,13 +88,14 @@ class HostOptions(Options):
         Raises:
             InputError: An address, the inventory or a label cannot be used, or a private key is missing.
         """
-        defaults = Host("", "", self.port, self.identity, ssh_arguments(self.ssh_option))
+        ssh_options = ssh_arguments(self.ssh_option)
+        defaults = Host(address="", label="", port=self.port, identity=self.identity, ssh_options=ssh_options)
         hosts = [parse_host(each, defaults) for each in self.host]
         if self.inventory is not None:
             hosts += read_inventory(self.inventory, defaults)
         check_different(hosts)
         chosen = tuple(select(hosts, self.only))
-        for each in chosen:  # ssh would use another key without a word
+        for each in chosen:  # if the key were missing, ssh would use another one, without a warning
             if each.identity is not None:
                 require_file(each.identity, f"private key of {each.label}")
         return chosen
@@ -128,6 +129,7 @@ def ssh_arguments(texts: Sequence[str]) -> tuple[str, ...]:
     """
     arguments: list[str] = []
     for text in texts:
+        # Whether the argument before it is one such as -J, whose value is the next argument.
         is_value = bool(arguments) and _TAKES_VALUE.fullmatch(arguments[-1]) is not None
         if text.startswith("-") or is_value:
             arguments.append(text)
@@ -200,7 +202,8 @@ def select(hosts: Sequence[Host], names: Sequence[str]) -> list[Host]:
         InputError: No host has one of the labels or addresses.
     """
     labels = [host.label for host in hosts]
-    if unknown := [name for name in names if name not in (*labels, *(host.address for host in hosts))]:
+    addresses = [host.address for host in hosts]
+    if unknown := [name for name in names if name not in labels and name not in addresses]:
         raise InputError(
             f"no board has the label or address '{one_line(unknown[0])[:_MAX_LABEL]}': the labels are "
             f"{first_of(labels, _SHOWN_LABELS)}"

@@ -62,42 +62,39 @@ def run_on_hosts(
         work: Called once per host, from several threads.
         parallel: Maximum number of hosts at a time.
         finished: Called with each result as soon as it is there.
-        failure: Returns the error of a host that has a result too; None if there is no error.
+        failure: Called with each result of `work`; returns the error that the result contains, or None.
     """
     connections = [Connection(host) for host in hosts]
-    started: set[Future[HostResult[T]]] = set()
+    futures: set[Future[HostResult[T]]] = set()
     results: dict[Host, HostResult[T]] = {}
-
-    def keep(result: HostResult[T]) -> None:
-        results[result.host] = result
-        finished(result)
-
     with ThreadPoolExecutor(parallel, thread_name_prefix="host") as pool:
         try:
             for connection in connections:
-                started.add(pool.submit(_run_on_host, connection, work, failure))
-            running = started
+                futures.add(pool.submit(_run_on_host, connection, work, failure))
+            running = futures
             while running:
                 done, running = wait(running, _LONGEST_WAIT_S, FIRST_COMPLETED)
                 for future in done:
-                    keep(future.result())
-            # The normal end; everything below is for Ctrl-C.
+                    results[future.result().host] = future.result()
+                    finished(future.result())
             return [results[host] for host in hosts]
         except BaseException as error:
-            ended = {future for future in started if future.done()}  # before their connections are closed
-            for future in started:
+            # Ctrl-C, or an error of `finished`. Closing the connections ends the threads, for which the pool waits.
+            ended_before = {future for future in futures if future.done()}
+            for future in futures:
                 future.cancel()
             for connection in connections:
                 connection.close()
             if not isinstance(error, KeyboardInterrupt):
                 raise
-    # The pool has waited until all threads ended.
-    for future in started:
+    # After Ctrl-C: add the results of the hosts that ended meanwhile.
+    for future in futures:
         if future.cancelled() or future.result().host in results:
             continue
-        # The error of a host that had not ended is only that of its closed connection.
-        if future in ended or future.result().result is not None:
-            keep(future.result())
+        # A host that had not ended before, and has no result, has only the error of its closed connection.
+        if future in ended_before or future.result().result is not None:
+            results[future.result().host] = future.result()
+            finished(future.result())
     found = [results.get(host) or HostResult(host, error=INTERRUPTED) for host in hosts]
     return [replace(result, interrupted=True) for result in found]
 
@@ -105,7 +102,7 @@ def run_on_hosts(
 def _run_on_host(
     connection: Connection, work: Callable[[Connection], T], failure: Callable[[T], str | None]
 ) -> HostResult[T]:
-    """Return the result of `work` with an open connection, or its error in one line."""
+    """Return the result of `work` with an open connection, or its error in one line; `failure`: see `run_on_hosts`."""
     host = connection.host
     try:
         with connection:

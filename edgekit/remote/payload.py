@@ -93,20 +93,22 @@ def archive(parts: Sequence[Part], progress: Callable[[str, float, float], None]
     Raises:
         InputError: A file became shorter meanwhile, or cannot be read.
     """
-    sent, total = 0, sum(part.size_bytes for part in parts)
+    sent_bytes, total_bytes = 0, sum(part.size_bytes for part in parts)
     for part in parts:
         header = tarfile.TarInfo(part.name)
         try:
-            header.size = left = part.size_bytes
+            header.size = part.size_bytes
             yield header.tobuf()
+            left_bytes = header.size
             with part.open() as content:
-                while chunk := content.read(min(_CHUNK_BYTES, left)):
+                while chunk := content.read(min(_CHUNK_BYTES, left_bytes)):
                     yield chunk
-                    sent, left = sent + len(chunk), left - len(chunk)
-                    progress("sending", sent, total)
+                    left_bytes -= len(chunk)
+                    sent_bytes += len(chunk)
+                    progress("sending", sent_bytes, total_bytes)
         except OSError as error:
             raise InputError(f"'{part.content!s}': {error.strerror}") from error
-        if left:
+        if left_bytes:
             raise InputError(f"'{part.content!s}' changed while it was sent: start again")
         yield bytes(-header.size % tarfile.BLOCKSIZE)  # zeros up to a whole block
     yield bytes(2 * tarfile.BLOCKSIZE)  # two blocks of zeros end an archive
@@ -154,21 +156,26 @@ def dependency_wheels(target: Target, cache: Path | None = None) -> list[Path]:
     folder = (cache or default_cache_dir()) / "wheels" / f"board-{key[:32]}"
     with _download_lock:  # boards of one platform are prepared in parallel: one thread downloads
         if not folder.is_dir():
-            fresh = folder.with_name(f".new-{folder.name}")
-            try:
-                with exclusive_folder(fresh):
-                    _download(requirements, target, fresh)
-                    os.sync()
-                    with contextlib.suppress(OSError):  # another process was faster
-                        fresh.rename(folder)
-            except TemporaryError:
-                raise HostError(f"another edgekit downloads wheels for {target}: try again when it has ended") from None
-            shutil.rmtree(fresh, ignore_errors=True)
-            found = sorted(folder.parent.glob("board-*"), key=lambda path: path.stat().st_mtime)
-            for old in found[:-_KEPT_PLATFORMS]:
+            _make_wheel_folder(folder, requirements, target)
+            by_use = sorted(folder.parent.glob("board-*"), key=lambda path: path.stat().st_mtime)
+            for old in by_use[:-_KEPT_PLATFORMS]:
                 shutil.rmtree(old, ignore_errors=True)
-    os.utime(folder)
+    os.utime(folder)  # it was used now
     return sorted(folder.glob("*.whl"))
+
+
+def _make_wheel_folder(folder: Path, requirements: Sequence[str], target: Target) -> None:
+    """Download wheels into a temporary folder, and rename it to `folder` when it is complete."""
+    fresh = folder.with_name(f".new-{folder.name}")
+    try:
+        with exclusive_folder(fresh):
+            _download(requirements, target, fresh)
+            os.sync()
+            with contextlib.suppress(OSError):  # another process was faster
+                fresh.rename(folder)
+    except TemporaryError:
+        raise HostError(f"another edgekit downloads wheels for {target}: try again when it has ended") from None
+    shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _download(requirements: Sequence[str], target: Target, folder: Path) -> None:
@@ -202,12 +209,14 @@ def _reason(stderr: str) -> str:
     """Return the line of pip's error output that has the reason of a failure.
 
     It is the first ERROR, or the last line of the traceback of an error that pip does not expect, such as a full disk.
-    For an index that cannot be reached, the ERROR would be that of an index without the package.
     """
     lines = stderr.strip().splitlines() or ["no message"]
+    # If the index cannot be reached, pip's ERROR only states that the package was not found.
     if "(from versions: none)" in stderr and re.search(r"connection broken by|confirming the ssl certificate", stderr):
         return "the package index cannot be reached: check this machine's network, proxy and PIP_INDEX_URL"
-    return next((line for line in lines if line.startswith("ERROR") and line != "ERROR: Exception:"), lines[-1])
+    # "ERROR: Exception:" is the line before a traceback.
+    errors = [line for line in lines if line.startswith("ERROR") and line != "ERROR: Exception:"]
+    return errors[0] if errors else lines[-1]
 
 
 def _requirements(extras: Sequence[str]) -> Iterator[str]:

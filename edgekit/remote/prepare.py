@@ -72,34 +72,22 @@ def prepare(
         HostError: The board cannot be prepared, or cannot store a file; the message names the reason.
     """
     host = connection.host
-    # By name, because two uploads can be the same file.
-    wanted = {upload.name: Part(f"store/{upload.name}", upload.path) for upload in uploads}
-    parts = [part for name, part in wanted.items() if name not in board.stored]
-    system_packages, unpacked_bytes = False, 0
-    if not install:
-        command = EdgekitCommand((board.own_edgekit(host.label),))
-    else:
+    packages: list[Part] = []
+    system_packages = install and _needs_picamera2(camera, board)
+    if install:
         python = check_fit(board, host.label)
         _report_clock(board, partial(reporter.message, host))
-        system_packages = _needs_picamera2(camera, board)
         if system_packages and not python.picamera2:
             raise HostError(f"{host.label}: no picamera2 on the board: sudo apt install python3-picamera2")
-        # Environment and code are in folders named by their content: what the board has already is not sent again.
-        wheels = dependency_wheels(_target(board, python, system_packages, extras))
-        key = _key([path.name for path in wheels], python.version, python.path, system_packages)
-        code_key = hashlib.sha256(own_code()).hexdigest()
-        packages = []
-        if key not in board.environments:
-            packages += [Part(f"envs/{key}/{path.name}", path) for path in wheels]
-        if code_key not in board.codes:
-            packages.append(Part(f"code/{code_key}/code.zip", own_code()))
-        unpacked_bytes = _UNPACKED_FACTOR * sum(part.size_bytes for part in packages)
-        parts = [*packages, *parts]
-        environment, code = f"{board.root}/envs/{key}", f"{board.root}/code/{code_key}"
-        words = ("env", f"PYTHONPATH={code}", f"{environment}/bin/python", "-P", "-m", "edgekit.cli")
-        command = EdgekitCommand(words, environment, code)
+        command, packages = _installation(board, python, system_packages, extras)
+    else:
+        command = EdgekitCommand((board.own_edgekit(host.label),))
+    # By name, because two uploads can be the same file.
+    files = {upload.name: Part(f"store/{upload.name}", upload.path) for upload in uploads}
+    parts = [*packages, *(part for name, part in files.items() if name not in board.stored)]
     sent_bytes = sum(part.size_bytes for part in parts)
     if parts:
+        unpacked_bytes = _UNPACKED_FACTOR * sum(part.size_bytes for part in packages)
         _check_space(board, sent_bytes + unpacked_bytes, host.label)
         plan = {"root": board.root, "files": len(parts), "system_packages": system_packages, "keep": _KEPT_ENVIRONMENTS}
         run_program(
@@ -115,6 +103,26 @@ def prepare(
     return replace(command, sent_bytes=sent_bytes)
 
 
+def _installation(
+    board: Probe, python: Python, system_packages: bool, extras: tuple[str, ...]
+) -> tuple[EdgekitCommand, list[Part]]:
+    """Return how to call this machine's edgekit after it was sent to a board, and the files that the board lacks.
+
+    Environment and code are in folders named by their content: what the board has already is not sent again.
+    """
+    wheels = dependency_wheels(_target(board, python, system_packages, extras))
+    key = _key([path.name for path in wheels], python.version, python.path, system_packages)
+    code_key = hashlib.sha256(own_code()).hexdigest()
+    packages = []
+    if key not in board.environments:
+        packages += [Part(f"envs/{key}/{path.name}", path) for path in wheels]
+    if code_key not in board.codes:
+        packages.append(Part(f"code/{code_key}/code.zip", own_code()))
+    environment, code = f"{board.root}/envs/{key}", f"{board.root}/code/{code_key}"
+    words = ("env", f"PYTHONPATH={code}", f"{environment}/bin/python", "-P", "-m", "edgekit.cli")
+    return EdgekitCommand(words, environment, code), packages
+
+
 def _needs_picamera2(camera: str | None, board: Probe) -> bool:
     """Return whether a camera needs the picamera2 of the board's system; `camera` is the value of `run --camera`."""
     if camera == "auto":  # a USB camera, if the board has no picamera2
@@ -122,10 +130,10 @@ def _needs_picamera2(camera: str | None, board: Probe) -> bool:
     return camera is not None and camera.startswith("picamera2")
 
 
-def _target(board: Probe, python: Python, camera: bool, extras: tuple[str, ...]) -> Target:
-    """Return the platform of a board's wheels; with `camera`, numpy must fit the system's picamera2."""
+def _target(board: Probe, python: Python, system_packages: bool, extras: tuple[str, ...]) -> Target:
+    """Return the platform of a board's wheels; with `system_packages`, numpy must fit the system's picamera2."""
     assert board.glibc is not None
-    constraints = _CAMERA_CONSTRAINTS.get(board.release or "", ()) if camera else ()
+    constraints = _CAMERA_CONSTRAINTS.get(board.release or "", ()) if system_packages else ()
     return Target(board.machine, python.version, board.glibc, constraints, extras)
 
 
@@ -147,8 +155,8 @@ def check_fit(probe: Probe, label: str) -> Python:
     Raises:
         HostError: edgekit cannot run on the board; the message names the reason and the cure.
     """
-    bits = {probe.system_bits, probe.python.bits if probe.python else None}
-    if probe.machine.startswith(("armv6", "armv7")) or 32 in bits:
+    has_32_bit_python = probe.python is not None and probe.python.bits == 32
+    if probe.machine.startswith(("armv6", "armv7")) or probe.system_bits == 32 or has_32_bit_python:
         raise HostError(
             f"{label}: 32-bit system ({probe.machine}), and onnxruntime has no 32-bit packages:"
             " install the 64-bit Raspberry Pi OS. Nothing was installed"
@@ -181,15 +189,11 @@ def check_python(probe: Probe, label: str) -> Python:
 
 
 def run_job(
-    connection: Connection,
-    board: Probe,
-    command: EdgekitCommand,
-    job: Any,
-    on_stderr_line: Callable[[str], None] | None = None,
+    connection: Connection, board: Probe, command: EdgekitCommand, job: Any, on_stderr_line: Callable[[str], None]
 ) -> CommandResult:
     """Run `edgekit job` on the board, with a JSON document on its stdin; it ends when the connection ends.
 
-    Meanwhile, the files of `board` are locked against `clean` and other versions of edgekit.
+    Until then, edgekit's files on the board are locked against `clean`, and against a `prepare` of another machine.
     """
     return connection.run(
         ["flock", "--shared", "--no-fork", f"{board.root}/lock", *command.words, "job"],

@@ -142,11 +142,12 @@ def _version(text: str) -> tuple[int, int] | None:
 
 def _python(values: Mapping[str, str]) -> Python | None:
     """Return the Python in a line of `_PROBE_PYTHON`, such as "3.11 64 1 /usr/bin/python3" (1: with picamera2)."""
-    match = re.fullmatch(r"([0-9]+\.[0-9]+) (32|64) ([01]) (/.*)", values.get("python", ""))
-    version = _version(match.group(1)) if match else None
-    if match is None or version is None or not match.group(4).isprintable():
+    line = r"(?P<version>[0-9]+\.[0-9]+) (?P<bits>32|64) (?P<picamera2>[01]) (?P<path>/.*)"
+    match = re.fullmatch(line, values.get("python", ""))
+    version = _version(match["version"]) if match else None
+    if match is None or version is None or not match["path"].isprintable():
         return None
-    return Python(match.group(4), version, int(match.group(2)), match.group(3) == "1")
+    return Python(match["path"], version, int(match["bits"]), picamera2=match["picamera2"] == "1")
 
 
 # $1: code for Python. Control characters are removed at the end, so that each property is one line.

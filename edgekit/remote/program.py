@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from typing import Any, TypeVar
 
 import msgspec
@@ -71,24 +70,26 @@ def program(name: str, argument: Mapping[str, Any]) -> list[str]:
 def needed(module: str) -> Mapping[str, str]:
     """Return the sources of the modules of edgekit that a module imports, directly or indirectly, by module name."""
     sources: dict[str, str] = {}
-    left = [module, _ERRORS]
-    while left:
-        name = left.pop()
+    names = [module, _ERRORS]
+    while names:
+        name = names.pop()
         source = None if name in sources else _source(name)
         if source is not None:
             sources[name] = source
-            left += _imported(source)
-            left += [name.rpartition(".")[0]] if "." in name else []  # its package is imported before it
+            names += _imported(source)
+            names.append(name.rpartition(".")[0])  # Python imports the package of a module before the module
     return sources
 
 
 def _imported(source: str) -> Iterator[str]:
     """Yield the names that a module imports at run time, without imports under `if TYPE_CHECKING`."""
-    left: list[ast.AST] = [ast.parse(source)]
-    while left:
-        node = left.pop()
-        is_for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        left += node.orelse if isinstance(node, ast.If) and is_for_types else ast.iter_child_nodes(node)
+    nodes: list[ast.AST] = [ast.parse(source)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            nodes += node.orelse
+        else:
+            nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -101,41 +102,47 @@ def _source(name: str) -> str | None:
     top, *inner = name.split(".")
     if top != "edgekit":
         return None
-    place: Traversable = files("edgekit").joinpath(*inner)
-    candidates = [place.joinpath("__init__.py")]
-    if inner:
-        candidates.append(files("edgekit").joinpath(*inner[:-1], f"{inner[-1]}.py"))
-    return next((path.read_text() for path in candidates if path.is_file()), None)
+    package = files("edgekit").joinpath(*inner, "__init__.py")
+    if package.is_file():
+        return package.read_text()
+    module = files("edgekit").joinpath(*inner[:-1], f"{inner[-1]}.py")
+    return module.read_text() if module.is_file() else None
 
 
 def receiver(notify: Callable[[str], None], progress: Callable[[str, float, float], None]) -> Callable[[str], None]:
-    """Return a function that takes a board's lines and calls `notify` and `progress`; texts are printable."""
+    """Return a function that reads the lines on a board's stderr, and calls `notify` and `progress` with its messages.
 
-    def receive(line: str) -> None:
-        if not line.startswith(MESSAGE_PREFIX):
-            return
-        with contextlib.suppress(ValueError, TypeError):
-            what, *amounts = json.loads(line.removeprefix(MESSAGE_PREFIX))
-            if amounts:
-                done, total = map(float, amounts)
-                progress(one_line(what), done, total)
-            else:
-                notify(one_line(what))
+    A message is MESSAGE_PREFIX and a JSON list: [text], or [text, done, total] for progress. Other lines are ignored.
+    """
+    return partial(_receive, notify, progress)
 
-    return receive
+
+def _receive(notify: Callable[[str], None], progress: Callable[[str, float, float], None], line: str) -> None:
+    """Call `notify` or `progress` with the message in a line, if it has one; see `receiver`."""
+    if not line.startswith(MESSAGE_PREFIX):
+        return
+    with contextlib.suppress(ValueError, TypeError):  # not such a list
+        text, *amounts = json.loads(line.removeprefix(MESSAGE_PREFIX))
+        if amounts:
+            done, total = map(float, amounts)
+            progress(one_line(text), done, total)
+        else:
+            notify(one_line(text))
 
 
 def read_job(label: str, done: CommandResult) -> dict[str, Any]:
-    """Return the document of a job that has a `result`, and an `error` in one printable line if it is not complete.
+    """Return the document that a program on a board has printed: its `result`, and an `error` if it is not complete.
+
+    The error is one printable line.
 
     Raises:
-        HostError: The job has failed, or printed no such document; `label` is the board's name in the message.
+        HostError: The program has no result, or printed no such document; `label` is the board's name in the message.
     """
     try:
         document = json.loads(done.stdout)
     except ValueError:
         document = None
-    if not isinstance(document, dict) or not {"result", "error"} & set(document):
+    if not isinstance(document, dict) or not ("result" in document or "error" in document):
         raise HostError(f"{label}: {_no_answer(done)}")
     if "error" in document:
         document["error"] = one_line(str(document["error"]))
@@ -175,5 +182,5 @@ def _harmless(value: Any) -> Any:
     if isinstance(value, dict):
         return {one_line(name): _harmless(item) for name, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [*map(_harmless, value)]
+        return [_harmless(item) for item in value]
     return one_line(value) if isinstance(value, str) else value

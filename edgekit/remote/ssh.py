@@ -99,14 +99,16 @@ class Connection:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.started_s = 0.0
         self._ssh = shutil.which("ssh") or ""
-        self._folder: Path | None = None
+        self._folder: Path | None = None  # contains the socket
+        # ssh's process that has the connection, and the thread that reads its error output.
         self._master: subprocess.Popen[bytes] | None = None
         self._master_stderr = bytearray()
         self._master_reader: threading.Thread | None = None
+        # One ssh process per command that runs on the board.
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
-        self.started_s = 0.0
+        self._lock = threading.Lock()  # for `_running`
         self._closed = threading.Event()
 
     def __enter__(self) -> Self:
@@ -147,6 +149,7 @@ class Connection:
             ConnectionLostError: The connection ended.
             HostError: The program did not end in time, or the board's shell did not run it.
         """
+        # The shell's start files may print a greeting: the program's output begins after the token.
         token = _token()
         # `exec`: what the shell's start files set up for the end of the shell must not print after the program.
         process = self._start(f"echo {token}; exec {command_line(arguments)}")
@@ -162,8 +165,8 @@ class Connection:
         if process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon()):
             raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason()}")
         stderr = bytes(exchange.stderr)
-        greeting, is_run, stdout = bytes(exchange.stdout).partition(f"{token}\n".encode())
-        if not is_run:
+        greeting, found_token, stdout = bytes(exchange.stdout).partition(f"{token}\n".encode())
+        if not found_token:
             raise HostError(f"{self.host.label}: {not_run(greeting or stderr)}")
         return CommandResult(process.returncode, stdout, stderr)
 
@@ -180,11 +183,11 @@ class Connection:
                 if master.stdin is not None:
                     master.stdin.close()
             # The master waits for its sessions: if it does not end by itself, it is terminated, and at last killed.
-            for end in (master.terminate, master.kill):
+            for end_master in (master.terminate, master.kill):
                 try:
                     master.wait(_CLOSE_TIMEOUT_S)
                 except subprocess.TimeoutExpired:
-                    end()
+                    end_master()
             master.wait()
             if master.stdout is not None:
                 master.stdout.close()
@@ -198,7 +201,8 @@ class Connection:
         Raises:
             HostError: The board cannot be reached, or refuses the connection.
         """
-        # The master's own session runs `cat`: it ends with its stdin, also when this process is killed.
+        # The board answers with the token. Then `cat` keeps the master's own session open: it ends with its stdin, also
+        # when this process is killed.
         token = _token()
         master = self._master = subprocess.Popen(
             [*self._master_arguments(), f"echo {token}; exec cat"],
@@ -215,7 +219,7 @@ class Connection:
         # Another thread called `close` before `_master` was set, so this master still runs; `__enter__` closes it.
         if self._closed.is_set():
             raise HostError(f"{self.host.label}: interrupted")
-        timer = threading.Timer(_OPEN_TIMEOUT_S, master.kill)
+        timer = threading.Timer(_OPEN_TIMEOUT_S, master.kill)  # ends the loop
         timer.daemon = True
         timer.start()
         printed = b""
@@ -225,18 +229,18 @@ class Connection:
                 return
             printed = line
         timer.cancel()
-        if time.monotonic() - self.started_s >= _OPEN_TIMEOUT_S:
-            raise HostError(
-                f"{self.host.label}: no response within {_OPEN_TIMEOUT_S:.0f} s: check that the board runs and is not "
-                "overloaded"
-            )
         with suppress(subprocess.TimeoutExpired):
             master.wait(_CLOSE_TIMEOUT_S)
         self._master_reader.join(_CLOSE_TIMEOUT_S)
-        stderr = self._master_stderr.decode(errors="replace")
-        # A shell that printed something was logged in, and ended before the command; else ssh itself failed.
-        reason = not_run(printed) if printed else explain(stderr, self.host)
-        raise HostError(f"{self.host.label}: {reason}")
+        raise HostError(f"{self.host.label}: {self._why_not_open(printed)}")
+
+    def _why_not_open(self, printed: bytes) -> str:
+        """Return why the master process ended before the board answered; `printed` is the last line of its stdout."""
+        if time.monotonic() - self.started_s >= _OPEN_TIMEOUT_S:
+            return f"no response within {_OPEN_TIMEOUT_S:.0f} s: check that the board runs and is not overloaded"
+        if printed:  # by a shell that was logged in, and ended before the command
+            return not_run(printed)
+        return explain(self._master_stderr.decode(errors="replace"), self.host)
 
     def _read_master(self, stderr: IO[bytes]) -> None:
         """Collect the error output of the master process, in a thread of its own."""
@@ -245,7 +249,10 @@ class Connection:
                 self._master_stderr += line
 
     def _master_arguments(self) -> list[str]:
-        """Return the ssh command of the master process; of several values of an option, ssh uses the first."""
+        """Return the ssh command of the master process.
+
+        The order matters: of several values of an option, ssh uses the first.
+        """
         host = self.host
         arguments = [self._ssh, "-M", "-S", self._socket()]
         for name, value in _FIXED.items():
@@ -375,6 +382,7 @@ class _Exchange:
             self.stdout += data
 
     def _read_stderr(self) -> None:
+        """Collect stderr, and call the function for its lines with each complete line."""
         assert self._process.stderr is not None
         rest = b""
         for data in _chunks(self._process.stderr):

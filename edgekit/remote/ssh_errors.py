@@ -91,6 +91,7 @@ def _ssh_arguments(host: Host) -> list[str]:
 def _copy_id_arguments(host: Host) -> list[str]:
     """Return the options of ssh-copy-id for a host, quoted; of the options of ssh it takes only -o and -F."""
     arguments = _port_and_key(host)
+    # Each argument with the next one, which is its value if it is -o or -F.
     for name, value in pairwise(host.ssh_options):
         if name in ("-o", "-F"):
             arguments += [name, shlex.quote(value)]
@@ -103,9 +104,9 @@ def _port_and_key(host: Host) -> list[str]:
 
 
 def _remove_key(stderr: str, host: Host) -> str:
-    """Return the command that removes a changed key from known_hosts; ssh prints the file and the entry's name.
+    """Return the command that removes a changed key from known_hosts, with the file and the name that ssh prints.
 
-    With a configuration of ssh, they may be others than the host's name and ~/.ssh/known_hosts.
+    The user's configuration of ssh can set another file than ~/.ssh/known_hosts, and another name than the host's.
     """
     file = re.search(r"^Offending .*key in (/.*):\d+\r?$", stderr, re.MULTILINE)
     name = re.search(r"^Host key for (\S+) has changed", stderr, re.MULTILINE)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,21 +36,22 @@ class ReportOptions(Options):
         return [path for path in (self.json_path, self.html_path) if path is not None]
 
     def open(self, stack: ExitStack) -> Callable[[BenchmarkReport], None]:
-        """Reserve all files, and return a function that writes a report to them.
+        """Make a temporary file beside each file, and return a function that writes a report to the temporary files.
 
-        A file that cannot be written therefore raises an error before the measurement. The files appear when the stack
-        closes without an error, and only if the function was called. If that fails, because the disk became full
-        meanwhile, the caller must still print the report: a measurement takes long.
+        A folder that cannot be written therefore raises an error before the measurement. When the stack closes without
+        an error, the temporary files get their final names; the function must have been called. If that fails, because
+        the disk became full meanwhile, the caller must still print the report: a measurement takes long.
         """
         from edgekit.files import atomic_path
 
-        reserved = {path: stack.enter_context(atomic_path(path)) for path in self.paths}
+        temporary_paths = {path: stack.enter_context(atomic_path(path)) for path in self.paths}
+        return partial(self._write, temporary_paths)
 
-        def write(report: BenchmarkReport) -> None:
-            for path, temporary in reserved.items():
-                temporary.write_text(self._text(path, report), "utf-8", "backslashreplace")
-
-        return write
+    def _write(self, temporary_paths: Mapping[Path, Path], report: BenchmarkReport) -> None:
+        """Write a report; `temporary_paths` has the temporary file of each file."""
+        for path, temporary in temporary_paths.items():
+            # The name of a file may contain bytes that are not UTF-8.
+            temporary.write_text(self._text(path, report), "utf-8", "backslashreplace")
 
     def _text(self, path: Path, report: BenchmarkReport) -> str:
         if path == self.html_path:

@@ -64,7 +64,7 @@ class CellChange:
         return self.verdict == "slower" and self.ratio > 1 + percent / 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BoardChange:
     """The comparison of one board.
 
@@ -74,9 +74,9 @@ class BoardChange:
     """
 
     board: str
-    differences: tuple[str, ...]
-    notes: tuple[str, ...]
-    cells: tuple[CellChange, ...]
+    differences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    cells: tuple[CellChange, ...] = ()
     unmatched: tuple[str, ...]
     doubts: tuple[str, ...] = ()
 
@@ -165,18 +165,18 @@ def _opened(report: BenchmarkReport | Path | str) -> BenchmarkReport:
 
 
 def _compare_models(report: BenchmarkReport, baseline: str | None) -> Comparison:
-    """Compare, on each board of a report, all other models with the baseline."""
+    """Compare, on each board of a report, all other models with the baseline; by default the board's first model."""
     changes = []
     for board in report.boards:
-        base = board.models[0].name if baseline is None else _model_named(board, baseline)
+        baseline_name = board.models[0].name if baseline is None else _model_named(board, baseline)
         cells, unmatched = [], []
         for model in board.models:
-            if model.name != base:
-                paired, alone = _compare_with(board, base, model.name)
-                cells += paired
-                unmatched += alone
-        doubts = tuple(_doubts(board, "report"))
-        changes.append(BoardChange(board_title(board), (), (), tuple(cells), tuple(unmatched), doubts))
+            if model.name != baseline_name:
+                compared_cells, missing_cells = _compare_with(board, baseline_name, model.name)
+                cells += compared_cells
+                unmatched += missing_cells
+        title, doubts = board_title(board), tuple(_doubts(board, "report"))
+        changes.append(BoardChange(board=title, cells=tuple(cells), unmatched=tuple(unmatched), doubts=doubts))
     comparison = Comparison(tuple(changes))
     if not comparison.cells:
         if all(len(board.models) < 2 for board in report.boards):
@@ -186,17 +186,17 @@ def _compare_models(report: BenchmarkReport, baseline: str | None) -> Comparison
     return comparison
 
 
-def _compare_with(board: BoardResult, base: str, model: str) -> tuple[list[CellChange], list[str]]:
-    """Return the changes from a baseline model to another, and the cells that only one of them has."""
-    before, after = _by_conditions(board, base), _by_conditions(board, model)
-    cells = [_change(before[key], after[key]) for key in before if key in after]
-    unmatched = [_not_measured(before[key], model) for key in before.keys() - after]
-    unmatched += [_not_measured(after[key], base) for key in after.keys() - before]
-    return cells, sorted(unmatched)
+def _compare_with(board: BoardResult, baseline: str, model: str) -> tuple[list[CellChange], list[str]]:
+    """Return the changes from a baseline model to another model, and a line for each cell that only one of them has."""
+    baseline_cells, model_cells = _by_conditions(board, baseline), _by_conditions(board, model)
+    changes = [_change(cell, model_cells[key]) for key, cell in baseline_cells.items() if key in model_cells]
+    missing = [_not_measured(cell, model) for key, cell in baseline_cells.items() if key not in model_cells]
+    missing += [_not_measured(cell, baseline) for key, cell in model_cells.items() if key not in baseline_cells]
+    return changes, sorted(missing)
 
 
 def _by_conditions(board: BoardResult, model: str) -> dict[tuple[object, ...], CellResult]:
-    """Return a model's cells by what must be equal in a comparison with another model of the board."""
+    """Return a model's cells by their conditions, which must be equal in a comparison of two models of a board."""
     cells = cells_of(board, model)
     return {(cell.kind, cell.detector, cell.intra_op_threads, cell.batch): cell for cell in cells}
 
@@ -210,7 +210,8 @@ def _not_measured(cell: CellResult, other: str) -> str:
 def _model_named(board: BoardResult, name: str) -> str:
     """Return the name of a board's model, given by this name or by its file name."""
     names = [model.name for model in board.models]
-    found = [one for one in names if one == name] or [one for one in names if PurePath(one).name == name]
+    exact = [each for each in names if each == name]
+    found = exact or [each for each in names if PurePath(each).name == name]
     if not found:
         raise InputError(f"the report has no model '{name}': it has {', '.join(names)}")
     if len(found) > 1:
@@ -221,13 +222,14 @@ def _model_named(board: BoardResult, name: str) -> str:
 def _compare_reports(before: BenchmarkReport, after: BenchmarkReport) -> Comparison:
     """Compare the boards that are in both reports; all cells of the other boards are unmatched."""
     pairs = _board_pairs(before, after)
-    changes = [_compare_boards(old, new) for old, new in pairs]
-    paired = {id(board) for pair in pairs for board in pair}
+    changes = [_compare_boards(board_before, board_after) for board_before, board_after in pairs]
+    # By identity, because the results of two boards can be equal.
+    paired_ids = {id(board) for pair in pairs for board in pair}
     for report, which in ((before, "first"), (after, "second")):
         for board in report.boards:
-            if id(board) not in paired:
+            if id(board) not in paired_ids:
                 unmatched = tuple(_only_in(cell, which) for cell in _in_order(board))
-                changes.append(BoardChange(board_title(board), (), (), (), unmatched))
+                changes.append(BoardChange(board=board_title(board), unmatched=unmatched))
     return Comparison(tuple(changes))
 
 
@@ -248,36 +250,32 @@ def _board_pairs(before: BenchmarkReport, after: BenchmarkReport) -> list[tuple[
 
 def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     """Compare each cell of `before` with its counterpart in `after`, and list what differs between the boards."""
-    model_after, model_differences = _paired_models(before, after)
+    name_after, model_differences = _paired_models(before, after)
+    differences = [*_board_differences(before, after), *model_differences]
     unpaired_after = {cell.key: cell for cell in _in_order(after)}
-    # The detector's input size in each report; None without a detector, and in reports of older versions.
-    sizes_px = before.settings.detector_size_px, after.settings.detector_size_px
     cells, unmatched = [], []
-    cell_differences: list[str] = []
     for cell in _in_order(before):
-        key = cell.kind, model_after.get(cell.model, ""), cell.engine, cell.intra_op_threads, cell.batch
-        other = unpaired_after.pop(key, None)
-        if other is None:
+        # The `CellResult.key` of the counterpart: only the model may have another name.
+        key = cell.kind, name_after.get(cell.model, ""), cell.engine, cell.intra_op_threads, cell.batch
+        counterpart = unpaired_after.pop(key, None)
+        if counterpart is None:
             unmatched.append(_only_in(cell, "first"))
             continue
-        cells.append(_change(cell, other))
-        cell_differences += _cell_differences(cell, other)
-        if cell.detector and all(sizes_px) and sizes_px[0] != sizes_px[1]:
-            cell_differences.append(f"detector input {sizes_px[0]} and {sizes_px[1]} px")
+        cells.append(_change(cell, counterpart))
+        differences += _cell_differences(cell, counterpart)
+        if cell.detector:
+            differences += _detector_size_differences(before, after)
     unmatched += [_only_in(cell, "second") for cell in unpaired_after.values()]
-    differences = [*_board_differences(before, after), *model_differences, *cell_differences]
-    caches = before.frame_cache, after.frame_cache
-    uses_frames = any(cell.kind in ("frame", "run") for cell in cells)  # the kind "net" uses none
-    if uses_frames and caches[0] and caches[1] and caches[0].pixels_sha256 != caches[1].pixels_sha256:
-        differences.append(f"frames '{caches[0].source}' and '{caches[1].source}' are not the same")
-    title, baseline = board_title(after), board_title(before)
+    if any(cell.kind in ("frame", "run") for cell in cells):  # the kind "net" uses no frames
+        differences += _frame_differences(before, after)
+    title_before, title_after = board_title(before), board_title(after)
     return BoardChange(
-        title if title == baseline else f"A: {baseline}; B: {title}",
-        tuple(dict.fromkeys(differences)),  # each once, in their order
-        (*_text_differences(before.versions, after.versions), *_text_differences(before.notes, after.notes)),
-        tuple(cells),
-        tuple(unmatched),
-        (*_doubts(before, "first report"), *_doubts(after, "second report")),
+        board=title_after if title_after == title_before else f"A: {title_before}; B: {title_after}",
+        differences=tuple(dict.fromkeys(differences)),  # each once, in their order
+        notes=(*_text_differences(before.versions, after.versions), *_text_differences(before.notes, after.notes)),
+        cells=tuple(cells),
+        unmatched=tuple(unmatched),
+        doubts=(*_doubts(before, "first report"), *_doubts(after, "second report")),
     )
 
 
@@ -289,45 +287,48 @@ def _in_order(board: BoardResult) -> list[CellResult]:
 def _paired_models(before: BoardResult, after: BoardResult) -> tuple[dict[str, str], list[str]]:
     """Return the names of paired models, before to after, and the differences between them.
 
-    Two models are a pair if no other unpaired model has their content and name, their content, their name, or their
-    file name, in this order; or if each board has one model.
+    Models are paired in rounds: by content and name, then by content, by name, and by file name. A pair must be unique
+    among the models that are still unpaired. If each board has one model, these two are a pair.
     """
     unpaired_before, unpaired_after = list(before.models), list(after.models)
-    # What must be equal, the strictest first.
-    keys: list[Callable[[ModelInfo], object]] = [
+    # What must be equal in each round.
+    rounds: list[Callable[[ModelInfo], object]] = [
         lambda model: (model.sha256, model.name),
         lambda model: model.sha256,
         lambda model: model.name,
         lambda model: PurePath(model.name).name,
     ]
     if len(unpaired_before) == len(unpaired_after) == 1:
-        keys.append(lambda _: None)  # any two models
+        rounds.append(lambda _: None)  # equal for any two models
     pairs, differences = {}, []
-    for key in keys:
+    for identity in rounds:
         for model in list(unpaired_before):
-            partners = [other for other in unpaired_after if key(other) == key(model)]
-            is_unique = [key(other) for other in unpaired_before].count(key(model)) == 1
-            if len(partners) == 1 and is_unique:
-                (other,) = partners
-                pairs[model.name] = other.name
-                unpaired_before.remove(model)
-                unpaired_after.remove(other)
-                if other.sha256 != model.sha256:
-                    differences.append(f"model '{model.name}' is another file than '{other.name}'")
+            equals_before = [other for other in unpaired_before if identity(other) == identity(model)]
+            equals_after = [other for other in unpaired_after if identity(other) == identity(model)]
+            if len(equals_before) > 1 or len(equals_after) != 1:
+                continue
+            partner = equals_after[0]
+            pairs[model.name] = partner.name
+            unpaired_before.remove(model)
+            unpaired_after.remove(partner)
+            if partner.sha256 != model.sha256:
+                differences.append(f"model '{model.name}' is another file than '{partner.name}'")
     return pairs, differences
 
 
 def _board_differences(before: BoardResult, after: BoardResult) -> Iterator[str]:
     """Yield the differences of machine, governor and clock, which make times incomparable."""
     for field in _BOARD_FIELDS:
-        one, other = getattr(before.board, field), getattr(after.board, field)
-        if one != other:
-            yield f"board {field} '{one}' and '{other}'"
-    if before.before.governor != after.before.governor:
-        yield f"governor '{before.before.governor}' and '{after.before.governor}'"
-    one_mhz, other_mhz = _clock_mhz(before), _clock_mhz(after)
-    if one_mhz and other_mhz and max(one_mhz, other_mhz) > min(one_mhz, other_mhz) * (1 + _CLOCK_TOLERANCE):
-        yield f"clock {one_mhz:.0f} and {other_mhz:.0f} MHz"
+        first, second = getattr(before.board, field), getattr(after.board, field)
+        if first != second:
+            yield f"board {field} '{first}' and '{second}'"
+    # `BoardResult.before` is the state of the board before the benchmark.
+    first_governor, second_governor = before.before.governor, after.before.governor
+    if first_governor != second_governor:
+        yield f"governor '{first_governor}' and '{second_governor}'"
+    first_mhz, second_mhz = _clock_mhz(before), _clock_mhz(after)
+    if first_mhz and second_mhz and max(first_mhz, second_mhz) > min(first_mhz, second_mhz) * (1 + _CLOCK_TOLERANCE):
+        yield f"clock {first_mhz:.0f} and {second_mhz:.0f} MHz"
 
 
 def _clock_mhz(board: BoardResult) -> float | None:
@@ -340,6 +341,20 @@ def _clock_mhz(board: BoardResult) -> float | None:
         if reading.clock_mhz and INVALIDATING.isdisjoint(process.quality_flags)
     ]
     return float(np.median(clocks)) if clocks else None
+
+
+def _detector_size_differences(before: BoardResult, after: BoardResult) -> Iterator[str]:
+    """Yield a line if the detector had another input size; reports of older versions do not have the size."""
+    size_px, other_px = before.settings.detector_size_px, after.settings.detector_size_px
+    if size_px and other_px and size_px != other_px:
+        yield f"detector input {size_px} and {other_px} px"
+
+
+def _frame_differences(before: BoardResult, after: BoardResult) -> Iterator[str]:
+    """Yield a line if the frames that were detected and classified had other pixels."""
+    frames, other = before.frame_cache, after.frame_cache
+    if frames and other and frames.pixels_sha256 != other.pixels_sha256:
+        yield f"frames '{frames.source}' and '{other.source}' are not the same"
 
 
 def _cell_differences(before: CellResult, after: CellResult) -> Iterator[str]:
@@ -368,14 +383,12 @@ def _change(before: CellResult, after: CellResult) -> CellChange:
     before_ms, after_ms = before.latency.p50_ms, after.latency.p50_ms
     before_limits, after_limits = _median_interval(before), _median_interval(after)
     ratio_limits: Interval | None = None
-    verdict: Verdict = "not judged"
-    why: str | None = _FEW_PROCESSES
     if before_limits and after_limits:
         ratio_limits = ratio_interval(before_ms, before_limits, after_ms, after_limits)
-        verdict, why = _verdict(ratio_limits), None
-    invalid = sorted(INVALIDATING.intersection(before.quality_flags + after.quality_flags))
-    if invalid:
-        verdict, why = "not judged", ", ".join(invalid)
+    why = None if ratio_limits else _FEW_PROCESSES
+    invalidating_flags = sorted(INVALIDATING.intersection(before.quality_flags + after.quality_flags))
+    if invalidating_flags:
+        why = ", ".join(invalidating_flags)
     return CellChange(
         model=after.model,
         baseline=before.model,
@@ -387,16 +400,17 @@ def _change(before: CellResult, after: CellResult) -> CellChange:
         after_ms=after_ms,
         ratio=after_ms / before_ms,
         ratio_interval=ratio_limits,
-        verdict=verdict,
+        verdict="not judged" if why or not ratio_limits else _verdict(ratio_limits),
         why=why,
     )
 
 
 def _verdict(ratio_limits: Interval) -> Verdict:
     """Return the verdict on a ratio of times: a difference is real if its interval does not contain 1."""
-    if ratio_limits[0] > 1:
+    lower, upper = ratio_limits
+    if lower > 1:
         return "slower"
-    return "faster" if ratio_limits[1] < 1 else "no difference"
+    return "faster" if upper < 1 else "no difference"
 
 
 def _median_interval(cell: CellResult) -> Interval | None:

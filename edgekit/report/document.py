@@ -333,7 +333,11 @@ def parse_document(content: bytes, name: str) -> BenchmarkReport:
 
 
 def from_document(document: Any, name: str) -> BenchmarkReport:
-    """Return the report of a parsed JSON document; see `parse_document`."""
+    """Return the report of a parsed JSON document, with the current schema version.
+
+    Raises:
+        InputError: As `parse_document`, whose `name` this is too.
+    """
     try:
         cleaned = _cleaned(document)
     except RecursionError as error:
@@ -345,18 +349,9 @@ def from_document(document: Any, name: str) -> BenchmarkReport:
             "update edgekit or measure again"
         )
     report = convert(cleaned, BenchmarkReport, f"{name}: field")
-    check(report, name)
-    return msgspec.structs.replace(report, schema=SCHEMA)
-
-
-def check(report: BenchmarkReport, name: str) -> None:
-    """Check the relations between the values of a report, which the field types do not express.
-
-    Raises:
-        InputError: Values contradict each other; the message names the board or the cell.
-    """
     for index, board in enumerate(report.boards):
         _check_board(board, f"{name}: boards[{index}]")
+    return msgspec.structs.replace(report, schema=SCHEMA)
 
 
 def _cleaned(value: Any) -> Any:
@@ -382,6 +377,11 @@ def _plain(text: str) -> str:
 
 
 def _check_board(board: BoardResult, name: str) -> None:
+    """Check the relations between the values of a board, which the field types do not express.
+
+    Raises:
+        InputError: Values contradict each other; the message begins with `name`, and names the cell.
+    """
     models = [model.name for model in board.models]
     if len(set(models)) < len(models):
         raise InputError(f"{name} lists a model twice")
@@ -396,6 +396,7 @@ def _check_board(board: BoardResult, name: str) -> None:
         if cell.latency.p50_ms < _MIN_MEDIAN_MS:
             raise InputError(f"{where}: the median {cell.latency.p50_ms} ms is below {_MIN_MEDIAN_MS:g}")
         limits = cell.median_interval_ms
+        # `not <=` instead of `>`, here and below: a document of a board may contain NaN.
         if limits is not None and not limits[0] <= limits[1]:
             raise InputError(f"{where}: the interval's lower limit is above its upper limit")
         if not cell.histogram.low_ms < cell.histogram.high_ms:

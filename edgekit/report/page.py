@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgekit.report import view
-from edgekit.report.document import ANY_KINDS, AnyKind, BenchmarkReport, BoardResult, CellResult
+from edgekit.report.document import ANY_KINDS, AnyKind, BenchmarkReport, BoardResult, CellResult, Histogram
 from edgekit.text import counted
 
 _FOLDER = Path(__file__).parent
@@ -38,20 +38,19 @@ def to_html(report: BenchmarkReport) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    functions = (
-        *(bars, cell_name, colour_of, distribution, duration_s),
-        *(kinds_of, stage_names, stages, throttled, timeline),
-    )
-    environment.globals |= {function.__name__: function for function in functions}
+    # The functions of this module that the template calls.
+    called = [bars, cell_name, colour_of, distribution, duration_s, kinds_of, stage_names, stages, throttled, timeline]
+    environment.globals |= {function.__name__: function for function in called}
     style = (_FOLDER / "page.css").read_text()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    # With its hash in the policy, the browser accepts this style sheet only, and no script.
+    style_sha256 = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     report = view.with_short_names(report)
     boards = report.boards
     return environment.get_template("page.html.jinja").render(
         report=report,
         title=view.board_title(boards[0]) if len(boards) == 1 else f"{len(boards)} boards",
         style=Markup(style),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; style-src 'sha256-{style_sha256}'; base-uri 'none'; form-action 'none'",
         view=view,
         open_cells=_OPEN_CELLS,
         colours=_COLOURS,
@@ -106,22 +105,20 @@ def cell_name(cell: CellResult) -> str:
 
 
 def bars(board: BoardResult, kind: AnyKind) -> list[Bar]:
-    """Return the cells of one kind, the fastest first."""
+    """Return one bar per cell of a kind, the fastest cell first."""
     cells = sorted((cell for cell in board.cells if cell.kind == kind), key=lambda cell: cell.latency.p50_ms)
     longest_ms = cells[-1].latency.p50_ms
     upper_limits_ms = [cell.median_interval_ms[1] for cell in cells if cell.median_interval_ms is not None]
-    # Limited, since one very wide interval would make all bars invisible.
+    # The end of the axis is limited, since one very wide interval would make all bars invisible.
     end_ms = min(max([longest_ms, *upper_limits_ms]), 2 * longest_ms)
-
-    def percent(value_ms: float) -> float:
-        return min(100 * value_ms / end_ms, 100)
-
-    found = []
+    drawn = []
     for cell in cells:
-        limits = cell.median_interval_ms
-        whisker = None if limits is None else (percent(limits[0]), percent(limits[1]))
-        found.append(Bar(cell, percent(cell.latency.p50_ms), whisker))
-    return found
+        whisker = None
+        if cell.median_interval_ms is not None:
+            low_ms, high_ms = cell.median_interval_ms
+            whisker = (min(100 * low_ms / end_ms, 100), min(100 * high_ms / end_ms, 100))
+        drawn.append(Bar(cell, width=100 * cell.latency.p50_ms / end_ms, whisker=whisker))
+    return drawn
 
 
 def distribution(cell: CellResult) -> tuple[list[Box], float, Box | None]:
@@ -130,23 +127,25 @@ def distribution(cell: CellResult) -> tuple[list[Box], float, Box | None]:
     All three are in percent of the drawing's width.
     """
     bins = cell.histogram
-    span_ms, width = bins.high_ms - bins.low_ms, 100 / len(bins.counts)
-
-    def percent(value_ms: float) -> float:
-        return min(max(100 * (value_ms - bins.low_ms) / span_ms, 0), 100)
-
+    bin_count, highest_count = len(bins.counts), max(bins.counts) or 1
+    bin_ms, bin_width = (bins.high_ms - bins.low_ms) / bin_count, 100 / bin_count
     boxes = []
     for index, count in enumerate(bins.counts):
-        from_ms, to_ms = (bins.low_ms + span_ms * edge / len(bins.counts) for edge in (index, index + 1))
-        title = f"{view.ms(from_ms)} to {view.ms(to_ms)} ms: {count}"
+        start_ms = bins.low_ms + index * bin_ms
+        title = f"{view.ms(start_ms)} to {view.ms(start_ms + bin_ms)} ms: {count}"
         # Nine tenths of the width, so that there is a gap between two bars.
-        boxes.append(Box(index * width, width * 0.9, 100 * count / (max(bins.counts) or 1), title=title))
-    limits = cell.median_interval_ms
+        boxes.append(Box(index * bin_width, 0.9 * bin_width, height=100 * count / highest_count, title=title))
     band = None
-    if limits is not None:
-        left, right = percent(limits[0]), percent(limits[1])
+    if cell.median_interval_ms is not None:
+        left, right = (_position(bins, limit_ms) for limit_ms in cell.median_interval_ms)
         band = Box(left, max(right - left, 0.3), css="band")  # never too narrow to be seen
-    return boxes, percent(cell.latency.p50_ms), band
+    return boxes, _position(bins, cell.latency.p50_ms), band
+
+
+def _position(bins: Histogram, value_ms: float) -> float:
+    """Return where a latency is in the drawing of a histogram, in percent of the width, at most at an edge."""
+    percent = 100 * (value_ms - bins.low_ms) / (bins.high_ms - bins.low_ms)
+    return min(max(percent, 0), 100)
 
 
 def stage_names(board: BoardResult) -> list[str]:
@@ -155,27 +154,31 @@ def stage_names(board: BoardResult) -> list[str]:
 
 
 def stages(board: BoardResult) -> list[tuple[CellResult, float, list[Box]]]:
-    """Return for each cell with stages the mean time per frame in milliseconds, and its parts.
-
-    A stage's mean is over all frames, although the detector does not run in every frame of a loop.
-    """
-    names, found = stage_names(board), []
+    """Return for each cell with stages the time per frame in milliseconds, and one box per stage, side by side."""
     cells = [cell for model in board.models for cell in view.cells_of(board, model.name) if cell.stages]
-    for cell in cells:
-        # The number of frames is that of a stage which runs in every frame.
-        frames = max(stage.count for stage in cell.stages.values())
-        means_ms = {name: stage.mean_ms * stage.count / frames for name, stage in cell.stages.items()}
-        found.append((cell, sum(means_ms.values()), means_ms))
-    longest_ms = max((total_ms for _, total_ms, _ in found), default=0) or 1
+    # For each cell the milliseconds per frame of each stage.
+    times_ms = [_stage_times_ms(cell) for cell in cells]
+    longest_ms = max((sum(times.values()) for times in times_ms), default=0) or 1
+    names = stage_names(board)
     rows = []
-    for cell, total_ms, means_ms in found:
+    for cell, times in zip(cells, times_ms, strict=True):
+        total_ms = sum(times.values())
         boxes: list[Box] = []
-        for name, mean_ms in means_ms.items():
-            left = boxes[-1].left + boxes[-1].width if boxes else 0
-            title = f"{name}: {view.ms(mean_ms)} ms, {mean_ms / (total_ms or 1):.0%}"
-            boxes.append(Box(left, 100 * mean_ms / longest_ms, css=f"c{names.index(name) % _COLOURS}", title=title))
+        left = 0.0
+        for name, time_ms in times.items():
+            width = 100 * time_ms / longest_ms
+            title = f"{name}: {view.ms(time_ms)} ms, {time_ms / (total_ms or 1):.0%}"
+            boxes.append(Box(left, width, css=f"c{names.index(name) % _COLOURS}", title=title))
+            left += width
         rows.append((cell, total_ms, boxes))
     return rows
+
+
+def _stage_times_ms(cell: CellResult) -> dict[str, float]:
+    """Return the mean time of each stage over all frames, although the detector does not run in every frame."""
+    # The number of frames is that of a stage which runs in every frame.
+    frames = max(stage.count for stage in cell.stages.values())
+    return {name: stage.mean_ms * stage.count / frames for name, stage in cell.stages.items()}
 
 
 def duration_s(board: BoardResult) -> float:
@@ -184,13 +187,15 @@ def duration_s(board: BoardResult) -> float:
 
 
 def throttled(board: BoardResult) -> list[Box]:
-    """Return the times of throttled processes."""
-    scale = 100 / (duration_s(board) or 1)
-    processes = [process for cell in board.cells for process in cell.processes if "throttled" in process.quality_flags]
-    return [
-        Box(process.started_s * scale, process.elapsed_s * scale, css="alarm", title="throttled")
-        for process in processes
-    ]
+    """Return one box per throttled process, at its time in percent of the benchmark's duration."""
+    percent_per_s = 100 / (duration_s(board) or 1)
+    boxes = []
+    for cell in board.cells:
+        for process in cell.processes:
+            if "throttled" in process.quality_flags:
+                left, width = process.started_s * percent_per_s, process.elapsed_s * percent_per_s
+                boxes.append(Box(left, width, css="alarm", title="throttled"))
+    return boxes
 
 
 def timeline(board: BoardResult) -> list[Panel]:
@@ -199,16 +204,21 @@ def timeline(board: BoardResult) -> list[Panel]:
     Speed is in percent of each cell's mean, so that all cells share one axis.
     """
     processes = [(cell, process) for cell in board.cells for process in cell.processes]
-    most = max(2, _MAX_POINTS // len(processes))
-    speeds, temperatures, clocks = [], [], []
+    max_points = max(2, _MAX_POINTS // len(processes))  # of each process
+    # One curve of speed per process, and one curve of the board's temperature and of its clock over all processes.
+    speeds: list[tuple[str, list[tuple[float, float]]]] = []
+    temperatures, clocks = [], []
     for cell, process in processes:
-        readings = process.during[:: len(process.during) // most + 1]
-        times_s = [process.started_s + one.at_s for one in readings]
-        speed = [100 * one.images_per_s / cell.images_per_s for one in readings]
-        speeds.append((colour_of(board, cell.model), [*zip(times_s, speed, strict=True)]))
-        at_times = [*zip(times_s, readings, strict=True)]
-        temperatures += [(at_s, one.temperature_c) for at_s, one in at_times if one.temperature_c is not None]
-        clocks += [(at_s, one.clock_mhz) for at_s, one in at_times if one.clock_mhz is not None]
+        step = len(process.during) // max_points + 1
+        speed = []
+        for reading in process.during[::step]:
+            at_s = process.started_s + reading.at_s
+            speed.append((at_s, 100 * reading.images_per_s / cell.images_per_s))
+            if reading.temperature_c is not None:
+                temperatures.append((at_s, reading.temperature_c))
+            if reading.clock_mhz is not None:
+                clocks.append((at_s, reading.clock_mhz))
+        speeds.append((colour_of(board, cell.model), speed))
     end_s = duration_s(board) or 1
     return [
         _panel("speed, % of the cell's mean", speeds, end_s),
@@ -218,12 +228,22 @@ def timeline(board: BoardResult) -> list[Panel]:
 
 
 def _panel(title: str, curves: Sequence[tuple[str, list[tuple[float, float]]]], end_s: float) -> Panel:
+    """Return a chart of curves over the time from 0 to `end_s`; a curve without points is left out.
+
+    A curve is the class of its colour, and its points (seconds since the start of the benchmark, value).
+    """
     values = [value for _, points in curves for _, value in points] or [0.0]
-    # The axis covers at least 5 % of the value, so that noise does not fill the panel.
-    span = max((max(values) - min(values)) * 1.2, max(values) * 0.05, 1.0)
-    low = (max(values) + min(values) - span) / 2
+    lowest, highest = min(values), max(values)
+    # A margin of 10 % on both sides. The axis covers at least 5 % of the value, so that noise does not fill the panel.
+    span = max((highest - lowest) * 1.2, highest * 0.05, 1.0)
+    low = (highest + lowest - span) / 2
     drawn = []
     for css, points in curves:
+        if not points:
+            continue
+        # In percent of width and height; SVG counts y from the top.
         texts = [f"{100 * at_s / end_s:.2f},{100 - 100 * (value - low) / span:.2f}" for at_s, value in points]
-        drawn.append((css, " ".join(texts * 2 if len(texts) == 1 else texts)))  # a single point is a dot
-    return Panel(title, low, low + span, [curve for curve in drawn if curve[1]])
+        if len(texts) == 1:
+            texts *= 2  # SVG draws a line from a point to itself as a dot
+        drawn.append((css, " ".join(texts)))
+    return Panel(title, low, low + span, drawn)

@@ -45,6 +45,9 @@ def histogram(samples_ms: Samples) -> Histogram:
 def median_interval(processes_ms: Sequence[Samples], seed: int = 0) -> Interval | None:
     """Return the 95 % interval of the median latency, or None for fewer than `MIN_PROCESSES` processes.
 
+    A bootstrap in two stages: processes are drawn with replacement, then blocks of consecutive latencies within each of
+    them. The spread of the medians of all draws is the standard error of the median.
+
     Args:
         processes_ms: The latencies of each process in the order they were measured; not empty, all above 0.
         seed: Seed of the resampling; the same samples give the same interval.
@@ -53,15 +56,16 @@ def median_interval(processes_ms: Sequence[Samples], seed: int = 0) -> Interval 
     if count < MIN_PROCESSES:
         return None
     random = np.random.default_rng(seed)
-    logs = [np.log(samples) for samples in processes_ms]
+    log_samples = [np.log(samples) for samples in processes_ms]  # on logarithms, because speeds differ by factors
     medians = np.empty(_REPLICATES)
     for replicate in range(_REPLICATES):
-        drawn = random.integers(0, count, count)
-        medians[replicate] = np.median(np.concatenate([_resampled(logs[index], random) for index in drawn]))
-    error = float(medians.std()) * math.sqrt(count / (count - 1))
-    middle = float(np.median(np.concatenate(logs)))
-    reach = student_t(count - 1) * error
-    return math.exp(middle - reach), math.exp(middle + reach)
+        drawn = [log_samples[index] for index in random.integers(0, count, count)]
+        medians[replicate] = np.median(np.concatenate([_resampled(samples, random) for samples in drawn]))
+    # Resampling n processes underestimates the variance by the factor (n - 1) / n.
+    standard_error = float(medians.std()) * math.sqrt(count / (count - 1))
+    median = float(np.median(np.concatenate(log_samples)))
+    half_interval = student_t(count - 1) * standard_error
+    return math.exp(median - half_interval), math.exp(median + half_interval)
 
 
 def student_t(degrees_of_freedom: int) -> float:
@@ -69,16 +73,19 @@ def student_t(degrees_of_freedom: int) -> float:
     return _T_975[degrees_of_freedom - 1] if degrees_of_freedom <= len(_T_975) else _NORMAL_975
 
 
-def ratio_interval(before: float, before_in: Interval, after: float, after_in: Interval) -> Interval:
-    """Return the 95 % interval of `after / before` from the intervals of both.
+def ratio_interval(before: float, before_interval: Interval, after: float, after_interval: Interval) -> Interval:
+    """Return the 95 % interval of the ratio `after / before`, from both values and their 95 % intervals, all above 0.
 
     On each side, the distances between estimate and limit add in quadrature, on logarithms (MOVER; Zou and Donner,
-    Statistics in Medicine 27, 2008). All values are above 0.
+    Statistics in Medicine 27, 2008).
     """
-    ratio = math.log(after / before)
-    down = math.hypot(math.log(after / after_in[0]), math.log(before_in[1] / before))
-    up = math.hypot(math.log(after_in[1] / after), math.log(before / before_in[0]))
-    return math.exp(ratio - down), math.exp(ratio + up)
+    before_low, before_high = before_interval
+    after_low, after_high = after_interval
+    log_ratio = math.log(after / before)
+    # The ratio is lowest where `after` is low and `before` is high.
+    distance_down = math.hypot(math.log(after / after_low), math.log(before_high / before))
+    distance_up = math.hypot(math.log(after_high / after), math.log(before / before_low))
+    return math.exp(log_ratio - distance_down), math.exp(log_ratio + distance_up)
 
 
 def is_stable(window_medians_ms: Sequence[float]) -> bool:
@@ -93,11 +100,10 @@ def _resampled(samples: Samples, random: np.random.Generator) -> Samples:
     A block that reaches the end of the samples continues at their beginning.
     """
     size = samples.size
-    length = max(1, round(size ** (1 / 2)))
-    starts = random.integers(0, size, math.ceil(size / length))
-    blocks = starts[:, None] + np.arange(length)  # (number of blocks, length): indices, which may exceed the size
-    index = blocks.ravel()[:size] % size
-    resampled: Samples = samples[index]
+    block_size = max(1, round(math.sqrt(size)))
+    starts = random.integers(0, size, math.ceil(size / block_size))
+    indices = starts[:, None] + np.arange(block_size)  # (number of blocks, block_size); may exceed `size`
+    resampled: Samples = samples[indices.ravel()[:size] % size]
     return resampled
 
 

@@ -57,16 +57,16 @@ def frame_rates(report: BenchmarkReport, *, here: bool = False) -> list[str]:
     for result in with_short_names(report).boards:
         place = "this machine" if here else result.label or result.board.model or "unknown board"
         for model in result.models:
-            run = _fastest([cell for cell in cells_of(result, model.name) if cell.kind == "run"])
-            if run is None or result.board.virtualization == "emulator":
+            cell = _fastest([each for each in cells_of(result, model.name) if each.kind == "run"])
+            if cell is None or result.board.virtualization == "emulator":
                 continue
-            limits = run.median_interval_ms
-            between = "interval unknown: fewer than three processes"
-            if limits:
-                between = f"{_rate(limits[1])} to {_rate(limits[0])}"  # the longest time is the lowest rate
-            notes = "; ".join((between, *run.quality_flags))
-            which = f" with {model.name}" if len(result.models) > 1 else ""
-            lines.append(f"edgekit run on {place}{which}: about {_rate(run.latency.p50_ms)} frames/s ({notes})")
+            interval = "interval unknown: fewer than three processes"
+            if cell.median_interval_ms:
+                shortest_ms, longest_ms = cell.median_interval_ms
+                interval = f"{_rate(longest_ms)} to {_rate(shortest_ms)}"  # the longest time is the lowest rate
+            notes = "; ".join((interval, *cell.quality_flags))
+            with_model = f" with {model.name}" if len(result.models) > 1 else ""
+            lines.append(f"edgekit run on {place}{with_model}: about {_rate(cell.latency.p50_ms)} frames/s ({notes})")
     return lines
 
 
@@ -148,9 +148,10 @@ def not_measured(report: BenchmarkReport) -> str | None:
     """Return the labels of the boards without results as one line, without the reasons, which may contain addresses."""
     measured = {board.label for board in report.boards}
     failed = [host.label for host in report.hosts if host.error is not None and host.label not in measured]
-    # Merged reports may have a board several times.
-    labels, boards = list(dict.fromkeys(failed)), {host.label for host in report.hosts}
-    return f"NOT MEASURED ({len(labels)} of {len(boards)} boards): {', '.join(labels)}" if labels else None
+    # Each label once, because merged reports may have a board several times.
+    labels = list(dict.fromkeys(failed))
+    board_count = len({host.label for host in report.hosts})
+    return f"NOT MEASURED ({len(labels)} of {board_count} boards): {', '.join(labels)}" if failed else None
 
 
 def thread_text(use: ThreadUse) -> str:
@@ -161,23 +162,25 @@ def thread_text(use: ThreadUse) -> str:
 
 def with_short_names(report: BenchmarkReport) -> BenchmarkReport:
     """Return a report in which each model is named by its file name, and by as many folders as make it unique."""
+    replace = msgspec.structs.replace
     names = {model.name for board in report.boards for model in board.models}
-    short = {name: _shortest(name, names) for name in names}
-
-    def shortened(board: BoardResult) -> BoardResult:
-        models = tuple(msgspec.structs.replace(model, name=short[model.name]) for model in board.models)
-        cells = tuple(msgspec.structs.replace(cell, model=short[cell.model]) for cell in board.cells)
-        return msgspec.structs.replace(board, models=models, cells=cells)
-
-    return msgspec.structs.replace(report, boards=tuple(map(shortened, report.boards)))
+    short_names = {name: _shortest(name, names) for name in names}
+    boards = []
+    for board in report.boards:
+        models = tuple(replace(model, name=short_names[model.name]) for model in board.models)
+        cells = tuple(replace(cell, model=short_names[cell.model]) for cell in board.cells)
+        boards.append(replace(board, models=models, cells=cells))
+    return replace(report, boards=tuple(boards))
 
 
 def _shortest(name: str, names: Collection[str]) -> str:
-    """Return the file name of a path, with as many of its folders as no other of `names` ends in."""
+    """Return the shortest end of a path in which no other path of `names` ends: the file name, or folders with it."""
     parts = PurePath(name).parts
+    others = [PurePath(other).parts for other in names if other != name]
     for count in range(1, len(parts) + 1):
-        if all(other == name or PurePath(other).parts[-count:] != parts[-count:] for other in names):
-            return str(PurePath(*parts[-count:]))
+        end = parts[-count:]
+        if not any(other[-count:] == end for other in others):
+            return str(PurePath(*end))
     return name
 
 
@@ -213,8 +216,8 @@ def shown_columns(cells: Sequence[CellResult]) -> list[int]:
 def overviews(report: BenchmarkReport) -> list[TextTable]:
     """Return one table per model file that was measured on several boards: p50 of each kind, fps and quality flags.
 
-    Its title is the file's name on the first board. In merged reports, one file can have several names, and files with
-    different contents can have the same name.
+    The title of a table is the file's name on the first board. In merged reports, one file can have several names, and
+    files with different contents can have the same name.
     """
     # By the SHA-256 of a file: the boards that have it, each with the file's name there.
     boards_of: dict[str, list[tuple[BoardResult, str]]] = {}
@@ -222,27 +225,31 @@ def overviews(report: BenchmarkReport) -> list[TextTable]:
         for model in board.models:
             boards_of.setdefault(model.sha256, []).append((board, model.name))
     tables = []
-    for named in boards_of.values():
-        measured = [(board, cells) for board, name in named if (cells := cells_of(board, name))]
+    for named_boards in boards_of.values():
+        _, title = named_boards[0]
+        with_cells = [(board, cells_of(board, name)) for board, name in named_boards]
+        measured = [(board, cells) for board, cells in with_cells if cells]
+        # By identity: a board can have a file under two names, and the results of two boards can be equal.
         if len({id(board) for board, _ in measured}) >= 2:
-            tables.append(_overview(measured, title=named[0][1]))
+            tables.append(_overview(measured, title))
     return tables
 
 
 def _overview(measured: Sequence[tuple[BoardResult, Sequence[CellResult]]], title: str) -> TextTable:
     """Return the table of one model file; `measured` has the boards, each with the model's cells."""
-    kinds = [kind for kind in ANY_KINDS if any(cell.kind == kind for _, cells in measured for cell in cells)]
+    measured_kinds = {cell.kind for _, cells in measured for cell in cells}
+    kinds = [kind for kind in ANY_KINDS if kind in measured_kinds]
     rows = []
+    columns = ["board", *kinds, "fps", "quality flags"] if "run" in kinds else ["board", *kinds, "quality flags"]
     for board, cells in measured:
+        texts = [board.label or board.board.model or "unknown board"]
         fastest = {kind: _fastest([cell for cell in cells if cell.kind == kind]) for kind in kinds}
-        texts = ["-" if cell is None else ms(cell.latency.p50_ms) for cell in fastest.values()]
+        texts += ["-" if cell is None else ms(cell.latency.p50_ms) for cell in fastest.values()]
         if "run" in kinds:
             run = fastest["run"]
             texts.append("-" if run is None else _rate(run.latency.p50_ms))
         flags = [flag for flag in EXPLANATIONS if any(flag in cell.quality_flags for cell in cells)]
-        rows.append((board.label or board.board.model or "unknown board", *texts, ", ".join(flags)))
-    fps = ("fps",) if "run" in kinds else ()
-    columns = ("board", *kinds, *fps, "quality flags")
+        rows.append([*texts, ", ".join(flags)])
     return TextTable(columns, rows, ("board", "quality flags"), title)
 
 
@@ -297,11 +304,15 @@ def _table(board: BoardResult, model: str) -> str | TextTable:
     cells = cells_of(board, model)
     if not cells:
         return f"{model}: not measured"
-    shown = shown_columns(board.cells)
-    engine, engines = COLUMNS.index("engine"), {cell.engine for cell in cells}
-    if engine in shown and len(engines) == 1:
+    title = model
+    shown = shown_columns(board.cells)  # indices of `COLUMNS`
+    engine_index = COLUMNS.index("engine")
+    if engine_index in shown and len({cell.engine for cell in cells}) == 1:
         # The engine is in the title instead of a column, so that quality flags fit into eighty columns.
-        shown.remove(engine)
-        model = f"{model}, {engines.pop()}"
-    rows = [[texts[index] for index in shown] for texts in map(row, cells)]
-    return TextTable([COLUMNS[index] for index in shown], rows, TEXT_COLUMNS, model)
+        shown.remove(engine_index)
+        title = f"{model}, {cells[0].engine}"
+    rows = []
+    for cell in cells:
+        texts = row(cell)
+        rows.append([texts[index] for index in shown])
+    return TextTable([COLUMNS[index] for index in shown], rows, TEXT_COLUMNS, title)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,8 @@ from edgekit.remote.hosts import InstallingHostOptions
 from edgekit.report import ReportOptions
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from edgekit.device.benchmark.rounds import BenchmarkProgress
     from edgekit.remote.bench import HostReport, Job
     from edgekit.remote.hosts import Host
@@ -157,12 +159,11 @@ def _bench(
     """
     from edgekit.report.view import frame_rates, report_view
 
-    # `failure` is the error that ended a measurement on this machine early, `results` those of the boards.
-    report = failure = None
-    results: Sequence[HostResult[HostReport]] = ()
+    report = failure = None  # `failure` is the error that ended a measurement on this machine early
+    results: Sequence[HostResult[HostReport]] = ()  # of the boards
     try:
         with ExitStack() as stack:
-            write = files.open(stack)
+            write_report = files.open(stack)
             if hosts:
                 report, results = _measure_on_hosts(out, _job(out, options, boards), boards, hosts)
                 if report is None:
@@ -170,26 +171,31 @@ def _bench(
                     return
             else:
                 report, failure = _measure_here(out, options)
-            write(report)
+            write_report(report)
     finally:
         # Printed even if the report's files cannot be written, because a measurement takes long.
         if report is not None:
             out.show(*report_view(report))
             out.result(report.as_document())
-    for host in report.hosts:
-        if host.overhead_s is not None:
-            sent = f"{host.sent_bytes / 1e6:.1f} MB sent" if host.sent_bytes else "nothing sent"
-            out.say(f"{host.label}: {host.overhead_s:.1f} s until the measurement started, {sent}")
+    _print_overheads(out, report)
     for path in files.paths:
         out.say(f"report: {path}")
     out.show(*frame_rates(report, here=not hosts))
     if failure is not None:
         raise failure
     if not hosts and not report.complete:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt  # again, because the measurement has ended with a report
     if any(done.interrupted for done in results):
         out.warn(f"interrupted: the report has {len(report.boards)} of {len(results)} boards")
     raise_failures(results)
+
+
+def _print_overheads(out: Output, report: BenchmarkReport) -> None:
+    """Print for each board the time before its measurement, and how much was sent."""
+    for host in report.hosts:
+        if host.overhead_s is not None:
+            sent = f"{host.sent_bytes / 1e6:.1f} MB sent" if host.sent_bytes else "nothing sent"
+            out.say(f"{host.label}: {host.overhead_s:.1f} s until the measurement started, {sent}")
 
 
 def _measure_here(out: Output, options: BenchmarkOptions) -> tuple[BenchmarkReport, Exception | None]:
@@ -205,11 +211,16 @@ def _measure_here(out: Output, options: BenchmarkOptions) -> tuple[BenchmarkRepo
 def _measure_on_hosts(
     out: Output, job: Job, boards: InstallingHostOptions, hosts: Sequence[Host]
 ) -> tuple[BenchmarkReport | None, list[HostResult[HostReport]]]:
-    """Measure models on boards; return one report, if a board has one, and the results of all boards."""
-    from edgekit.remote.bench import bench_hosts, merged_report
+    """Measure models on boards; return one report, if a board has one, and the results of all boards.
+
+    A board whose benchmark failed after some measurements has a result and an error.
+    """
+    from edgekit.remote.bench import bench_host, merged_report
+    from edgekit.remote.parallel import run_on_hosts
 
     with BoardReporter(out, len(hosts)) as reporter:
-        results = bench_hosts(hosts, job, boards.parallel, reporter, reporter.finished)
+        work = partial(bench_host, job=job, reporter=reporter)
+        results = run_on_hosts(hosts, work, boards.parallel, reporter.finished, lambda report: report.failure)
     return merged_report(results), results
 
 
@@ -221,7 +232,9 @@ def _measure_files(
     results: list[HostResult[HostReport]],
     files: Mapping[str, Path],
 ) -> BenchmarkReport:
-    """Measure the net in files by name, here or on boards, for `bench --formats`; the boards' results go to `results`.
+    """Measure the nets in `files` (by name) here or on boards, for `bench --formats`, and return one report.
+
+    The results of the boards are appended to `results`, whose failures the caller raises at the end.
 
     Raises:
         HostError: All boards failed.
@@ -235,8 +248,9 @@ def _measure_files(
     from edgekit.remote.payload import pack
 
     uploads = {name: pack(path, "model") for name, path in files.items()}
-    results += _measure_on_hosts(out, _job_of(options, boards, uploads), boards, hosts)[1]
-    # A table of formats needs all of them.
+    _, measured = _measure_on_hosts(out, _job_of(options, boards, uploads), boards, hosts)
+    results += measured
+    # A board whose benchmark failed after some formats is left out, because its table would not be complete.
     report = merged_report([replace(done, result=None) if done.error else done for done in results])
     if report is None:
         raise_failures(results)
@@ -248,27 +262,21 @@ def measure(out: Output, options: BenchmarkOptions) -> BenchmarkReport:
     """Measure models on this machine with a progress display."""
     from edgekit.device.benchmark.run import benchmark
 
-    with _progress(out) as show:
+    bar = progress_bar(out)
+    bar.live.auto_refresh = False  # a drawing thread would take time from the measurement
+    show = partial(_show_progress, out, bar, bar.add_task("processes", total=None))
+    with bar:
         return benchmark(**vars(options) | {"progress": show, "notify": out.warn})
 
 
-@contextmanager
-def _progress(out: Output) -> Iterator[Callable[[BenchmarkProgress], None]]:
-    """Yield a callback that moves a progress bar or, without a terminal, prints one line per process."""
-    bar = progress_bar(out)
-    bar.live.auto_refresh = False  # a drawing thread would take time from the measurement
-    task = bar.add_task("processes", total=None)
-
-    def show(state: BenchmarkProgress) -> None:
-        process = state.finished
-        if process is None:
-            bar.update(task, description=state.cell.name, completed=state.done, total=state.total, refresh=True)
-        elif bar.disable:
-            flags = f" ({', '.join(process.quality_flags)})" if process.quality_flags else ""
-            out.say(f"{state.done}/{state.total} {state.cell.name}: {process.latency.p50_ms:.3f} ms{flags}")
-
-    with bar:
-        yield show
+def _show_progress(out: Output, bar: Progress, task: TaskID, state: BenchmarkProgress) -> None:
+    """Move the bar when a process starts; without a terminal, print a line when a process has finished."""
+    process = state.finished
+    if process is None:
+        bar.update(task, description=state.cell.name, completed=state.done, total=state.total, refresh=True)
+    elif bar.disable:
+        flags = f" ({', '.join(process.quality_flags)})" if process.quality_flags else ""
+        out.say(f"{state.done}/{state.total} {state.cell.name}: {process.latency.p50_ms:.3f} ms{flags}")
 
 
 def _job(out: Output, options: BenchmarkOptions, boards: InstallingHostOptions) -> Job:
@@ -302,15 +310,15 @@ def _job_of(
     from edgekit.model_store import engine_extras
     from edgekit.remote.bench import Job
 
-    usual = defaults(BenchmarkOptions)
+    default_of = defaults(BenchmarkOptions)
     values = {name: getattr(options, name) for name in _SENT}
-    changed = {name: value for name, value in values.items() if value != usual[name]}
+    changed = {name: value for name, value in values.items() if value != default_of[name]}
     extras = engine_extras(upload.path for upload in uploads.values())
     return Job(uploads, changed, files or {}, install=not boards.no_install, extras=extras)
 
 
 def _files_of_options(out: Output, options: BenchmarkOptions, models: Sequence[Path]) -> dict[str, Upload]:
-    """Return the files to send as source and as detector.
+    """Return the files of --source and --detector to send to the boards, by argument.
 
     Raises:
         InputError: The source is a folder, or the file of an option cannot be read.
@@ -319,16 +327,17 @@ def _files_of_options(out: Output, options: BenchmarkOptions, models: Sequence[P
     from edgekit.remote.payload import pack
 
     files: dict[str, Upload] = {}
-    path, uri = Path(options.source), options.source
-    is_on_board = uri == "demo" or "://" in uri
-    if path.is_file():
-        files["source"] = pack(path, "source")
-    elif path.is_dir() or not is_on_board:
-        raise InputError(f"source '{one_line(uri)}' is not a file: give one video or image to send to the boards")
-    name = None if options.detector is None else str(options.detector)
-    if name is not None and name.endswith(ONNX_SUFFIX):
-        files["detector"] = pack(Path(name), "detector model")
-    elif name in (None, "yunet") and any(map(needs_detector, models)):
+    source = options.source
+    is_opened_by_board = source == "demo" or "://" in source
+    if Path(source).is_file():
+        files["source"] = pack(Path(source), "source")
+    elif Path(source).is_dir() or not is_opened_by_board:
+        raise InputError(f"source '{one_line(source)}' is not a file: give one video or image to send to the boards")
+    detector = None if options.detector is None else str(options.detector)
+    if detector is not None and detector.endswith(ONNX_SUFFIX):
+        files["detector"] = pack(Path(detector), "detector model")
+    elif detector in (None, "yunet") and any(map(needs_detector, models)):
         yunet = yunet_upload(out)
-        files |= {} if yunet is None else {"detector": yunet}
+        if yunet is not None:
+            files["detector"] = yunet
     return files

@@ -165,12 +165,16 @@ def releases(out: Output, chosen: HostOptions, target: ServiceOptions) -> None:
 
 
 def _show_releases(out: Output, label: str, listed: ReleaseList) -> None:
+    """Print the state of a board's service, and one line per release: * for the current one, ✗ for one that failed."""
     cut = "; a change was interrupted: deploy or roll back to complete it" if listed.cut else ""
     out.say(f"{label}: service {listed.service.state or 'not installed'}{cut}")
     for each in listed.releases:
-        sign = "*" if each.release == listed.current else "✗" if each.failed else " "
+        sign = "✗" if each.failed else " "
+        if each.release == listed.current:
+            sign = "*"
         # Limited, because the number comes from the board, and `time.localtime` fails for a huge one.
-        created = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(max(each.created_unix_s, 0), 1 << 40)))
+        created_s = min(max(each.created_unix_s, 0), 1 << 40)
+        created = time.strftime("%Y-%m-%d %H:%M", time.localtime(created_s))
         out.say(f"{sign} {each.release}  {created}  {each.model}  edgekit {each.edgekit}")
 
 
@@ -279,11 +283,14 @@ def read_package(out: Output, model: str, config: Path, settle_s: float, install
     files = {f"model{path.suffix}": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
     if settings["detector"] in (None, "yunet") and needs_detector(path):
         yunet = yunet_upload(out)
-        files |= {} if yunet is None else {"detector.onnx": yunet}
-    extras = tuple(dict.fromkeys(extra for key, extra in _EXTRAS.items() if settings[key] not in (None, [])))
-    extras += engine_extras([path])
-    camera = settings["camera"]
-    return Package(files, path.name, _KEPT_RELEASES, None if camera is None else str(camera), extras, install, settle_s)
+        if yunet is not None:
+            files["detector.onnx"] = yunet
+    used_extras = [extra for key, extra in _EXTRAS.items() if settings[key] not in (None, [])]
+    extras = (*dict.fromkeys(used_extras), *engine_extras([path]))  # each once
+    camera = None if settings["camera"] is None else str(settings["camera"])
+    return Package(
+        files, path.name, keep=_KEPT_RELEASES, camera=camera, extras=extras, install=install, settle_s=settle_s
+    )
 
 
 def _show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> None:
@@ -299,7 +306,8 @@ def _show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> 
     try:
         for result in results:
             done.append(result)
-            if result.error is None or not result.tried:  # other errors are printed at the end
+            # Failures are printed at the end.
+            if result.error is None or not result.tried:
                 text = result.error if result.result is None else _change_text(result.result)
                 out.say(f"{result.host.label}: {text}")
     finally:

@@ -69,11 +69,12 @@ def command(out: Output, before: Path, after: Path | None, options: CompareOptio
 
     comparison = compare(before, after, baseline=options.baseline, allow_different=options.allow_different)
     gate = options.gate
-    cells = [(board, cell) for board in comparison.boards for cell in board.cells]
-    regressions = [(board, cell) for board, cell in cells if gate is not None and cell.is_regression(gate)]
-    unjudged = comparison.unjudged()
+    regressions = []
     for board in comparison.boards:
         _show(out, board)
+        if gate is not None:
+            regressions += [(board, cell) for cell in board.cells if cell.is_regression(gate)]
+    unjudged = comparison.unjudged()
     out.result(
         {
             "before": str(before),
@@ -87,8 +88,9 @@ def command(out: Output, before: Path, after: Path | None, options: CompareOptio
     if regressions:
         names = [comparison.on_board(board, cell.name) for board, cell in regressions]
         raise GateError(f"slower by more than {gate:g} %: {'; '.join(names)}")
-    # With --allow-different a gate ignores single cells, but it never passes without having judged one.
-    if gate is not None and unjudged and not (options.allow_different and comparison.judged()):
+    # With --allow-different, cells that cannot be judged are ignored, but not if these are all cells.
+    are_ignored = options.allow_different and comparison.judged()
+    if gate is not None and unjudged and not are_ignored:
         again = "measure the same models, kinds and threads again, with --processes 3 or more"
         raise InputError(f"the gate cannot judge {'; '.join(unjudged)}: {again}")
 
@@ -100,13 +102,10 @@ def _show(out: Output, board: BoardChange) -> None:
     out.say(board.board)
     for pair in dict.fromkeys((cell.baseline, cell.model) for cell in board.cells):
         out.show(_table([cell for cell in board.cells if (cell.baseline, cell.model) == pair]))
-    lines = {
-        "note": board.notes,
-        "unmatched": board.unmatched,
-        "not judged": board.cures,
-        "doubtful": board.doubts,
-    }
-    out.show("", *(f"{what}: {line}" for what, found in lines.items() for line in found))
+    remarks = {"note": board.notes, "unmatched": board.unmatched, "not judged": board.cures, "doubtful": board.doubts}
+    out.show("")
+    for kind, lines in remarks.items():
+        out.show(*(f"{kind}: {line}" for line in lines))
 
 
 def _table(cells: list[CellChange]) -> TextTable:
@@ -120,8 +119,8 @@ def _table(cells: list[CellChange]) -> TextTable:
         verdict = cell.verdict + (f": {cell.why}" if cell.why else "")
         times = (ms(cell.before_ms), ms(cell.after_ms), _percent(cell.ratio), between)
         rows.append((cell.kind, str(cell.intra_op_threads), *times, verdict))
-    names = (cells[0].baseline, cells[0].model)
-    title = names[0] if names[0] == names[1] else f"A: {names[0]}, B: {names[1]}"
+    baseline, model = cells[0].baseline, cells[0].model
+    title = baseline if baseline == model else f"A: {baseline}, B: {model}"
     return TextTable(_COLUMNS, rows, ("kind", "verdict"), title)
 
 

@@ -72,6 +72,7 @@ def crop(out: Output, options: CropOptions) -> None:
 
 
 def _print_crops(out: Output, report: CropReport, output: str | Path) -> None:
+    """Print how many faces were cropped, per folder, and how many photographs or frames have no crop."""
     images = "photographs" if all(row.time_s is None for row in report.rows) else "frames"
     # A video's crops, and those of photographs without class folders, are beside crops.csv.
     folders = "" if set(report.per_folder) == {"."} else f": {_shares(report.per_folder)}"
@@ -182,62 +183,68 @@ def label(out: Output, folder: Path, options: LabelOptions) -> None:
     out.result({"folder": str(folder), "output": str(store.out), "url": page.url, **summary})
 
 
-def _report_fields(scan: Scan, found: Findings) -> Iterator[tuple[str, str]]:
+def _report_fields(scan: Scan, findings: Findings) -> Iterator[tuple[str, str]]:
+    """Yield what `data check` has found in a data set, as name and text.
+
+    Identical images are groups: "repeated" within a split, "crossing" in several splits, "conflicting" with different
+    labels.
+    """
     yield "data", scan.name
-    yield "images", f"{len(scan.records):,}, {found.distinct:,} distinct"
-    yield "size", _shares({f"{width}x{height}": count for (width, height), count in found.sizes.items()})
-    yield "colour", _shares(found.modes)
-    where = f" in {found.training}" if found.training else ""
-    ratio = found.imbalance
+    yield "images", f"{len(scan.records):,}, {findings.distinct:,} distinct"
+    yield "size", _shares({f"{width}x{height}": count for (width, height), count in findings.sizes.items()})
+    yield "colour", _shares(findings.modes)
+    ratio = findings.imbalance
     text = "a class has no image" if ratio is None else f"largest class {ratio:.1f} times the smallest one"
-    yield "imbalance", f"{text}{where}"
-    yield "unreadable", counted(len(found.unreadable), "image") if found.unreadable else "none"
-    yield from _examples([record.problem or "" for record in found.unreadable])
-    yield "blank", _counted([record.name for record in found.blank])
-    surplus = counted(found.surplus, "surplus image")
-    yield "repeated", f"{counted(len(found.repeated), 'group')} within a split, {surplus}"
-    yield "crossing", f"{counted(len(found.crossing), 'group')} of identical images in several splits"
-    for (first, second), shared in found.pairs.items():
+    yield "imbalance", f"{text} in {findings.training}" if findings.training else text
+    yield "unreadable", counted(len(findings.unreadable), "image") if findings.unreadable else "none"
+    yield from _examples([record.problem or "" for record in findings.unreadable])
+    yield "blank", _counted([record.name for record in findings.blank])
+    surplus = counted(findings.surplus, "surplus image")
+    yield "repeated", f"{counted(len(findings.repeated), 'group')} within a split, {surplus}"
+    yield "crossing", f"{counted(len(findings.crossing), 'group')} of identical images in several splits"
+    for (first, second), shared in findings.pairs.items():
         yield "", f"{shared:,} in {first} and {second}"
-    if found.leaking and len(scan.splits) > 2:
-        yield "", f"{found.leaking:,} in {found.training} and any of the others"
-    yield from _examples([first_of([record.name for record in group], _EXAMPLES) for group in found.crossing])
-    yield "conflicting", f"{counted(len(found.conflicting), 'group')} of identical images with different labels"
-    yield from _examples([first_of([record.name for record in group], _EXAMPLES) for group in found.conflicting])
+    if findings.leaking and len(scan.splits) > 2:  # groups with images in the training split and in another one
+        yield "", f"{findings.leaking:,} in {findings.training} and any of the others"
+    yield from _examples([first_of([record.name for record in group], _EXAMPLES) for group in findings.crossing])
+    yield "conflicting", f"{counted(len(findings.conflicting), 'group')} of identical images with different labels"
+    yield from _examples([first_of([record.name for record in group], _EXAMPLES) for group in findings.conflicting])
 
 
-def _counts_table(scan: Scan, found: Findings) -> TextTable:
+def _counts_table(scan: Scan, findings: Findings) -> TextTable:
     """Return the number of images per class and split, with their sums."""
-    counts = [[found.counts[split][name] for split in scan.splits] for name in scan.classes]
-    totals = [sum(column) for column in zip(*counts, strict=True)]
     has_sum = len(scan.splits) > 1
+    # Per class, the number of images in each split.
+    counts = {name: [findings.counts[split][name] for split in scan.splits] for name in scan.classes}
+    totals = [sum(column) for column in zip(*counts.values(), strict=True)]
     rows = []
-    for name, row in zip((*scan.classes, "all"), (*counts, totals), strict=True):
+    for name, row in [*counts.items(), ("all", totals)]:
         numbers = [*row, sum(row)] if has_sum else row
         rows.append((name, *(f"{number:,}" for number in numbers)))
     columns = ("class", *scan.splits, "all") if has_sum else ("class", *scan.splits)
     return TextTable(columns, rows, ("class",))
 
 
-def _document(scan: Scan, found: Findings) -> dict[str, Any]:
+def _document(scan: Scan, findings: Findings) -> dict[str, Any]:
+    """Return the document of `data check --json`; see `_report_fields` for the words."""
     return {
         **picked(scan, "name", "classes"),
-        **picked(found, "distinct", "counts", "modes", "imbalance", "faults"),
+        **picked(findings, "distinct", "counts", "modes", "imbalance", "faults"),
         "images": len(scan.records),
-        "sizes": {f"{width}x{height}": count for (width, height), count in found.sizes.items()},
-        "unreadable": [picked(record, "name", "problem") for record in found.unreadable],
-        "blank": [record.name for record in found.blank],
-        "repeated": {"groups": len(found.repeated), "surplus": found.surplus},
+        "sizes": {f"{width}x{height}": count for (width, height), count in findings.sizes.items()},
+        "unreadable": [picked(record, "name", "problem") for record in findings.unreadable],
+        "blank": [record.name for record in findings.blank],
+        "repeated": {"groups": len(findings.repeated), "surplus": findings.surplus},
         "crossing": {
-            "groups": len(found.crossing),
-            "pairs": [{"splits": list(pair), "groups": count} for pair, count in found.pairs.items()],
-            "training": found.training,
-            "groups_with_training": found.leaking,
-            "names": [[record.name for record in group] for group in found.crossing],
+            "groups": len(findings.crossing),
+            "pairs": [{"splits": list(pair), "groups": count} for pair, count in findings.pairs.items()],
+            "training": findings.training,
+            "groups_with_training": findings.leaking,
+            "names": [[record.name for record in group] for group in findings.crossing],
         },
         "conflicting": {
-            "groups": len(found.conflicting),
-            "names": [[record.name for record in group] for group in found.conflicting],
+            "groups": len(findings.conflicting),
+            "names": [[record.name for record in group] for group in findings.conflicting],
         },
     }
 

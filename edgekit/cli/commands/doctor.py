@@ -91,9 +91,10 @@ def _as_document(done: HostResult[Examined]) -> dict[str, Any]:
 
 def show_findings(out: Output, findings: Sequence[Finding]) -> None:
     """Print one line per finding: a sign, the check and the text, bold for a fault; and below it the cure."""
-    column = max((len(one_line(finding.check)) for finding in findings), default=0)
+    check_width = max((len(one_line(finding.check)) for finding in findings), default=0)
+    text_column = 1 + 2 + check_width + 2  # after the sign, the check, and two gaps
     for finding in findings:
-        line = f"{_SIGNS[finding.status]}  {one_line(finding.check):<{column}}  {one_line(finding.text)}"
-        out.say(line, indent=column + 5, bold=finding.status == "fault")
+        line = f"{_SIGNS[finding.status]}  {one_line(finding.check).ljust(check_width)}  {one_line(finding.text)}"
+        out.say(line, indent=text_column, bold=finding.status == "fault")
         if finding.cure:
-            out.say(f"{'':{column + 5}}→ {one_line(finding.cure)}", indent=column + 7)
+            out.say(f"{' ' * text_column}→ {one_line(finding.cure)}", indent=text_column + 2)

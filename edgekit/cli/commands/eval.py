@@ -69,11 +69,7 @@ class ShownOptions(Options):
 )
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 def command(
-    out: Output,
-    shown: ShownOptions,
-    options: EvaluationOptions,
-    photos: EvaluatePhotosOptions,
-    clip: ClipOptions,
+    out: Output, shown: ShownOptions, options: EvaluationOptions, photos: EvaluatePhotosOptions, clip: ClipOptions
 ) -> None:
     """Measure the accuracy of MODEL.
 
@@ -127,7 +123,7 @@ def _on_data(
 
     with reported(out) as callbacks:
         if clip.clip is None:
-            [classifier] = _opened([model], options.threads, shown.recall_of)
+            classifier = _opened([model], options.threads, shown.recall_of)[0]
             result = evaluate(classifier, data, **vars(options) | callbacks)
             protocol = _protocol_text(classifier.contract.crop, options.protocol)
         else:
@@ -154,11 +150,7 @@ def _protocol_text(crop: CropSpec, protocol: str) -> str:
 
 
 def _on_photos(
-    out: Output,
-    models: Sequence[str],
-    shown: ShownOptions,
-    options: EvaluationOptions,
-    photos: EvaluatePhotosOptions,
+    out: Output, models: Sequence[str], shown: ShownOptions, options: EvaluationOptions, photos: EvaluatePhotosOptions
 ) -> None:
     """Evaluate models on the faces that the detector finds in photographs, and print the results."""
     from edgekit.models.evaluation.photos import evaluate_photos
@@ -221,37 +213,34 @@ def evaluation_document(
 
 
 def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Sequence[str]) -> None:
-    """Print the result of one model on photographs."""
-    found = result.with_face
-    out.say(f"{model} on photographs of {found.dataset}")
-    out.show(_confusion_table(found, result.per_class, result.missed if result.detector else None))
-    counts = f"{found.total:,} with a face, {result.missed_total:,} without, {result.several_faces:,} with several"
+    """Print the result of one model on photographs: for all, and for those with a detected face if some have none."""
+    faces = result.with_face  # the evaluation of the photographs with a detected face
+    out.say(f"{model} on photographs of {faces.dataset}")
+    out.show(_confusion_table(faces, result.per_class, result.missed if result.detector else None))
+    counts = f"{faces.total:,} with a face, {result.missed_total:,} without, {result.several_faces:,} with several"
     views = ", each with its mirror image" if result.mirror else ""
     photographs = f"{result.total:,}: {counts} ({result.detector}{views})"
-    left_out = ", ".join(f"{name} {count:,}" for name, count in result.left_out.items())
-    total = f"{sum(result.left_out.values()):,} of classes that the model does not have"
-    missed = bool(result.missed_total)
-    correct = f"{found.correct} of {result.total}" + (", without a face is wrong" if missed else "")
+    left_out = f"{sum(result.left_out.values()):,} of classes that the model does not have: "
+    left_out += ", ".join(f"{name} {count:,}" for name, count in result.left_out.items())
+    has_missed = result.missed_total > 0
+    correct = f"{faces.correct} of {result.total}" + (", without a face is wrong" if has_missed else "")
     out.fields(
         [
             ("photographs", photographs if result.detector else None),
-            ("left out", f"{total}: {left_out}" if left_out else None),
+            ("left out", left_out if result.left_out else None),
             ("unreadable", f"{len(result.unreadable):,}" if result.unreadable else None),
             ("accuracy", f"{result.accuracy:.2%} ({correct})"),
             ("mean recall", _mean_recalls(result.per_class, recall_of)),
-            ("with a face", f"{found.accuracy:.2%} ({found.correct} of {found.total})" if missed else None),
-            ("mean recall", _mean_recalls(found.per_class, recall_of) if missed else None),
-            ("errors", _errors(found)),
+            ("with a face", f"{faces.accuracy:.2%} ({faces.correct} of {faces.total})" if has_missed else None),
+            ("mean recall", _mean_recalls(faces.per_class, recall_of) if has_missed else None),
+            ("errors", _errors(faces)),
         ]
     )
-    out.show(_coverage_table(found))
+    out.show(_coverage_table(faces))
 
 
 def photos_document(
-    photos: str,
-    models: Sequence[str],
-    results: Sequence[PhotoEvaluation],
-    recall_of: Sequence[str],
+    photos: str, models: Sequence[str], results: Sequence[PhotoEvaluation], recall_of: Sequence[str]
 ) -> dict[str, Any]:
     """Return the JSON document of an evaluation on photographs; it has one entry per model."""
     return {
@@ -280,6 +269,7 @@ def photos_document(
 def _recall_document(
     per_class: Mapping[str, float | None], recall_of: Sequence[str], suffix: str = ""
 ) -> dict[str, Any]:
+    """Return the mean recall of all classes, and of those of --recall-of, for JSON; the keys end in `suffix`."""
     from edgekit.models.evaluation.evaluate import mean_recall
 
     document: dict[str, Any] = {f"mean_recall{suffix}": mean_recall(per_class)}
@@ -290,6 +280,7 @@ def _recall_document(
 
 
 def _distribution_document(result: Evaluation) -> dict[str, Any]:
+    """Return loss, calibration, confusion matrix, and accuracy by threshold of "uncertain", for a JSON document."""
     return {
         "loss": result.loss,
         "calibration_error": result.calibration.expected_error,
@@ -327,9 +318,10 @@ def _confusion_table(
     result: Evaluation, per_class: Mapping[str, float | None], missed: Mapping[str, int] | None = None
 ) -> TextTable:
     """Return the confusion matrix with the recall of each class, and the number of its missed faces if given."""
-    rows = [
-        (label, _percent(recall), *map(str, counts), *([] if missed is None else [str(missed[label])]))
-        for (label, recall), counts in zip(per_class.items(), result.confusion, strict=True)
-    ]
-    columns = ("true class", "recall", *result.labels, *([] if missed is None else ["missed"]))
+    rows = []
+    for (label, recall), counts in zip(per_class.items(), result.confusion, strict=True):
+        rows.append([label, _percent(recall), *map(str, counts)])
+        if missed is not None:
+            rows[-1].append(str(missed[label]))
+    columns = ["true class", "recall", *result.labels] + ([] if missed is None else ["missed"])
     return TextTable(columns, rows, ("true class",))

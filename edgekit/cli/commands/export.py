@@ -80,6 +80,7 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
     from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
 
     if quantization.method is not None and str(options.model).endswith(ONNX_SUFFIX):
+        # A better error than that of `resolve_model` for a file that is quantised already.
         onnx_file = resolve_model(str(options.model), (ONNX_SUFFIX,))
         refuse_quantized(contract_in(onnx_file), onnx_file)
     options = replace(options, model=resolve_model(str(options.model), (CHECKPOINT_SUFFIX,)))
@@ -97,21 +98,19 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
 
 def show_export(out: Output, exported: Exported, quantized: QuantizedExport | None, options: ExportOptions) -> None:
     """Print the result of an export. For a quantised file this is `quantized`, and `exported` is the float32 file."""
-    check, cost, file = exported.verification, exported.cost, quantized or exported
+    check, cost = exported.verification, exported.cost
+    file = quantized or exported
     engine = "ncnn" if exported.opset is None else f"opset {exported.opset}, IR {exported.ir_version}"
     rewrites = ", ".join(f"{name} ({count})" for name, count in exported.changed.items() if count) or "none"
     difference = f"max abs difference of logits to torch {check.max_abs_difference:.1e}"
-    in_float32 = "in float32 " if quantized else ""
+    verified = f"on {check.crops} crops of a test picture: {difference} (allowed: {check.tolerance:.0e})"
     has_new_labels = bool(options.classes or options.classes_file or options.merges or options.clip)
     out.fields(
         [
             ("file", f"{file.path}: {file.size_bytes:,} bytes, {engine}"),
             ("sha256", sha256_of(file.path)),
             ("labels", ", ".join(exported.contract.labels) if has_new_labels else None),
-            (
-                "verified",
-                f"{in_float32}on {check.crops} crops of a test picture: {difference} (allowed: {check.tolerance:.0e})",
-            ),
+            ("verified", f"in float32 {verified}" if quantized else verified),
             ("parameters", f"{exported.net_parameters:,} in the net, {cost.parameters:,} in the file"),
             ("multiply-accumulates", _macs(cost.macs)),
             ("rewrites", f"{rewrites} (places changed)" if exported.changed else None),
@@ -141,7 +140,9 @@ def export_document(exported: Exported, quantized: QuantizedExport | None, optio
 
 
 def _quantization_fields(quantized: QuantizedExport, exported: Exported) -> Iterator[tuple[str, str | None]]:
-    contract, own, reference = quantized.contract, quantized.own, quantized.reference
+    """Yield the fields about a quantised file: its size, its calibration, and its differences from the float32 file."""
+    contract = quantized.contract
+    own, reference = quantized.own, quantized.reference  # evaluations of the quantised and of the float32 file
     yield contract.precision, f"{quantized.size_bytes / exported.size_bytes:.1%} of the float32 file's size"
     yield "calibration", contract.calibration or None
     if quantized.error is not None:
@@ -153,11 +154,12 @@ def _quantization_fields(quantized: QuantizedExport, exported: Exported) -> Iter
 
 
 def _quantization_document(quantized: QuantizedExport, exported: Exported) -> dict[str, Any]:
+    """Return the part of the document of --json about quantisation; an accuracy is None if it was not measured."""
     return {
         "size_share": quantized.size_bytes / exported.size_bytes,
         **picked(quantized, "error", "drop_points"),
-        "accuracy": quantized.own and quantized.own.accuracy,
-        "accuracy_float32": quantized.reference and quantized.reference.accuracy,
+        "accuracy": quantized.own.accuracy if quantized.own else None,
+        "accuracy_float32": quantized.reference.accuracy if quantized.reference else None,
     }
 
 

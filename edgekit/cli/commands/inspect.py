@@ -57,8 +57,10 @@ def command(out: Output, model: str) -> None:
         from edgekit.models.clip.checkpoint import is_prompts_file
 
         contents = _read_prompts(path) if is_prompts_file(path) else _read_checkpoint(out, path)
+    elif path.suffix == NCNN_SUFFIX:
+        contents = _read_ncnn(path)
     else:
-        contents = _read_ncnn(path) if path.suffix == NCNN_SUFFIX else _read_onnx(path)
+        contents = _read_onnx(path)
     file = {"path": str(path), "size_bytes": path.stat().st_size, "sha256": sha256_of(path)}
     out.fields(
         [
@@ -99,17 +101,18 @@ def _read_prompts(path: Path) -> _Contents:
     from edgekit.models.clip.checkpoint import load_prompts
 
     prompts = load_prompts(path)
-    return _Contents(None, None, training=prompts.training, prompts=prompts)
+    return _Contents(contract=None, cost=None, training=prompts.training, prompts=prompts)
 
 
 def _read_ncnn(path: Path) -> _Contents:
     from edgekit.device.engines.ncnn_engine import read_ncnn
 
     file = read_ncnn(path)
-    return _Contents(file.contract, None, ncnn=file)
+    return _Contents(file.contract, cost=None, ncnn=file)
 
 
 def _read_onnx(path: Path) -> _Contents:
+    """Return the contents of an .onnx file; without the extra `export`, its layers are not counted."""
     from edgekit.device.engines.session import contradictions, has_contract, open_session, read_contract
 
     session = open_session(path, intra_op_threads=1, level="none")
@@ -120,14 +123,16 @@ def _read_onnx(path: Path) -> _Contents:
     except ModuleNotFoundError as error:
         if error.name != "onnx":
             raise
-        return _Contents(contract, None, contradictions=found)
+        return _Contents(contract, cost=None, contradictions=found)
     model = load_graph(path)
-    # The opset of ONNX itself; other domains are those of extensions.
+    # ONNX's own operators have the domain "" or "ai.onnx"; the other domains are those of extensions.
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
-    return _Contents(contract, graph_cost(model), opset, model.ir_version, contradictions=found)
+    cost = graph_cost(model)
+    return _Contents(contract, cost, opset=opset, ir_version=model.ir_version, contradictions=found)
 
 
 def _read_checkpoint(out: Output, path: Path) -> _Contents:
+    """Return the contents of a .safetensors file; its layers are those of the net that it would be exported to."""
     with out.progress_console.status("tracing the net"):
         from edgekit.export.profiling.cost import graph_cost
         from edgekit.export.to_onnx import to_onnx
@@ -145,15 +150,17 @@ def _read_checkpoint(out: Output, path: Path) -> _Contents:
 
 
 def _prompts_fields(prompts: PromptCheckpoint) -> Iterator[tuple[str, str | None]]:
+    """Yield the fields of a file of trained prompts; `descriptions` has sentences about each class."""
     config, clip = prompts.config, prompts.clip
-    values = sum(tensor.numel() for tensor in prompts.state.values())
-    described = sum(map(len, prompts.descriptions.values()))
-    yield "prompts", f"hicropl, {config.n_ctx} tokens in each of {config.depth} layers, {values:,} values"
+    value_count = sum(tensor.numel() for tensor in prompts.state.values())
+    sentence_count = sum(map(len, prompts.descriptions.values()))
+    yield "prompts", f"hicropl, {config.n_ctx} tokens in each of {config.depth} layers, {value_count:,} values"
     yield "CLIP", f"'{clip.source}' (sha256 {clip.sha256}), not in the file"
-    yield "labels", f"{len(prompts.classes)}: {', '.join(prompts.classes)}; {described} sentences in all"
+    yield "labels", f"{len(prompts.classes)}: {', '.join(prompts.classes)}; {sentence_count} sentences in all"
 
 
 def _contract_fields(contract: Contract | None) -> Iterator[tuple[str, str | None]]:
+    """Yield name and text of each field of a contract; None for a field that is not set."""
     from edgekit.contract import required_fields
 
     if contract is None:
@@ -187,10 +194,10 @@ def _contract_fields(contract: Contract | None) -> Iterator[tuple[str, str | Non
 
 def _card_fields(path: Path) -> Iterator[tuple[str, str]]:
     """Yield a shipped model's accuracies on data that its contract does not state, from its card."""
-    from edgekit.model_store import asset
+    from edgekit.model_store import ASSETS
 
     card = path.with_suffix(".md")
-    if path.parent != asset("default.onnx").parent or not card.is_file():
+    if path.parent != ASSETS or not card.is_file():
         return
     for line in card.read_text(encoding="utf-8").splitlines():
         if found := _CARD_ROW.match(line):
@@ -199,13 +206,14 @@ def _card_fields(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _input_fields(contract: Contract) -> Iterator[tuple[str, str]]:
+    """Yield the fields about the input of the net, and about what is done to a face or an image before."""
     from edgekit.contract import channel_count
 
     spec, crop = contract.input, contract.crop
     shape = _shape_text((None, channel_count(spec.channels), *spec.size_hw))
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
-    inside = ", computed in the file" if spec.element_type == "uint8" else ""
-    scaling = f"(pixel * {spec.scale:.6g} - [{mean}]) / [{std}]{inside}"
+    computed = ", computed in the file" if spec.element_type == "uint8" else ""
+    scaling = f"(pixel * {spec.scale:.6g} - [{mean}]) / [{std}]{computed}"
     yield "input", f"'{spec.name}' {spec.element_type} {shape} {spec.channels}: {scaling}"
     if spec.sizes_px:
         yield "sizes", f"{', '.join(map(str, spec.sizes_px))} px"
@@ -228,11 +236,12 @@ def _training_fields(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _cost_fields(contents: _Contents) -> Iterator[tuple[str, str | None]]:
-    cost, file = contents.cost, contents.ncnn
-    if file:
+    """Yield the fields about layers, parameters and multiply-accumulates, as far as they are known."""
+    cost, ncnn = contents.cost, contents.ncnn
+    if ncnn:
         yield "engine", "ncnn"
-        yield "layers", _counted_kinds([kind for _, kind in file.layers()])
-        yield "weights", f"{len(file.weights):,} bytes"
+        yield "layers", _counted_kinds([kind for _, kind in ncnn.layers()])
+        yield "weights", f"{len(ncnn.weights):,} bytes"
     elif cost:
         yield "opset", None if contents.opset is None else f"{contents.opset}, IR {contents.ir_version}"
         yield "layers", _counted_kinds([layer.op_type for layer in cost.layers])
@@ -248,20 +257,23 @@ def _cost_fields(contents: _Contents) -> Iterator[tuple[str, str | None]]:
 
 
 def _document(contents: _Contents) -> dict[str, Any]:
+    """Return the document of --json, without the fields of the file itself."""
     if prompts := contents.prompts:
         found = {"config": asdict(prompts.config), "clip": asdict(prompts.clip), "descriptions": prompts.descriptions}
         return {"prompts": found, "training": contents.training or None}
     cost, ncnn = contents.cost, contents.ncnn
-    layers = [{"name": name, "kind": kind} for name, kind in ncnn.layers()] if ncnn else None
-    return {
-        "contract": contents.contract and asdict(contents.contract),
+    document = {
+        "contract": asdict(contents.contract) if contents.contract else None,
         "training": contents.training or None,
         **picked(contents, "contradictions", "opset", "ir_version", "net_parameters"),
         **picked(cost, "weight_bytes", "read_bytes", "written_bytes", "moved_bytes"),
         **picked(cost, "uncounted", "parameters", "macs"),
-        **({"weight_bytes": len(ncnn.weights)} if ncnn else {}),
-        "layers": [asdict(layer) for layer in cost.layers] if cost else layers,
+        "layers": [asdict(layer) for layer in cost.layers] if cost else None,
     }
+    if ncnn:
+        document["weight_bytes"] = len(ncnn.weights)
+        document["layers"] = [{"name": name, "kind": kind} for name, kind in ncnn.layers()]
+    return document
 
 
 def _counted_kinds(kinds: list[str]) -> str:

@@ -31,7 +31,7 @@ def command(out: Output) -> None:
 
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_stdin, daemon=True).start()
-    answer: dict[str, Any] = {}
+    answer: dict[str, Any] = {}  # `result`, or `error`, or both if the benchmark failed after some measurements
     report = None
     try:
         report = benchmark(
@@ -41,7 +41,8 @@ def command(out: Output) -> None:
             notify=lambda text: send(f"warning: {text}"),
         )
     except IncompleteError as error:
-        report, answer["error"] = error.report, str(error)
+        report = error.report
+        answer["error"] = str(error)
     except EdgekitError as error:
         answer["error"] = str(error)
     if report is not None:
@@ -55,7 +56,7 @@ def _end_with_stdin() -> None:
     """Wait for the end of stdin, which is that of the connection, then end this process by SIGTERM."""
     while os.read(sys.stdin.fileno(), 1):
         pass
-    # To the main thread: a signal that another thread receives does not end its waiting.
+    # The signal is sent to the main thread: one that another thread receives would not end the main thread's waiting.
     main_thread = threading.main_thread().ident
     assert main_thread is not None
     signal.pthread_kill(main_thread, signal.SIGTERM)

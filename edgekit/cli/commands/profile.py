@@ -74,16 +74,12 @@ def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
         out.say(f"the costliest {len(shown)} of {len(layers)} layers; --layers shows all")
     out.fields(_totals(report.profile))
     out.say("Estimates, not measurements: a roofline fitted to latencies published for ncnn on that board.")
-    estimated = [(_where(case), case.estimate) for case in report.estimates if case.estimate]
-    rows = [
-        (
-            where,
-            _interval(found.low_ms, found.high_ms),
-            f"{found.memory_share:.0%}",
-            f"{found.roofline.coverage:.0%} of {found.roofline.rows}",
-        )
-        for where, found in estimated
-    ]
+    rows = []
+    for case in report.estimates:
+        if estimate := case.estimate:
+            coverage = f"{estimate.roofline.coverage:.0%} of {estimate.roofline.rows}"
+            latency = _interval(estimate.low_ms, estimate.high_ms)
+            rows.append((_where(case), latency, f"{estimate.memory_share:.0%}", coverage))
     out.show(TextTable(("board", "estimate", "bound by memory", "coverage"), rows, ("board",)))
     if rows:
         out.say("coverage: share of the nets left out of the fit whose latency was inside their interval")
@@ -108,6 +104,7 @@ def profile_document(report: ProfileReport) -> dict[str, Any]:
 
 
 def _layer_table(layers: Sequence[LayerCost]) -> TextTable:
+    """Return a table with the millions of multiply-accumulates and the kilobytes of each layer."""
     rows = [
         (
             layer.name,
@@ -135,6 +132,7 @@ def _totals(profile: Profile) -> Iterator[tuple[str, str]]:
 
 
 def _show_loop(out: Output, loop: BoardEstimate[PipelineEstimate]) -> None:
+    """Print the estimated frame rate of the whole loop on a board, with the time of each part per frame."""
     from edgekit.device.benchmark.measure import FRAME_WH
 
     found = loop.estimate
@@ -166,30 +164,36 @@ def _interval(low_ms: float, high_ms: float) -> str:
 
 
 def _estimate_document(case: BoardEstimate[Estimate]) -> dict[str, Any]:
-    found = case.estimate
+    """Return the estimated latency on a board, or the reason why there is none, for the document of --json."""
+    estimate = case.estimate
+    of_roofline = {}
+    if estimate is not None:
+        of_roofline = {"memory_share": estimate.memory_share, **picked(estimate.roofline, "rows", "coverage")}
     return {
         "board": case.board.key,
         "name": case.board.name,
         "threads": case.threads,
-        **picked(found, "low_ms", "high_ms"),
-        **({} if found is None else {"memory_share": found.memory_share, **picked(found.roofline, "rows", "coverage")}),
-        "reason": None if found else case.reason,
+        **picked(estimate, "low_ms", "high_ms"),
+        **of_roofline,
+        "reason": None if estimate else case.reason,
     }
 
 
 def _loop_document(loop: BoardEstimate[PipelineEstimate]) -> dict[str, Any]:
-    found = loop.estimate
-    if found is None:
+    """Return the estimate of the whole loop on a board, or the reason why there is none, for the document of --json."""
+    estimate = loop.estimate
+    if estimate is None:
         return {"board": loop.board.key, "threads": loop.threads, "reason": loop.reason}
-    (low_fps, high_fps), (staged_low_fps, staged_high_fps) = found.fps, found.staged_fps or (None, None)
-    return asdict(found) | {
-        "middle_ms": found.middle_ms,
+    low_fps, high_fps = estimate.fps
+    staged_low_fps, staged_high_fps = estimate.staged_fps or (None, None)
+    return asdict(estimate) | {
+        "middle_ms": estimate.middle_ms,
         "low_fps": low_fps,
         "high_fps": high_fps,
-        "bound_by": found.bound_by.name,
+        "bound_by": estimate.bound_by.name,
         "staged_low_fps": staged_low_fps,
         "staged_high_fps": staged_high_fps,
-        "longest_stage": found.longest_stage[0],
+        "longest_stage": estimate.longest_stage[0],
         "is": "an estimate, not a measurement",
         "board": loop.board.key,
     }

@@ -47,7 +47,8 @@ def command(out: Output, paths: tuple[Path, ...], files: ReportOptions) -> None:
     reports = [read_document(path) for path in paths]
     report = reports[0] if len(reports) == 1 else merge(reports, _labels(paths, reports))
     with ExitStack() as stack:
-        files.open(stack)(report)
+        write_report = files.open(stack)
+        write_report(report)
     out.show(*frame_rates(report), *report_view(report))
     out.result(report.as_document())
 
@@ -57,8 +58,10 @@ def _labels(paths: Sequence[Path], reports: Sequence[BenchmarkReport]) -> list[l
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         names = [str(path.with_suffix("")) for path in paths]
-    # A board without a label has the name of its file, which may be the label of another board.
-    count = Counter(board.label or name for name, report in zip(names, reports, strict=True) for board in report.boards)
+    count: Counter[str] = Counter()
+    for name, report in zip(names, reports, strict=True):
+        # A board without a label has the name of its file, which may be the label of another board.
+        count.update(board.label or name for board in report.boards)
     labels = []
     for name, report in zip(names, reports, strict=True):
         is_single = len(report.boards) == 1

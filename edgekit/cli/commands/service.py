@@ -109,13 +109,14 @@ def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_op
     scope = _scope(service)
     folder = real_path(chosen.folder or Path())
     options, camera = _checked_options(folder, chosen, run_options)
+    run_as = chosen.run_as or os.environ.get("SUDO_USER")
     spec = ServiceSpec(
         name=service.name,
         command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *options),
         folder=folder,
         writable=tuple(map(real_path, chosen.writable)),
         environment=dict(chosen.environment),
-        run_as=_existing_user(chosen.run_as or os.environ.get("SUDO_USER")) if scope == "system" else None,
+        run_as=_existing_user(run_as) if scope == "system" else None,
     )
     manager = _manager(service)
     _check_packaged_services(service.name, camera)
@@ -138,27 +139,29 @@ def status(out: Output, service: ServiceOptions) -> None:
     from edgekit.deployed import current_releases, unusable
 
     name, scope = service.name, _scope(service)
-    found = _manager(service).status(name)
+    current = _manager(service).status(name)
     rows = {
-        "state": found.state,
-        "manager": found.manager,
-        "pid": found.pid,
-        "restarts": found.restarts or None,
-        "reports": found.text,
-        "last exit": found.last_exit,
-        "at boot": "starts" if found.starts_at_boot else None,
+        "state": current.state,
+        "manager": current.manager,
+        "pid": current.pid,
+        "restarts": current.restarts or None,
+        "reports": current.text,
+        "last exit": current.last_exit,
+        "at boot": "starts" if current.starts_at_boot else None,
     }
     for title, value in rows.items():
         if value is not None:
             out.say(f"{title:9} {value}")
-    out.result(dict(vars(found)))
-    if found.state not in ("running", "starting"):
-        release = current_releases().get(name)
-        fault = unusable(release) if release and found.state != "not installed" else None
-        cure = f"; {fault}" if fault else ""
-        if found.state == "not installed":
-            cure = f" as a {scope} service; give the other of --user and --system"
-        raise EdgekitError(f"service '{name}' is not running: {found.state}{cure}")
+    out.result(dict(vars(current)))
+    if current.state in ("running", "starting"):
+        return
+    cure = ""
+    release = current_releases().get(name)  # if the service was deployed
+    if current.state == "not installed":
+        cure = f" as a {scope} service; give the other of --user and --system"
+    elif release and (fault := unusable(release)):
+        cure = f"; {fault}"
+    raise EdgekitError(f"service '{name}' is not running: {current.state}{cure}")
 
 
 @subcommand(command, "restart", short_help="Restart the service.", service=ServiceOptions)
@@ -255,19 +258,21 @@ def _check_packaged_services(name: str, camera: str | None) -> None:
 
 
 def _checked_options(folder: Path, chosen: InstallOptions, given: Sequence[str]) -> tuple[list[str], str | None]:
-    """Return the options of `edgekit run`, and their camera.
+    """Return the options of `edgekit run` for the service, and their camera; `given` are the words after `--`.
 
-    They are checked now, because the service could report an error only in its log.
-
-    Without a settings file, the service writes only the records of changes, because an SD card wears out.
+    They are checked now, because the service could report an error only in its log. Relative paths are relative to
+    `folder`. Without a settings file, the service writes only the records of changes, because an SD card wears out.
     """
-    options = [*(["--config", str(real_path(chosen.config))] if chosen.config is not None else []), *given]
+    config = [] if chosen.config is None else ["--config", str(real_path(chosen.config))]
+    options = [*config, *given]
     with chdir(folder) if folder.is_dir() else nullcontext():
         values = checked_run(options)
     has_records = values["jsonl"] is not None or values["csv"] is not None
-    # A deploy gives its settings file after `--`, and later releases may have no records.
-    is_chosen = chosen.config is not None or any(word.partition("=")[0] in ("--config", "--records") for word in given)
-    return [*options, *(["--records", "changes"] if has_records and not is_chosen else [])], values["camera"]
+    # The settings file can also be in `given`, as in a deploy, whose later releases may have no records.
+    flags = {word.partition("=")[0] for word in options}
+    if has_records and flags.isdisjoint(("--config", "--records")):
+        options += ["--records", "changes"]
+    return options, values["camera"]
 
 
 def _existing_user(name: str | None) -> str | None:

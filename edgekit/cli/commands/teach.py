@@ -72,7 +72,8 @@ def command(out: Output, pictures: Path | None, options: TeachOptions, live: Liv
       edgekit teach --camera -o my.onnx
       edgekit teach --camera -o my.onnx --web 0.0.0.0:8080 --web-token-file web-token
     """
-    if (pictures is None) == (live.camera is None and live.source is None):
+    is_live = live.camera is not None or live.source is not None
+    if is_live == (pictures is not None):  # both, or neither
         raise click.UsageError("give either PICTURES or a camera: edgekit teach --camera -o my.onnx")
     if pictures is None:
         _teach_live(out, options, live)
@@ -86,7 +87,7 @@ def command(out: Output, pictures: Path | None, options: TeachOptions, live: Liv
 
 
 def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
-    """Run with the tab for teaching; the model file is used from the start if it exists."""
+    """Run with a camera, and the tab for teaching on the page; if the model file exists, the run begins with it."""
     from edgekit.cli.run_stream import run_stream
     from edgekit.device.engines.engine import contract_in
     from edgekit.device.sinks.teach import TeachTabOptions
@@ -108,21 +109,21 @@ def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
         stream = StreamOptions(
             source=live.source,
             camera=live.camera,
-            realtime=live.source is not None and "://" not in live.source,
+            realtime=live.source is not None and "://" not in live.source,  # a video file, at its own frame rate
             repeat=live.source is not None,
             model=base,
             threads=options.threads,
         )
-        taught = TaughtFile(output, base, is_for_any=True)
+        taught = TaughtFile(output, base, is_for_any=True)  # an existing file is used, whatever it was taught from
         if options.subject == "face" and contract_in(taught.current).subject != "face":
             raise InputError(f"'{output}' was taught whole images: give another name with -o, or leave --subject out")
-        before = _changed_ns(output)
+        changed_before_ns = _changed_ns(output)
         try:
             run_stream(out, stream, CameraSettings(), outputs, taught)
         except KeyboardInterrupt:
-            _show_end(out, taught, _changed_ns(output) != before)
+            _show_end(out, taught, is_changed=_changed_ns(output) != changed_before_ns)
             raise
-        _show_end(out, taught, _changed_ns(output) != before)
+        _show_end(out, taught, is_changed=_changed_ns(output) != changed_before_ns)
 
 
 def _changed_ns(path: Path) -> int | None:
@@ -131,7 +132,7 @@ def _changed_ns(path: Path) -> int | None:
 
 
 def _show_end(out: Output, taught: TaughtFile, is_changed: bool) -> None:
-    """Print which files the page has left, and the next command."""
+    """Print which files the user of the page has made, and the next command; `is_changed`: of the model file."""
     pictures = f"; the pictures are in {taught.pictures}" if taught.pictures.is_dir() else ""
     if is_changed and taught.is_used:
         out.say(f"written {taught.path}{pictures}")
@@ -145,20 +146,22 @@ def _show(out: Output, taught: Taught) -> None:
     """Print accuracy per class and in all, confused classes, the file and the next command."""
     held_back = taught.fit.held_back
     rows = []
-    for number, (label, count) in enumerate(taught.counts.items()):
-        right = held_back.correct[held_back.labels == number].mean()
+    for index, (label, count) in enumerate(taught.counts.items()):
+        right = held_back.correct[held_back.labels == index].mean()
         rows.append((label, f"{count}", f"{taught.recordings[label]}", f"{right:.0%}"))
-    accuracy, (low, high) = f"{taught.accuracy:.1%} of {len(held_back.labels)} held-back pictures", taught.interval
-    confusions = [f"{a} taken for {b} ({count})" for a, b, count in held_back.confusions(taught.fit.classes)]
+    found = held_back.confusions(taught.fit.classes)
+    confusions = [f"{label} taken for {predicted} ({count})" for label, predicted, count in found]
+    low, high = taught.interval
+    accuracy = f"{taught.accuracy:.1%} of {len(held_back.labels)} held-back pictures ({low:.0%} to {high:.0%})"
     out.show(TextTable(("class", "pictures", "recordings", "right"), rows, {"class"}))
     out.fields(
         [
-            ("accuracy", f"{accuracy} ({low:.0%} to {high:.0%})"),
+            ("accuracy", accuracy),
             ("confused", ", ".join(confusions[:_CONFUSIONS]) or "none"),
             ("written", f"{taught.path}, {taught.path.stat().st_size / 1e6:.1f} MB, verified"),
         ]
     )
-    if taught.with_twice is not None:
+    if taught.with_twice is not None:  # the accuracy to expect with twice the pictures
         out.say(f"expected with twice the pictures: about {100 * taught.with_twice:.0f} %")
     if taught.contract.subject == "face":
         out.say("The model classifies states of faces. It does not recognise persons.")
@@ -166,6 +169,7 @@ def _show(out: Output, taught: Taught) -> None:
 
 
 def _document(taught: Taught) -> dict[str, Any]:
+    """Return the document of --json."""
     fit = taught.fit
     return {
         "model": str(taught.path),

@@ -37,6 +37,7 @@ def command(out: Output, options: PromptOptions) -> None:
 
 
 def _print_accuracies(out: Output, result: TaskResult) -> None:
+    """Print the accuracy with prompts and zero-shot of each evaluation, and their summary, such as a harmonic mean."""
     rows = [
         (score.name, str(score.images), f"{score.accuracy:.2%}", f"{score.zero_shot_accuracy:.2%}")
         for score in result.scores

@@ -74,18 +74,19 @@ def verify_document(report: VerifyReport) -> dict[str, Any]:
 
 
 def _show_parity(out: Output, check: ParityCheck) -> None:
-    found, tolerance, allowed = check.parity, check.tolerance, check.allowed_difference
-    limit = "" if allowed is None else f"allowed: {allowed:.1e}"
-    if tolerance.relative is not None:
-        limit = f"{found.relative_difference:.3f} of their root mean square, allowed: {tolerance.relative:g}"
-    largest = f"{found.logits_difference:.2e} ({limit}; largest {found.largest_logit:.1f})"
+    """Print the differences between the training's code and the device's, each with its limit."""
+    parity, tolerance = check.parity, check.tolerance
+    limit = "" if check.allowed_difference is None else f"allowed: {check.allowed_difference:.1e}"
+    if tolerance.relative is not None:  # int8 and half floats
+        limit = f"{parity.relative_difference:.3f} of their root mean square, allowed: {tolerance.relative:g}"
+    largest = f"{parity.logits_difference:.2e} ({limit}; largest {parity.largest_logit:.1f})"
     out.fields(
         [
-            ("images", f"{found.images}, classified by both sides"),
-            ("crops", f"{found.crops_different} differ, by at most {found.crop_difference} of 255 (allowed: 0)"),
+            ("images", f"{parity.images}, classified by both sides"),
+            ("crops", f"{parity.crops_different} differ, by at most {parity.crop_difference} of 255 (allowed: 0)"),
             ("logits", f"differ by at most {largest}"),
-            ("batch size", f"changes logits by at most {found.batch_difference:.2e}"),
-            ("top-1", f"equal on {found.same_top1} (required: {tolerance.top1_share:.0%})"),
+            ("batch size", f"changes logits by at most {parity.batch_difference:.2e}"),
+            ("top-1", f"equal on {parity.same_top1} (required: {tolerance.top1_share:.0%})"),
         ]
     )
 
@@ -103,30 +104,32 @@ def _share(value: float | None) -> str:
 
 
 def _check_document(check: ParityCheck) -> dict[str, Any]:
-    found, tolerance = check.parity, check.tolerance
-    sides = {"training": found.reference, "device": found.device}
+    """Return the part of the document of --json that compares the training's code with the device's."""
+    parity, tolerance = check.parity, check.tolerance
+    sides = {"training": parity.reference, "device": parity.device}
     return {
         "precision": check.contract.precision,
-        "images": found.images,
+        "images": parity.images,
         "crops": {
-            "different": found.crops_different,
-            "max_abs_difference": found.crop_difference,
-            "first": found.first_different,
+            "different": parity.crops_different,
+            "max_abs_difference": parity.crop_difference,
+            "first": parity.first_different,
         },
         "logits": {
-            "max_abs_difference": _finite(found.logits_difference),
-            "batch_difference": _finite(found.batch_difference),
+            "max_abs_difference": _finite(parity.logits_difference),
+            "batch_difference": _finite(parity.batch_difference),
             "tolerance": check.allowed_difference,
-            "relative_difference": _finite(found.relative_difference),
+            "relative_difference": _finite(parity.relative_difference),
             "relative_tolerance": tolerance.relative,
         },
         "top1": {
-            "same": found.same_top1,
-            "agreement": found.same_top1 / found.images,
+            "same": parity.same_top1,
+            "agreement": parity.same_top1 / parity.images,
             "tolerance": tolerance.top1_share,
         },
         "accuracy": {
-            side: result and picked(result, "accuracy", "correct", "per_class") for side, result in sides.items()
+            side: picked(result, "accuracy", "correct", "per_class") if result else None
+            for side, result in sides.items()
         },
     }
 

@@ -44,9 +44,10 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     """Run the plan's `action` and return the result: "deploy", "rollback", "releases" (list them) or "undeploy".
 
     The plan also has the `name` and `scope` of the service, and how long to wait for it (`health_s`, `settle_s`). A
-    deploy has the fields of `Releases.create` and the number of releases to `keep`. A rollback has the release `to`
-    switch to; None: the previous one. An undeploy has `keep_data`.
+    deploy has the fields of `Releases.create`, and `keep`, the number of releases to keep. A rollback has `to`, the
+    release to switch to; None: the previous one. An undeploy has `keep_data`.
     """
+    # sshd sends it when the connection is lost; what was begun is completed.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # `systemctl --user` needs it, and not every sshd sets it.
     os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
@@ -124,7 +125,8 @@ def _activate(releases: Releases, service: Service, release: str) -> str | None:
     previous = releases.current()
     service.refuse_foreign_service(release)
     if release == previous:
-        error = None if service.status(release)["state"] == "running" else service.restart_and_check(release)
+        is_running = service.status(release)["state"] == "running"
+        error = None if is_running else service.restart_and_check(release)
         if error is not None:
             raise HostError(f"{release} is already current, and does not run: {error}")
         return None
@@ -139,7 +141,10 @@ def _activate(releases: Releases, service: Service, release: str) -> str | None:
 
 
 def _recover(releases: Releases, service: Service) -> None:
-    """Complete a change that was interrupted: check the current release, and go back if it fails."""
+    """Complete a change that was interrupted: check the current release, and go back if it fails.
+
+    The current release is the new or the previous one, depending on where the change was interrupted.
+    """
     releases.sweep()
     change = releases.unfinished()
     if change is None:
@@ -178,21 +183,23 @@ def _rollback_target(releases: Releases, wanted: str | None) -> str:
     The name of a release is NUMBER-HASH; `wanted` is such a name, or only the hash.
     """
     current = releases.current()
-    target = releases.about(current)["previous"] if wanted is None and current else wanted
-    if target is None:
+    if wanted is None and current is not None:
+        wanted = releases.about(current)["previous"]
+    if wanted is None:
         raise HostError(
             "the current release has no previous one: choose another release with --to; 'edgekit releases' lists them"
         )
-    named = [name for name in releases.ids() if target in (name, name.partition("-")[2])]
+    # The oldest first; several, if `wanted` is the hash of a model that was deployed several times.
+    named = [name for name in releases.ids() if wanted in (name, name.partition("-")[2])]
     if not named:
-        raise HostError(f"there is no release {target!r}: 'edgekit releases' lists them")
+        raise HostError(f"there is no release {wanted!r}: 'edgekit releases' lists them")
     if current in named:
-        releases.check(current)
-        return current
-    # Of several releases with the same model: the newest that has not failed.
-    found = max(named, key=lambda name: (not releases.has_failed(name), named.index(name)))
-    releases.check(found)
-    return found
+        target = current
+    else:
+        not_failed = [name for name in named if not releases.has_failed(name)]
+        target = (not_failed or named)[-1]
+    releases.check(target)
+    return target
 
 
 def _list_releases(releases: Releases, service: Service) -> dict[str, Any]:
@@ -208,6 +215,7 @@ def _list_releases(releases: Releases, service: Service) -> dict[str, Any]:
 
 
 def _service_state(releases: Releases, service: Service, current: str | None) -> dict[str, Any] | None:
+    """Return the state of the service, from the edgekit of the current release; None without a current release."""
     if current is None:
         return None
     # A broken release must not hide the list: its service has an unknown state.

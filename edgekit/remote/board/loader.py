@@ -48,11 +48,11 @@ def main(argument: str) -> int:
     try:
         answer = {"result": import_module(sent["main"]).main(sent["argument"])}
     except Exception as error:
-        from edgekit.errors import EdgekitError
+        from edgekit.errors import EdgekitError  # one of the modules that were sent
 
         text = str(error) if isinstance(error, EdgekitError) else f"{type(error).__name__}: {error}"
         if isinstance(error, OSError) and error.strerror:
-            text = error.strerror + (f": '{error.filename}'" if error.filename else "")
+            text = f"{error.strerror}: '{error.filename}'" if error.filename else error.strerror
         answer = {"error": text}
     with contextlib.suppress(OSError):  # the connection may be closed
         print(json.dumps(answer), flush=True)

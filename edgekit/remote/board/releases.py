@@ -49,7 +49,7 @@ class Releases:
         return sorted(names, key=lambda name: int(name.partition("-")[0]))
 
     def current(self) -> str | None:
-        """Return the release that `current` links to."""
+        """Return the release that the link `current` points to; None if there is no such release."""
         try:
             name = self.link.readlink().name
         except OSError:
@@ -62,11 +62,10 @@ class Releases:
         Raises:
             HostError: The file cannot be read or is not complete.
         """
-        document = self.read(f"releases/{release}/release.json")
-        if document is None or not all(
-            name in document and isinstance(document[name], kind) for name, kind in _FIELDS.items()
-        ):
-            raise HostError(f"release {release} is damaged: its release.json cannot be read")
+        document = self.read(f"releases/{release}/release.json") or {}
+        for name, kind in _FIELDS.items():
+            if name not in document or not isinstance(document[name], kind):
+                raise HostError(f"release {release} is damaged: its release.json cannot be read")
         return document
 
     def runtime(self, release: str) -> Runtime:
@@ -98,7 +97,7 @@ class Releases:
         """
         numbers = [int(name.partition("-")[0]) for name in self.ids()]
         files = plan["files"]
-        model_sha256 = next(files[name][1] for name in MODEL_NAMES if name in files)
+        model_sha256 = next(sha256 for name, (_, sha256) in files.items() if name in MODEL_NAMES)
         # One more than the highest number, then the beginning of the model's hash.
         release = f"{max(numbers, default=0) + 1:04d}-{model_sha256[:8]}"
         with self._new_folder(release) as fresh:
@@ -164,18 +163,19 @@ class Releases:
         settings = self.root / "edgekit.toml"
         if keep_data and self.current() is not None:
             write_atomic(settings, (self.link / settings.name).read_bytes())
-        # From here on nothing starts a release, and the releases have no final names: see `sweep`.
+        # After these two steps nothing starts a release, and no release has its final name: if the deletion is
+        # interrupted, what is left is unused, and the next call deletes it.
         self.place(None)
-        removed = [str(self.folder)] if self.folder.is_dir() else []
-        if removed:
+        has_releases = self.folder.is_dir()
+        if has_releases:
             self.folder.rename(self.root / ".releases")
             sync(self.root)
-        kept = [path for path in (self.data, settings) if keep_data and path.exists()]
+        kept = [path for path in (self.data, settings) if path.exists()] if keep_data else []
         for path in self.root.iterdir():
             if path not in kept:
                 _delete(path)
         if kept:
-            return removed, [str(path) for path in kept]
+            return [str(self.folder)] if has_releases else [], [str(path) for path in kept]
         with contextlib.suppress(OSError):  # another service uses the parents
             for folder in (self.root, self.root.parent, self.root.parent.parent):
                 folder.rmdir()
@@ -236,9 +236,10 @@ class Releases:
 
 def _content(plan: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of `release.json` by which two releases are equal: files, environment, code and command."""
+    folders = [plan["environment"], plan["code"]]  # None if an edgekit that is installed on the board is used
     return {
         "files": {name: sha256 for name, (_, sha256) in plan["files"].items()},
-        "folders": [plan[key] and Path(plan[key]).name for key in ("environment", "code")],
+        "folders": [None if folder is None else Path(folder).name for folder in folders],
         "command": plan["command"],
     }
 
@@ -279,6 +280,7 @@ class Runtime:
         Raises:
             HostError: The edgekit of the release cannot be called.
         """
+        # The beginning of the command line, and PYTHONPATH.
         command, variables = command_of(self.own, self.home)
         try:
             return subprocess.run(
@@ -308,13 +310,13 @@ class Runtime:
         self._try("settings", timeout_s, "--config", str(release / "edgekit.toml"), "--print-config")
         self._check_files(settings)
         detector = [f"--detector={settings['detector']}"] if "detector" in settings else []
-        if (release / "detector.onnx").exists():
+        if (release / "detector.onnx").exists():  # the last of two options counts
             detector.append(f"--detector={release / 'detector.onnx'}")
         # The trial has no camera and no outputs, because the running release uses them.
+        model = str(release / model_name(release))
+        words = ["--model", model, "--source", "demo", "--max-frames", "1", "--json"]
         # If the detector finds no face in the demo, the model classifies the whole frame.
         for detector_options in (detector, ["--detector=none"]):
-            model = str(release / model_name(release))
-            words = ["--model", model, "--source", "demo", "--max-frames", "1", "--json"]
             summary = json.loads(self._try("model", timeout_s, *words, *detector_options))
             if summary["faces"]:
                 return

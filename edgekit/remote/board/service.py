@@ -32,16 +32,16 @@ class Service:
         self._releases = releases
         self._name = name
         self._scope = scope
-        self._which = ["--name", name, f"--{scope}"]
+        self._which = ["--name", name, f"--{scope}"]  # options of `edgekit service`
         self._health_s = health_s
         self._settle_s = settle_s
-        self._note = releases.root / "service.json"
+        self._note = releases.root / "service.json"  # written by `_start`
 
     def refuse_other_scope(self) -> None:
-        """Check that deploy did not install this service with the other scope.
+        """Check that an earlier deploy did not install this service with the other scope.
 
         Raises:
-            HostError: It did; without this check there would be two services with the same releases.
+            HostError: It did. There would be two services with the same releases.
         """
         note = self._read_note()
         other = "--system" if self._scope == "user" else "--user"
@@ -123,23 +123,25 @@ class Service:
 
     def _check(self, release: str, old_pid: int | None) -> str | None:
         """Wait until a new process has finished a frame and keeps running; return the reason of a failure, or None."""
-        ends_s = time.monotonic() + self._health_s
-        # The process that has finished a frame; the service reports "running" from then on.
+        first_frame_until_s = time.monotonic() + self._health_s
+        # The new process, from its first frame on; the service then reports "running".
         running_pid: int | None = None
         running_since_s = 0.0
         bad_polls = 0
-        while running_pid is not None or time.monotonic() < ends_s:
+        while running_pid is not None or time.monotonic() < first_frame_until_s:
             found = self.status(release)
             state, pid = found["state"], found.get("pid")
-            if state == "running" and pid and pid != old_pid:
+            is_old_process = pid is not None and pid == old_pid
+            if state == "running" and pid and not is_old_process:
                 if running_pid is None:
                     running_pid, running_since_s = pid, time.monotonic()
                 if pid == running_pid and time.monotonic() - running_since_s >= self._settle_s:
                     return None
             # While the old process ends, which may take seconds, systemd's state is "stopped".
-            old_process_ends = pid is not None and pid == old_pid
-            is_fine = state in ("running", "starting") or old_process_ends
-            bad_polls = 0 if is_fine else bad_polls + (2 if state in _FAILED else 1)
+            if state in ("running", "starting") or is_old_process:
+                bad_polls = 0
+            else:
+                bad_polls += 2 if state in _FAILED else 1
             has_ended = running_pid is not None and (bad_polls > 0 or pid != running_pid)
             if has_ended or bad_polls >= _MAX_BAD_POLLS:
                 return self._with_logged_error(release, _ended(state, found.get("last_exit")))
@@ -161,14 +163,15 @@ class Service:
 
     def _install_words(self, release: str) -> list[str]:
         """Return the `edgekit service install` command for a release, without the word edgekit."""
-        words = ["service", "install", *self._which, "--folder", str(self._releases.data)]
-        if (self._releases.folder / release / "code").is_dir():
-            words += ["--env", f"PYTHONPATH={self._releases.link / 'code'}"]
+        folder = self._releases.folder / release
         # The paths go through the link `current`, so that the service is the same for every release.
-        there, here = self._releases.folder / release, self._releases.link
-        words += ["--", "--config", str(here / "edgekit.toml"), "--model", str(here / model_name(there))]
-        if (there / "detector.onnx").exists():
-            words += ["--detector", str(here / "detector.onnx")]
+        link = self._releases.link
+        words = ["service", "install", *self._which, "--folder", str(self._releases.data)]
+        if (folder / "code").is_dir():
+            words += ["--env", f"PYTHONPATH={link / 'code'}"]
+        words += ["--", "--config", str(link / "edgekit.toml"), "--model", str(link / model_name(folder))]
+        if (folder / "detector.onnx").exists():
+            words += ["--detector", str(link / "detector.onnx")]
         return words
 
     def _systemctl(self, *words: str, check: bool = True) -> str:

@@ -30,6 +30,8 @@ _IMPORT_CODE = "import sys\nfor name in sys.argv[1:]: print(name, flush=True); _
 def main(plan: dict[str, Any]) -> None:
     """Receive a tar archive on stdin, whose files belong into the folders `envs/NAME`, `code/NAME` and `store`.
 
+    The files are unpacked in the folder `.new`, and from there each environment, code and file is renamed to its place.
+
     The plan has `root` (edgekit's folder), `files` (their number), `system_packages` (whether an environment can import
     the packages of the board's system), and `keep` (the number of environments to keep).
 
@@ -63,7 +65,7 @@ def main(plan: dict[str, Any]) -> None:
 
 
 def _acquire(lock: IO[str]) -> None:
-    """Wait a moment for the lock: after a lost connection or Ctrl-C, the run before ends soon."""
+    """Lock an open file; wait some seconds for an earlier call that is ending, after Ctrl-C or a lost connection."""
     end_s = time.monotonic() + _LOCK_WAIT_S
     while True:
         try:
@@ -77,16 +79,20 @@ def _acquire(lock: IO[str]) -> None:
 
 
 def _receive(fresh: Path, system_packages: bool) -> int:
-    """Store and unpack the files of the archive; return their number."""
+    """Store and unpack the files of the archive; return their number.
+
+    `store/SHA256.SUFFIX` is stored as it is, `code/NAME/code.zip` is unpacked, and the wheels of `envs/NAME/` are
+    unpacked into a new environment.
+    """
     received = 0
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
         for member in archive:
             received += 1
             content = archive.extractfile(member)
             assert content is not None
-            folder = fresh / Path(member.name).parent
+            folder, name = fresh / Path(member.name).parent, Path(member.name).name
             if folder.name == "store":
-                _store(content, folder, Path(member.name).name)
+                _store(content, folder, name)
             elif folder.parent.name == "code":
                 _unpack(content, folder)
             else:
@@ -98,7 +104,7 @@ def _receive(fresh: Path, system_packages: bool) -> int:
                     _unpack(content, site)
                 except zipfile.BadZipFile:
                     raise HostError(
-                        f"{Path(member.name).name} is damaged: delete the folder 'wheels' of edgekit's cache on the "
+                        f"{name} is damaged: delete the folder 'wheels' of edgekit's cache on the "
                         "machine that sent it (~/.cache/edgekit)"
                     ) from None
     return received

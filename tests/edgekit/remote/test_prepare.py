@@ -211,7 +211,7 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd, tmp_path: 
     first = prepare(connection, on_line=lines.append)
     assert first.sent_bytes > 0
     assert lines == ["making an environment", "importing the installed packages"]
-    done = run_job(connection, probe(connection), first, {"a 'b'": "$(x)\n`y`"})
+    done = run_job(connection, probe(connection), first, {"a 'b'": "$(x)\n`y`"}, print)
     assert json.loads(done.text) == [["job"], "numpy", {"a 'b'": "$(x)\n`y`"}]
     # Nothing is sent twice.
     assert prepare(connection) == replace(first, sent_bytes=0)
@@ -262,7 +262,7 @@ def running_edgekit(sshd: Sshd, tmp_path: Path) -> Iterator[None]:
 
         def work() -> None:
             with pytest.raises(HostError):
-                run_job(working, probe(working), ready, {"started": str(started)})
+                run_job(working, probe(working), ready, {"started": str(started)}, print)
 
         thread = threading.Thread(target=work)
         thread.start()
