@@ -41,7 +41,8 @@ def open_split_file(path: Path) -> Iterator[tuple[Files, Layout]]:
             if file not in existing:
                 raise InputError(f"data '{path}' lists '{entry.path}', which is not in '{path.parent / root}'")
             resolved.append(replace(entry, path=file))
-        yield files, Layout(path.stem.removeprefix("split_zhou_") or path.stem, classes, tuple(resolved))
+        name = path.stem.removeprefix("split_zhou_") or path.stem
+        yield files, Layout(name, classes, tuple(resolved))
 
 
 def _entries(path: Path) -> tuple[list[ImageEntry], tuple[str, ...]]:
@@ -75,13 +76,17 @@ def _rows(rows: object, split: str) -> Iterator[tuple[str, int, str]]:
         if not (isinstance(row, list) and len(row) == 3):
             raise InputError(f"entry {number} of '{split}' must be [path, class number, class name]")
         file, label, class_name = row
-        if not (isinstance(file, str) and type(label) is int and isinstance(class_name, str) and class_name.strip()):
+        is_number = isinstance(label, int) and not isinstance(label, bool)
+        if not (isinstance(file, str) and is_number and isinstance(class_name, str) and class_name.strip()):
             raise InputError(f"entry {number} of '{split}' must be [path, class number, class name]")
         yield file, label, class_name
 
 
 def _root(existing: set[PurePosixPath], first: PurePosixPath, path: Path) -> PurePosixPath:
-    """Return the folder to which the listed paths are relative, as a path below the split file's folder."""
+    """Return the folder to which the listed paths are relative, as a path below the split file's folder.
+
+    It is the one that contains the first listed file, `first`; `existing` are the images below the split file's folder.
+    """
     folders = {PurePosixPath(name.parts[0]) for name in existing if len(name.parts) > 1}
     for root in sorted({PurePosixPath(), *folders}):
         if root / first in existing:
