@@ -146,9 +146,8 @@ def named_split(splits: Iterable[str], name: str) -> str:
     if name in splits:
         return name
     for usual_names in _USUAL.values():
-        is_of_kind = _first_known([name], usual_names) is not None
         found = _first_known(splits, usual_names)
-        if is_of_kind and found is not None:
+        if found is not None and _first_known([name], usual_names) is not None:
             return found
     return name
 

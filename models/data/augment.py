@@ -113,14 +113,6 @@ def _photographed_crop(images: Tensor, numbers: Tensor, augmentation: Augmentati
     return _affine_crop(pixels, numbers.unbind(dim=1), framed, camera.framing_shift)
 
 
-def _corner(columns: tuple[Tensor, ...], size_hw: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
-    """Return top and left of each image's random crop, both int64 (N,)."""
-    height, width = size_hw
-    top = (columns[_TOP] * (height - side + 1)).long()
-    left = (columns[_LEFT] * (width - side + 1)).long()
-    return top, left
-
-
 def _symmetric(uniform: Tensor) -> Tensor:
     """Return numbers in [0, 1) mapped to [-1, 1)."""
     return uniform * 2 - 1
@@ -138,7 +130,8 @@ def _crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentatio
     """
     count, channels, height, width = images.shape
     side = augmentation.crop_px
-    top, left = _corner(columns, (height, width), side)
+    top = (columns[_TOP] * (height - side + 1)).long()  # (N,)
+    left = (columns[_LEFT] * (width - side + 1)).long()
     span = torch.arange(side, device=images.device)
     is_mirrored = flips(columns, augmentation)[:, None]  # (N, 1)
     rows = top[:, None] + span  # (N, side)
@@ -166,16 +159,19 @@ def _affine_crop(
     # Shifts of the crop's centre, in units of half the image's side.
     shift_x = _symmetric(columns[_LEFT]) * (1 - x_ratio + 2 * beyond)
     shift_y = _symmetric(columns[_TOP]) * (1 - y_ratio + 2 * beyond)
-    # As torch's affine_grid needs it: maps coordinates in the crop (-1..1) to coordinates in the image (-1..1).
-    theta = torch.stack(
-        [
-            torch.stack([cos * mirror * x_ratio, -sin * x_ratio, shift_x], dim=1),
-            torch.stack([sin * mirror * y_ratio, cos * y_ratio, shift_y], dim=1),
-        ],
-        dim=1,
-    )  # (N, 2, 3)
-    grid = F.affine_grid(theta, [len(pixels), 1, side, side], align_corners=False)
+    to_x = [cos * mirror * x_ratio, -sin * x_ratio, shift_x]
+    to_y = [sin * mirror * y_ratio, cos * y_ratio, shift_y]
+    grid = _sampling_grid(to_x, to_y, side)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _sampling_grid(to_x: list[Tensor], to_y: list[Tensor], side_px: int) -> Tensor:
+    """Return where to sample the images: coordinates x, y in -1..1 for each pixel of a crop, (N, side, side, 2).
+
+    For coordinates u, v in the crop, also -1..1, x = to_x[0] u + to_x[1] v + to_x[2], and y likewise; see affine_grid.
+    """
+    theta = torch.stack([torch.stack(to_x, dim=1), torch.stack(to_y, dim=1)], dim=1)  # (N, 2, 3)
+    return F.affine_grid(theta, [len(theta), 1, side_px, side_px], align_corners=False)
 
 
 def _cutout(pixels: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
@@ -227,15 +223,8 @@ def resized_crops(images: Tensor, numbers: Tensor, crop: ResizedCrop, size_px: i
     part_h = (torch.sqrt(area_px / aspect) / height).clamp(max=1)
     sign = torch.where(mirror < 0.5, -1.0, 1.0)
     zero = torch.zeros_like(part_w)
-    # As torch's affine_grid needs it: maps coordinates in the crop (-1..1) to coordinates in the image (-1..1).
-    theta = torch.stack(
-        [
-            torch.stack([sign * part_w, zero, (2 * across - 1) * (1 - part_w)], dim=1),
-            torch.stack([zero, part_h, (2 * down - 1) * (1 - part_h)], dim=1),
-        ],
-        dim=1,
-    )  # (N, 2, 3)
-    grid = F.affine_grid(theta, [len(images), 1, size_px, size_px], align_corners=False)
-    pixels = images.to(torch.float32).mul_(1 / 255)
-    cut = F.grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    to_x = [sign * part_w, zero, _symmetric(across) * (1 - part_w)]
+    to_y = [zero, part_h, _symmetric(down) * (1 - part_h)]
+    grid = _sampling_grid(to_x, to_y, size_px)
+    cut = F.grid_sample(_fractions(images), grid, mode="bicubic", padding_mode="border", align_corners=False)
     return cut.clamp_(0, 1)  # bicubic interpolation overshoots at edges

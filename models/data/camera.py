@@ -80,7 +80,7 @@ def photographed(images: Tensor, numbers: Tensor, camera: Camera) -> Tensor:
     """
     exponent, gain, angle, shading, noise_start = numbers[:, :5].unbind(dim=1)
     # Squares of uniform numbers, so that mild values are frequent.
-    blur, lost_resolution, noise, compression = numbers[:, 5:].square().unbind(dim=1)
+    blur, lost_resolution, noise_level, compression = numbers[:, 5:].square().unbind(dim=1)
     side = images.shape[-1]
     pixels = images.to(torch.float32).mul_(1 / 255)
     if camera.gamma:
@@ -94,7 +94,7 @@ def photographed(images: Tensor, numbers: Tensor, camera: Camera) -> Tensor:
         optics = table[blur_number, resolution_number][:, None]  # (N, 1, S, S)
         pixels = optics @ pixels @ optics.mT  # the same matrix for columns and rows
     if camera.noise:
-        pixels = pixels + _noise(noise_start, pixels) * (camera.noise * noise)[:, None, None, None]
+        pixels = pixels + _noise(noise_start, pixels) * (camera.noise * noise_level)[:, None, None, None]
     if camera.least_quality:
         quality = _BEST_QUALITY - (_BEST_QUALITY - camera.least_quality) * compression
         pixels = _compressed(pixels.clamp_(0, 1), quality)

@@ -143,8 +143,11 @@ def analyse(scan: Scan) -> Findings:
     crossing = tuple(group for group in groups if len(_splits(group)) > 1)
     training = usual_split(scan.splits, "train")
     leaking = [group for group in crossing if training in _splits(group)]
+    counts = {split: dict.fromkeys(scan.classes, 0) for split in scan.splits}
+    for record in scan.records:
+        counts[record.split][record.class_name] += 1
     return Findings(
-        counts=_counts(scan),
+        counts=counts,
         distinct=len(by_digest),
         unreadable=tuple(record for record in scan.records if record.problem is not None),
         blank=tuple(record for record in readable if record.is_blank),
@@ -164,14 +167,6 @@ def analyse(scan: Scan) -> Findings:
 def _splits(group: tuple[Record, ...]) -> set[str]:
     """Return the splits that contain images of a group."""
     return {record.split for record in group}
-
-
-def _counts(scan: Scan) -> dict[str, dict[str, int]]:
-    """Return the number of images by split and class."""
-    counts = {split: dict.fromkeys(scan.classes, 0) for split in scan.splits}
-    for record in scan.records:
-        counts[record.split][record.class_name] += 1
-    return counts
 
 
 def _crossing_pairs(scan: Scan, crossing: tuple[tuple[Record, ...], ...]) -> dict[tuple[str, str], int]:

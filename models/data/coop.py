@@ -41,8 +41,7 @@ def open_split_file(path: Path) -> Iterator[tuple[Files, Layout]]:
             if file not in existing:
                 raise InputError(f"data '{path}' lists '{entry.path}', which is not in '{path.parent / root}'")
             resolved.append(replace(entry, path=file))
-        name = path.stem.removeprefix("split_zhou_") or path.stem
-        yield files, Layout(name, classes, tuple(resolved))
+        yield files, Layout(path.stem.removeprefix("split_zhou_") or path.stem, classes, tuple(resolved))
 
 
 def _entries(path: Path) -> tuple[list[ImageEntry], tuple[str, ...]]:
@@ -54,8 +53,7 @@ def _entries(path: Path) -> tuple[list[ImageEntry], tuple[str, ...]]:
         entries = []
         names: dict[int, str] = {}
         for split in _SPLITS:
-            for row in _rows(document.get(split, []), split):
-                file, label, class_name = row
+            for file, label, class_name in _rows(document.get(split, []), split):
                 if names.setdefault(label, class_name) != class_name:
                     raise InputError(f"class {label} has two names, '{names[label]}' and '{class_name}'")
                 entries.append(ImageEntry(PurePosixPath(file), file, split, class_name))

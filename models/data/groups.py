@@ -35,10 +35,9 @@ def group_folders(images: Sequence[PurePosixPath], splits: Set[str]) -> bool:
     They are if all have a name such as `person-12` or `track7`, and if the folders above them can be classes: there
     are at least two, and none has the name of a split. `splits` are names of splits in lower case.
     """
-    for image in images:
-        is_in_group = len(image.parts) > 2 and _FOLDER.fullmatch(image.parts[-2])
-        if not is_in_group:
-            return False
+    are_in_groups = all(len(image.parts) > 2 and _FOLDER.fullmatch(image.parts[-2]) for image in images)
+    if not are_in_groups:
+        return False
     folders_above = {image.parts[-3].casefold() for image in images}
     return len(folders_above) > 1 and folders_above.isdisjoint(splits)
 
@@ -104,9 +103,8 @@ def time_parts(times: Mapping[PurePosixPath, tuple[str, float]]) -> dict[PurePos
     parts = {}
     for file, (video, time_s) in times.items():
         start_s, end_s = spans_s[video]
-        part = 0
-        if end_s > start_s:
-            part = int(VIDEO_PARTS * ((time_s - start_s) / (end_s - start_s)))
+        duration_s = (end_s - start_s) or 1.0  # of a video with one frame only, all is in part 0
+        part = int(VIDEO_PARTS * ((time_s - start_s) / duration_s))
         parts[file] = f"{video}-{min(part, VIDEO_PARTS - 1)}"  # the last frame belongs to the last part
     return parts
 

@@ -52,7 +52,10 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
     if not files.images:
         raise InputError(f"data '{where}' has no image in <split>/<class>/")
     _require_utf8({name.parent for name in files.images}, where)
-    _report_empty_folders(files, notify)
+    folders_of_classes = {image.parts[:-2] for image in files.images}
+    empty = [str(folder) for folder in files.empty_folders if folder.parts[:-1] in folders_of_classes]
+    if empty:
+        notify(f"folders without images are ignored: {', '.join(empty)}")
     name, entries = _named_entries(files, where, notify)
     classes, splits = {entry.class_name for entry in entries}, {entry.split for entry in entries}
     _require_distinct(classes, "classes", where)
@@ -62,14 +65,6 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
     require_contempt(contempt, classes - {CONTEMPT})
     entries = _apply_contempt(entries, contempt, notify)
     return Layout(name, _ordered({entry.class_name for entry in entries}), tuple(entries))
-
-
-def _report_empty_folders(files: Files, notify: Notify) -> None:
-    """Report folders without images that lie beside class folders."""
-    folders_of_classes = {image.parts[:-2] for image in files.images}
-    empty = [str(folder) for folder in files.empty_folders if folder.parts[:-1] in folders_of_classes]
-    if empty:
-        notify(f"folders without images are ignored: {', '.join(empty)}")
 
 
 def _named_entries(files: Files, where: str, notify: Notify) -> tuple[str | None, list[ImageEntry]]:

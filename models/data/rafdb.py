@@ -86,8 +86,7 @@ def renamed_numbers(files: Files, entries: list[ImageEntry], where: str) -> list
     Raises:
         InputError: A table lists a file with another number than that of its folder.
     """
-    folder_names = {entry.class_name for entry in entries}
-    if not folder_names <= set(CLASSES):
+    if not all(entry.class_name in CLASSES for entry in entries):
         return None
     table_labels = _tables(files)
     in_table = [entry for entry in entries if entry.path.name in table_labels]

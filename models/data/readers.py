@@ -33,7 +33,7 @@ from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, missing_split, named_split, spread
 from edgekit.models.data.coop import is_split_file, open_split_file
 from edgekit.models.data.disk import folder_on_disk, new_array
-from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_splits
+from edgekit.models.data.fer2013 import SIDE_PX, USAGES, Square, read_splits
 from edgekit.models.data.files import ARCHIVE_SUFFIXES, Files, open_files
 from edgekit.models.data.layout import Layout, find_layout, require_contempt, split_order
 from edgekit.preprocess import ImageU8, center_crop, fit_image
@@ -84,7 +84,10 @@ def load_dataset(
             image_count = sum(map(len, chosen.values()))
             size_bytes = 3 * size_px**2 * image_count  # in colour
             folder = cache_folder and folder_on_disk(size_bytes, cache_folder, notify)
-            return _read_images(files, layout, path, square, report, chosen, folder)
+            images = _decoded(files, layout, path, square, report, chosen)
+            splits = _splits(images, layout, chosen, folder)
+            name = layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
+            return DataSet(name, layout.classes, splits)
     # A .csv or HDF5 file of FER-2013, which has neither images of contempt nor groups.
     require_contempt(contempt, EXPRESSIONS)
     splits = read_splits(path, square, report)
@@ -137,24 +140,15 @@ def open_layout(path: Path, contempt: str, notify: Notify) -> Iterator[tuple[Fil
         yield files, find_layout(files, str(path), contempt, notify)
 
 
-def _read_images(
-    files: Files,
-    layout: Layout,
-    path: Path,
-    square: Callable[[ImageU8], ImageU8],
-    report: Progress,
-    chosen: Mapping[str, Sequence[int]],
-    folder: Path | None,
-) -> DataSet:
-    """Return the chosen entries as a data set, with one channel if all images are gray.
+def _splits(
+    images: Iterable[tuple[int, ImageU8]], layout: Layout, chosen: Mapping[str, Sequence[int]], folder: Path | None
+) -> dict[str, ImageSet]:
+    """Return the splits of a data set, with one channel if all images are gray.
 
     Args:
-        files: The files.
-        layout: Their splits and classes.
-        path: The data, which is named in errors.
-        square: Resizes a decoded image.
-        report: Called with (images read, images in total).
-        chosen: Indices of the entries of `layout` for each split; an image can be in several splits.
+        images: Index in `layout.entries` and pixels of each image.
+        layout: Splits and classes of the images.
+        chosen: Indices of the entries of each split; an image can be in several splits.
         folder: Where the pixels are kept in a file; None: they are in memory.
     """
     # All splits are parts of one array, one after the other; these are the rows of each entry in the array.
@@ -165,7 +159,7 @@ def _read_images(
             rows_of[index].append(total)
             total += 1
     pixels = np.empty((0, 1, 1, 1), np.uint8)
-    for index, image in _decoded(files, layout, path, square, report, sorted(rows_of)):
+    for index, image in images:
         pixels = _array_for(image, pixels, total, folder)
         pixels[rows_of[index]] = image
     splits, start = {}, 0
@@ -174,18 +168,14 @@ def _read_images(
         part = pixels[start : start + len(indices)]
         splits[split] = ImageSet(part, _labels(layout, indices), names=names, groups=_groups(layout, indices))
         start += len(indices)
-    return DataSet(_name(layout, path), layout.classes, splits)
+    return splits
 
 
 def _decoded(
-    files: Files,
-    layout: Layout,
-    path: Path,
-    square: Callable[[ImageU8], ImageU8],
-    report: Progress,
-    indices: Sequence[int],
+    files: Files, layout: Layout, path: Path, square: Square, report: Progress, chosen: Mapping[str, Sequence[int]]
 ) -> Iterator[tuple[int, ImageU8]]:
-    """Yield index and decoded image of these entries; raise after the last one if images cannot be read."""
+    """Yield index and square image of each entry that is in a split; raise after the last one if any is unreadable."""
+    indices = sorted({index for in_split in chosen.values() for index in in_split})  # the fastest order to read
     unreadable: list[str] = []
     for done, index in enumerate(indices, start=1):
         entry = layout.entries[index]
@@ -223,11 +213,6 @@ def _groups(layout: Layout, indices: Sequence[int]) -> NDArray[np.str_] | None:
     """Return the groups of these entries, if all are known."""
     groups = [layout.entries[index].group for index in indices]
     return np.array(groups, np.str_) if all(groups) else None
-
-
-def _name(layout: Layout, path: Path) -> str:
-    """Return the name of a data set of files."""
-    return layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
 
 
 def _selected(layout: Layout, select: Select | None) -> dict[str, list[int]]:
