@@ -224,8 +224,9 @@ class MergedClasses(nn.Module):
         logits: Tensor = self.net(images)  # (N, old classes)
         # ncnn's logsumexp does not subtract the maximum, so large logits would overflow.
         shifted = (logits - _row_maximum(logits)).clamp_min(-_MAX_GAP)
-        parts = torch.split(shifted, self._sizes, dim=1)
-        return torch.cat([part if part.shape[1] == 1 else part.logsumexp(dim=1, keepdim=True) for part in parts], dim=1)
+        parts = torch.split(shifted, self._sizes, dim=1)  # (N, members) for each new class
+        merged = [part if part.shape[1] == 1 else part.logsumexp(dim=1, keepdim=True) for part in parts]
+        return torch.cat(merged, dim=1)
 
 
 def _row_maximum(values: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def train(options: TrainOptions) -> TrainingResult:
     if options.model is not None:
         require_no_space(options.model)
         require_net(options.model)  # reports an unknown net before the data is read
-    start = choose_start(options, options.model, options.subject, options.image_size)
+    start = choose_start(options)
     options = replace(options, init=start.init, recipe=start.recipe)
     balance = "sampler" if options.balance else net_recipe_of(options).balance
     model, image_size_px, fit = start.model, start.image_size_px, start.fit

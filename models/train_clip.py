@@ -89,7 +89,7 @@ def hybrid_config(trunk: str) -> ClipConfig:
         text=Tower(width=128, layers=4, heads=2),
         embed_dim=128,
         context_length=48,
-        image_mean=(0.0, 0.0, 0.0),
+        image_mean=(0.0, 0.0, 0.0),  # the trunk takes pixels 0..1
         image_std=(1.0, 1.0, 1.0),
         trunk=trunk,
     )

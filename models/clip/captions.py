@@ -187,11 +187,10 @@ def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed
         second = torch.zeros_like(first)
         form = torch.full_like(first, _FORMS.index("alone"))
     level = torch.zeros_like(first) if words.stated is None else contents.properties[indices, words.stated]
-    content = torch.stack([first, second, form, level], dim=1)  # (N, 4)
-    distinct, caption_of = torch.unique(content, dim=0, return_inverse=True)
-    texts = []
-    for first_index, second_index, form_index, property_level in distinct.tolist():
-        texts.append(words.caption(first_index, second_index, _FORMS[form_index], property_level))
+    contents_of_images = torch.stack([first, second, form, level], dim=1)  # (N, 4)
+    distinct, caption_of = torch.unique(contents_of_images, dim=0, return_inverse=True)
+    # A row of `distinct` has the values of the four tensors that are stacked above.
+    texts = [words.caption(row[0], row[1], _FORMS[row[2]], row[3]) for row in distinct.tolist()]
     return texts, caption_of
 
 

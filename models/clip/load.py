@@ -380,5 +380,5 @@ def _activation_beside(path: Path) -> Activation:
     try:
         model = json.loads(document.read_text())["model_cfg"]
         return "quick-gelu" if model.get("quick_gelu") else "gelu"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no such file, or a damaged one
         return "gelu"

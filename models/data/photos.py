@@ -88,8 +88,7 @@ def read_photo_table(files: Files, where: str, notify: Notify) -> Mapping[PurePo
         return {}
     if len(tables) > 1:
         raise InputError(f"data '{where}' has {len(tables)} files {PHOTO_TABLE}: give the folder of one")
-    (table,) = tables
-    images = set(files.images)
+    table, images = tables[0], set(files.images)
     facts: dict[PurePosixPath, PhotoFacts] = {}
     lost = []
     for row in _rows(files, table, where):

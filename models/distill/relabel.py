@@ -90,13 +90,14 @@ def _teachers_tower(
     teacher: _ClipTeacher, clip: str | None, prompts: Path | None, text_tower: Path | None
 ) -> TextTower:
     """Return the teacher's text tower: from `clip` and `prompts` if one is given, else from the file `text_tower`."""
-    has_file = text_tower is not None and text_tower.is_file()
-    if has_file and teacher.kind == _PROMPTED and (clip is None) != (prompts is None):  # only one of both is given
+    if text_tower is None or not text_tower.is_file():
+        return _tower_of_clip(teacher, clip, prompts, text_tower)
+    if clip is None and prompts is None:
+        return _tower_beside(teacher, text_tower)
+    if teacher.kind == _PROMPTED and (clip is None or prompts is None):
         raise InputError(
             f"'{text_tower}' has the text tower of CLIP and prompts: leave out clip and prompts, or give both"
         )
-    if text_tower is not None and has_file and clip is None and prompts is None:
-        return _tower_beside(teacher, text_tower)
     return _tower_of_clip(teacher, clip, prompts, text_tower)
 
 

@@ -97,14 +97,8 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
     if old == new and old_labels == new_labels:
         return InitialWeights(checkpoint.state, sha256_of(path))
     plain = plain_name(new)
-    dimensions = class_dimensions(plain)  # has the names of the last layer's tensors
-    # In an embedding space, the tensors of the plain net have a prefix.
-    old_prefix, new_prefix = ("" if name == plain else NET_PREFIX for name in (old, new))
-    state = {}
-    for name, tensor in checkpoint.state.items():
-        name_in_plain = name.removeprefix(old_prefix)
-        if name.startswith(old_prefix) and name_in_plain not in dimensions:
-            state[new_prefix + name_in_plain] = tensor
+    dimensions = class_dimensions(plain)
+    state = _without_last_layer(checkpoint, contract)
     known = [(index, old_labels.index(name)) for index, name in enumerate(new_labels) if name in old_labels]
     if old == new == plain and known:
         rows = {name: checkpoint.state[name] for name in dimensions}
@@ -114,6 +108,22 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
         return InitialWeights(state, sha256_of(path), rows, dimensions, tuple(known), added)
     notify(f"init '{path}': {plain} starts from it except for the last layer, which starts at random")
     return InitialWeights(state, sha256_of(path), new_classes=new_labels)
+
+
+def _without_last_layer(checkpoint: Checkpoint, contract: Contract) -> dict[str, Tensor]:
+    """Return the tensors that a checkpoint's net shares with the net described by `contract`, under the latter's names.
+
+    In an embedding space, the names of the net's tensors have a prefix, and the class vectors have no prefix.
+    """
+    old, new = checkpoint.contract.architecture, contract.architecture
+    old_prefix, new_prefix = ("" if name == plain_name(name) else NET_PREFIX for name in (old, new))
+    last_layer = class_dimensions(plain_name(old))
+    shared = {}
+    for name, tensor in checkpoint.state.items():
+        name_in_plain_net = name.removeprefix(old_prefix)
+        if name.startswith(old_prefix) and name_in_plain_net not in last_layer:
+            shared[new_prefix + name_in_plain_net] = tensor
+    return shared
 
 
 def is_pretrained_net(architecture: str) -> bool:

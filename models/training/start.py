@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from edgekit.contract import Contract, Fit, Subject
 from edgekit.device.imaging import decode_image
@@ -22,7 +21,7 @@ from edgekit.models.nets.external_nets import EFFICIENTNET_LITE0
 from edgekit.models.nets.registry import plain_name
 from edgekit.models.training.init_weights import PRETRAINED, initial_checkpoint, input_values, is_pretrained_net
 from edgekit.models.training.linear_layer import choose_fit
-from edgekit.models.training.options import NetOptions
+from edgekit.models.training.options import TrainOptions
 from edgekit.models.training.recipes import DEFAULT_RECIPE
 from edgekit.models.training.record import TrainingRecord
 
@@ -46,9 +45,7 @@ class Start:
     values: InputValues
 
 
-def choose_start(
-    options: NetOptions, model: str | None, subject: Subject | Literal["auto"], image_size_px: int | None
-) -> Start:
+def choose_start(options: TrainOptions) -> Start:
     """Return what a training starts from, and report what was chosen.
 
     What the options leave open is taken from the training to resume, or else from the initial checkpoint, or else from
@@ -59,6 +56,7 @@ def choose_start(
         InputError: The data or the initial weights cannot be read.
     """
     best, notify = options.output / BEST_NAME, options.notify
+    model, subject, image_size_px = options.model, options.subject, options.image_size
     resumed = load_checkpoint(best) if options.resume and best.exists() else None
     earlier = resumed
     if earlier is None and options.init is not None:
@@ -91,7 +89,7 @@ def choose_start(
     return Start(subject, model, init, recipe, image_size_px, fit, input_values(model, init))
 
 
-def _fit(options: NetOptions, known: Contract | None, are_squares: bool) -> Fit:
+def _fit(options: TrainOptions, known: Contract | None, are_squares: bool) -> Fit:
     """Return how pictures become square: from the options, the contract `known`, or the fit that suits the data."""
     if options.fit != "auto":
         return options.fit
