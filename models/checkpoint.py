@@ -84,7 +84,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"checkpoint '{path}' is not a safetensors file ({error}): convert other formats with 'edgekit import'"
         ) from error
     for key in metadata:
-        if key.startswith(f"{METADATA_KEY}-"):
+        if key.startswith(f"{METADATA_KEY}-"):  # another kind of edgekit's files
             raise InputError(f"'{path}' {_OTHER_KINDS.get(key, 'is not a classifier')}")
     if METADATA_KEY not in metadata:
         raise InputError(f"checkpoint '{path}' has no edgekit contract: convert it with 'edgekit import'")
@@ -110,9 +110,10 @@ def read_authors_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
     if not isinstance(state, dict) or not all(map(is_dense, state.values())):
         raise InputError(f"'{path}' has no dense tensors under 'net': it is not a checkpoint of the EdgeCNN authors")
     renamed = {_renamed(str(name)): tensor for name, tensor in state.items()}
-    weight = renamed.get("classifier.weight")
-    bias = renamed.get("blocks.0.0.reduce.bias")  # one value per output channel: the growth rate
-    architecture = _ARCHITECTURES.get(bias.numel()) if bias is not None else None
+    weight = renamed.get("classifier.weight")  # the caller reads its number of classes
+    bias = renamed.get("blocks.0.0.reduce.bias")
+    growth_rate = 0 if bias is None else bias.numel()  # the number of output channels
+    architecture = _ARCHITECTURES.get(growth_rate)
     if architecture is None or weight is None or weight.ndim != 2:
         raise InputError(f"'{path}' is not a checkpoint of EdgeCNN: its first tensor is '{min(renamed, default='')}'")
     return architecture, renamed

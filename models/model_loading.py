@@ -79,11 +79,11 @@ def contract_for(
     image_size_px: int = SIDE_PX,
     values: InputValues | None = None,
 ) -> Contract:
-    """Return the contract of a net trained on square images: centre crop of 11/12 of the side, RGB, scaled to 0..1.
+    """Return the contract of a net trained on square RGB images of `image_size_px`.
 
-    Images of 48 pixels are cropped to 44; other sizes are cropped to a multiple of 4 pixels.
+    The net's input is a centre crop, 44 of 48 pixels wide; other sizes are cropped in proportion, to a multiple of 4.
 
-    `gray` and `fit` are how the training images were read; `values` is the normalisation of other pixels than 0..1.
+    `gray` and `fit` are how the training images were read. `values` is the normalisation; None: pixels 0..1.
 
     Raises:
         InputError: The architecture is unknown or takes images of 48 pixels only, or the size is not 48 to 224.
@@ -93,9 +93,9 @@ def contract_for(
     if image_size_px != SIDE_PX and not takes_any_size(architecture):
         raise InputError(f"{architecture} takes images of {SIDE_PX} pixels only: leave --image-size out")
     with torch.device("meta"):
-        create_model(architecture, len(labels))
+        create_model(architecture, len(labels))  # raises if the net is unknown
     values = values or InputValues()
-    input_px = image_size_px * INPUT_SIZE_PX // SIDE_PX // 4 * 4  # 44/48 of the side, down to a multiple of 4
+    input_px = image_size_px * INPUT_SIZE_PX // SIDE_PX // 4 * 4  # rounded down to a multiple of 4
     size_hw = (input_px, input_px)
     return Contract(
         architecture=architecture,
@@ -105,6 +105,15 @@ def contract_for(
         output=OutputSpec("logits"),
         provenance=Provenance(dataset=dataset_name, edgekit_version=__version__),
     )
+
+
+def require_net(architecture: str, image_size_px: int = SIDE_PX) -> None:
+    """Check that a net exists and can be trained on images of this size.
+
+    Raises:
+        InputError: As for `contract_for`.
+    """
+    contract_for(architecture, ("any",), "any", gray=True, image_size_px=image_size_px)
 
 
 def build_merged_net(checkpoint: Checkpoint, labels: LabelMap) -> tuple[nn.Module, Contract]:
@@ -117,9 +126,9 @@ def build_merged_net(checkpoint: Checkpoint, labels: LabelMap) -> tuple[nn.Modul
     """
     kept = _with_labels(checkpoint, labels.old)
     net, contract = merge_net(build_net(kept), kept.contract, labels)
-    before = checkpoint.contract.label_map
-    if before is not None:  # the checkpoint's labels are merged themselves
-        contract = replace(contract, label_map=labels.after(before))
+    earlier_map = checkpoint.contract.label_map
+    if earlier_map is not None:  # the checkpoint's labels are merged themselves: state what they stand for
+        contract = replace(contract, label_map=labels.after(earlier_map))
     return net, contract
 
 
@@ -129,14 +138,14 @@ def merge_net(net: nn.Module, contract: Contract, labels: LabelMap) -> tuple[nn.
     `net` and `contract` have only the classes `labels.old`, in that order; the rest is as in `build_merged_net`.
     """
     sizes = [len(group) for group in labels.members]
-    contract = replace(
-        contract,
-        labels=labels.labels,
-        label_map=labels,
-        uncertain_below=0.0,
-        provenance=replace(contract.provenance, accuracy=()),
-    )
-    return (MergedClasses(net, sizes).eval() if max(sizes) > 1 else net), contract
+    merged = MergedClasses(net, sizes).eval() if max(sizes) > 1 else net
+    return merged, with_other_labels(contract, labels.labels, labels)
+
+
+def with_other_labels(contract: Contract, labels: tuple[str, ...], label_map: LabelMap | None) -> Contract:
+    """Return a contract with other labels, without what was measured for the old ones: accuracies and threshold."""
+    provenance = replace(contract.provenance, accuracy=())
+    return replace(contract, labels=labels, label_map=label_map, uncertain_below=0.0, provenance=provenance)
 
 
 def import_authors_checkpoint(path: Path, labels: tuple[str, ...], dataset_name: str, gray: bool) -> Checkpoint:
@@ -215,8 +224,9 @@ class MergedClasses(nn.Module):
         logits: Tensor = self.net(images)  # (N, old classes)
         # ncnn's logsumexp does not subtract the maximum, so large logits would overflow.
         shifted = (logits - _row_maximum(logits)).clamp_min(-_MAX_GAP)
-        parts = torch.split(shifted, self._sizes, dim=1)
-        return torch.cat([part if part.shape[1] == 1 else part.logsumexp(dim=1, keepdim=True) for part in parts], dim=1)
+        parts = torch.split(shifted, self._sizes, dim=1)  # (N, members) for each new class
+        merged = [part if part.shape[1] == 1 else part.logsumexp(dim=1, keepdim=True) for part in parts]
+        return torch.cat(merged, dim=1)
 
 
 def _row_maximum(values: Tensor) -> Tensor:

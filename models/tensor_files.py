@@ -116,7 +116,7 @@ def check_values(state: Mapping[str, Tensor], subject: str, cure: str) -> None:
 def _opened(path: Path) -> Iterator[Any]:
     """Open a safetensors file; its errors are raised as `InputError`."""
     try:
-        with path.open("rb"):  # safetensors reports every reason as a missing file
+        with path.open("rb"):  # raises with the reason; safetensors would report every unreadable file as missing
             pass
         with safe_open(path, framework="pt") as file:
             yield file
@@ -217,17 +217,20 @@ class _TensorUnpickler(pickle.Unpickler):
         self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands in for a class or function that the pickle refers to; pickle calls this."""
-        if module.split(".")[0] == "__torch__":
+        """Return what stands in for a class or function that the pickle refers to; pickle calls this.
+
+        So no code that the file chooses is executed.
+        """
+        if module.split(".")[0] == "__torch__":  # a class of the archive
             return _Module
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _view
+            return _view  # a tensor of a storage
         if (module, name) == ("collections", "OrderedDict"):
             return dict
         if module == "torch.jit._pickle":
-            return _first
+            return _first  # a list or a typed value
         raise pickle.UnpicklingError(f"its pickle refers to {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:

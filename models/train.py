@@ -9,12 +9,11 @@ Prompts for a CLIP and small CLIPs are trained by `edgekit.models.clip`, student
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
 from edgekit.models.data import ImageSet
-from edgekit.models.model_loading import contract_for
+from edgekit.models.model_loading import contract_for, require_net
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.init_weights import initial_weights
@@ -48,18 +47,16 @@ def train(options: TrainOptions) -> TrainingResult:
     check_output(options.output, options.resume)
     if options.model is not None:
         require_no_space(options.model)
-        contract_for(options.model, ("any",), "any", gray=True)  # reports an unknown net before the data is read
-    start = choose_start(options, options.model, options.subject, options.image_size)
+        require_net(options.model)  # reports an unknown net before the data is read
+    start = choose_start(options)
     options = replace(options, init=start.init, recipe=start.recipe)
     balance = "sampler" if options.balance else net_recipe_of(options).balance
-    new_contract = partial(
-        contract_for, start.model, fit=start.fit, image_size_px=start.image_size_px, values=start.values
-    )
-    new_contract(("any",), "any", gray=True)  # reports an image size that the net does not take
-    data = read_training_data(options, options.merges, start.image_size_px, start.fit)
+    model, image_size_px, fit = start.model, start.image_size_px, start.fit
+    require_net(model, image_size_px)  # reports an image size that the net does not take
+    data = read_training_data(options, options.merges, image_size_px, fit)
     dataset = data.dataset
     check_training_images(data, notify)
-    contract = new_contract(dataset.classes, dataset.name, dataset.is_gray)
+    contract = contract_for(model, dataset.classes, dataset.name, dataset.is_gray, fit, image_size_px, start.values)
     contract = replace(contract, subject=start.subject, label_map=dataset.label_map)
     initial = initial_weights(options, contract)
     if initial and options.recipe == "fine-tune":
@@ -67,8 +64,9 @@ def train(options: TrainOptions) -> TrainingResult:
         notify("the last layer starts from one that is fitted on the frozen features of the training images")
     recipe = net_recipe_of(options, initial, notify)
     calibration = data.calibration if options.calibrate else None
-    images = data.training, data.validation
-    task = ClassificationTask(contract, recipe, *images, initial=initial, balance=balance, calibration=calibration)
+    task = ClassificationTask(
+        contract, recipe, data.training, data.validation, initial=initial, balance=balance, calibration=calibration
+    )
     result = train_net(options, data, task, recipe, merged=tuple(options.merges))
     _report_chance(result, data.validation, options)
     return result
@@ -78,8 +76,9 @@ def _report_chance(result: TrainingResult, validation: ImageSet, options: TrainO
     """Report a model that is no better than one that predicts the most frequent class for every image."""
     share = np.bincount(validation.labels).max() / len(validation)
     if result.validation_accuracy <= share:
-        is_adapted = options.recipe == "adapt"
-        advice = "more pictures" if is_adapted else "more pictures, --init default --recipe adapt, or more --epochs"
+        advice = "more pictures"
+        if options.recipe != "adapt":
+            advice += ", --init default --recipe adapt, or more --epochs"
         options.notify(
             f"predicting the most frequent class for every image would be right on {share:.2%} of the validation "
             f"images: use {advice}"

@@ -89,7 +89,7 @@ def hybrid_config(trunk: str) -> ClipConfig:
         text=Tower(width=128, layers=4, heads=2),
         embed_dim=128,
         context_length=48,
-        image_mean=(0.0, 0.0, 0.0),
+        image_mean=(0.0, 0.0, 0.0),  # the trunk takes pixels 0..1
         image_std=(1.0, 1.0, 1.0),
         trunk=trunk,
     )
@@ -162,7 +162,7 @@ class MiniClipTask(Task):
         """Return open_clip's model with random weights, except for the trunk's."""
         self._examples = on_device(self.training, device)
         self._targets = None if self.teacher is None else torch.from_numpy(self.teacher.probabilities).to(device)
-        self._sentences = tokenize([text for texts in self.descriptions.values() for text in texts], self.config)
+        self._sentences = [tokenize(sentences, self.config) for sentences in self.descriptions.values()]  # per class
         net: Any = build_model(self.config)
         load_weights(net.visual.conv1.trunk, self.trunk.state, f"trunk {self.trunk.architecture}")
         net.visual.conv1.trunk.requires_grad_(requires_grad=False)
@@ -193,31 +193,48 @@ class MiniClipTask(Task):
             self._feature_maps = _feature_maps(model.visual.conv1, self._examples.images)
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return the loss; a prediction is correct if the most similar caption is the image's caption."""
+        """Return the contrastive loss of images and captions, and with a teacher the sum of this and the teacher's.
+
+        An image counts as correct if its caption is the most similar one of the batch.
+        """
         assert self._feature_maps is not None
-        mirrored = flips(numbers.unbind(dim=1), self.recipe.plain_augmentation).long()  # (N,), 0 or 1
-        images = self._feature_maps[mirrored, indices].float()  # (N, channels, h, w)
-        seed = int(numbers[0, -1].item() * (1 << 24))  # the last column is equal for the whole batch
-        texts, caption_of = self._captions(indices, numbers[:, -2], seed)
-        caption_of = caption_of.to(images.device)
+        columns = numbers.unbind(dim=1)  # the last two: choice of the expression, seed of the words
+        is_mirrored = flips(columns, self.recipe.plain_augmentation)  # (N,)
+        feature_maps = self._feature_maps[is_mirrored.long(), indices].float()  # (N, channels, h, w)
+        device = feature_maps.device
+        seed = int(columns[-1][0].item() * (1 << 24))  # equal for the whole batch
+        texts, caption_of = self._captions(indices, columns[-2], seed)
+        caption_of = caption_of.to(device)
+        tokens = tokenize(texts, self.config)  # (texts, context_length)
+        if self._targets is not None:  # encode the captions and the sentences for the teacher's loss together
+            tokens = torch.cat([tokens, self._description_tokens(seed)])
         with torch.no_grad():
             log_scale: Any = net.logit_scale
             log_scale.clamp_(0, _MAX_LOG_SCALE)
-        caption_tokens = tokenize(texts, self.config)  # (texts, context_length)
-        # The teacher's loss needs features of descriptions: they are encoded together with the captions.
-        sentence_tokens = self._described(seed) if self._targets is not None else caption_tokens[:0]
-        with trained_attention(self.config.context_length, images.device):
-            # image (N, embed_dim), text (texts + sentences, embed_dim): unit vectors
-            image, text, scale = net(images, torch.cat([caption_tokens, sentence_tokens]).to(images.device))
+        with trained_attention(self.config.context_length, device):
+            # Unit vectors: image (N, embed_dim), text (texts + sentences, embed_dim).
+            image, text, scale = net(feature_maps, tokens.to(device))
         captions, sentences = text[: len(texts)], text[len(texts) :]
         loss = caption_loss(image, captions, caption_of, scale)
         if self._targets is not None:
-            # (classes * sentences, embed_dim) → (classes, sentences, embed_dim) → (classes, embed_dim)
-            vectors = F.normalize(sentences.float().view(len(self.classes), -1, sentences.shape[1]).mean(1), dim=1)
-            with torch.autocast(image.device.type, enabled=False):
-                logits = scale.float() * image.float() @ vectors.T  # (N, classes)
-            loss = loss + F.cross_entropy(logits, self._targets[indices])
-        return StepLoss(loss, ((image @ captions.T).argmax(dim=1) == caption_of).sum())
+            loss = loss + self._teacher_loss(image, sentences, scale, self._targets[indices])
+        is_correct = (image @ captions.T).argmax(dim=1) == caption_of
+        return StepLoss(loss, is_correct.sum())
+
+    def _teacher_loss(self, image: Tensor, sentences: Tensor, scale: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of the zero-shot class probabilities of images with the teacher's, a scalar.
+
+        Args:
+            image: Unit vectors (N, embed_dim).
+            sentences: Unit vectors (classes * sentences, embed_dim) of the classes' descriptions.
+            scale: Scale of the logits, a scalar.
+            targets: Probabilities of the teacher (N, classes).
+        """
+        by_class = sentences.float().view(len(self.classes), -1, sentences.shape[1])  # (classes, sentences, embed_dim)
+        class_vectors = F.normalize(by_class.mean(dim=1), dim=1)  # (classes, embed_dim)
+        with torch.autocast(image.device.type, enabled=False):
+            logits = scale.float() * image.float() @ class_vectors.T  # (N, classes)
+        return F.cross_entropy(logits, targets)
 
     def _captions(self, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
         """Return the distinct captions of a batch, and the index of each image's caption: int64 (N,)."""
@@ -225,18 +242,17 @@ class MiniClipTask(Task):
             return captions_of_votes(self.contents, indices.cpu(), uniform.cpu(), seed)
         return captions_of(self.classes, self._examples.labels[indices], seed)
 
-    def _described(self, seed: int) -> Tensor:
+    def _description_tokens(self, seed: int) -> Tensor:
         """Return the tokens of a few descriptions of each class, int64 (classes * sentences, context_length)."""
         generator = torch.Generator().manual_seed(seed)
-        start, chosen = 0, []  # `_sentences` has the sentences of all classes, one class after the other
-        for texts in self.descriptions.values():
-            chosen.append(start + torch.randint(len(texts), (_SENTENCES_PER_STEP,), generator=generator))
-            start += len(texts)
-        return self._sentences[torch.cat(chosen)]
+        chosen = []
+        for tokens in self._sentences:
+            chosen.append(tokens[torch.randint(len(tokens), (_SENTENCES_PER_STEP,), generator=generator)])
+        return torch.cat(chosen)
 
     def validate(self, net: nn.Module) -> Evaluation:
         """Return the zero-shot predictions for the validation images."""
-        # FrozenClip would freeze the net itself.
+        # A copy, because FrozenClip would freeze the net that is being trained.
         clip = FrozenClip(copy.deepcopy(net), self.config, "in training", sha256="in training")
         gray = self.validation.images.shape[-1] == 1
         classifier = zero_shot_classifier(clip, self.descriptions, self.dataset_name, gray)
@@ -246,29 +262,33 @@ class MiniClipTask(Task):
         """Write the CLIP to a file for `load_clip`, with examples of the texts that it was trained on."""
         contents = self.contents
         texts = example_captions(self.classes) if contents is None else example_vote_captions(contents.names)
-        if self.teacher is not None:
-            texts += [sentence for sentences in self.descriptions.values() for sentence in sentences]
+        if self.teacher is not None:  # its loss also trains on the descriptions
+            for sentences in self.descriptions.values():
+                texts += sentences
         save_clip(path, net, self.config, {**training, "texts": texts})
 
 
-def caption_loss(image: Tensor, distinct: Tensor, which: Tensor, scale: Tensor) -> Tensor:
+def caption_loss(image: Tensor, captions: Tensor, caption_of: Tensor, scale: Tensor) -> Tensor:
     """Return the contrastive loss, a scalar, of images and the distinct captions of a batch.
 
-    The loss of an image is the cross-entropy over the distinct captions. Each caption counts once, so that similarities
-    learn how frequent a caption is; in open_clip's loss it counts once for each of its images. The loss of a caption is
-    the cross-entropy over the images; its target is divided equally among the images with this caption.
+    It is the mean of two losses:
+
+    - Of images: the cross-entropy over the captions. Each caption counts once; in open_clip's loss it counts once for
+      each of its images. So the similarities learn how frequent a caption is.
+    - Of captions: the cross-entropy over the images. The target of a caption is divided equally among its images.
 
     Args:
         image: Unit vectors (N, embed_dim).
-        distinct: Unit vectors (texts, embed_dim).
-        which: Index of each image's caption, int64 (N,).
+        captions: Unit vectors (texts, embed_dim).
+        caption_of: Index of each image's caption, int64 (N,).
         scale: Scale of the logits, a scalar.
     """
     with torch.autocast(image.device.type, enabled=False):
-        logits = scale.float() * image.float() @ distinct.float().T  # (N, texts)
-        of_images = F.cross_entropy(logits, which)
-        of_captions = -logits.log_softmax(dim=0).gather(1, which[:, None]).mean()
-    return (of_images + of_captions) / 2
+        logits = scale.float() * image.float() @ captions.float().T  # (N, texts)
+        loss_of_images = F.cross_entropy(logits, caption_of)
+        # Log-probability of each image, given its caption: (N,).
+        log_probabilities = logits.log_softmax(dim=0).gather(1, caption_of[:, None])
+    return (loss_of_images - log_probabilities.mean()) / 2
 
 
 @torch.no_grad()
@@ -282,7 +302,7 @@ def _feature_maps(patches: TrunkPatches, images: Tensor) -> Tensor:
         maps = []
         for batch in torch.split(images, _MAPS_BATCH):
             view = batch.flip(-1) if mirror else batch
-            pixels = view.float().div(255).expand(-1, 3, -1, -1)
+            pixels = view.float().div(255).expand(-1, 3, -1, -1)  # three channels, of gray images three equal ones
             with torch.autocast(images.device.type, torch.bfloat16, enabled=processor_has_bf16()):
                 found = patches.feature_maps(pixels.contiguous(memory_format=torch.channels_last))
             maps.append(found.bfloat16().contiguous())
@@ -321,8 +341,8 @@ def train_clip(options: MiniClipOptions) -> TrainingResult:
         teacher=_teacher_targets(options, data),
     )
     precision = "fp32" if options.precision == "auto" else options.precision
-    votes = None if options.ferplus is None else sha256_of(options.ferplus)
-    job = make_job(options, data, task, recipe, precision, ferplus_sha256=votes)
+    votes_sha256 = None if options.ferplus is None else sha256_of(options.ferplus)
+    job = make_job(options, data, task, recipe, precision, ferplus_sha256=votes_sha256)
     return run_training(job, options, data)
 
 

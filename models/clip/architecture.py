@@ -51,6 +51,7 @@ class Tower:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
+        """Check the sizes, so that a damaged file cannot allocate a model of any size."""
         fits = min(self.width, self.layers, self.heads) >= 1 and self.width % self.heads == 0
         is_small = self.layers <= _MAX_LAYERS and self.width <= _MAX_WIDTH
         if not (fits and is_small and 0 < self.mlp_ratio <= _MAX_MLP_RATIO):
@@ -81,6 +82,7 @@ class ClipConfig:
     trunk: str | None = None
 
     def __post_init__(self) -> None:
+        """Check sizes, normalisation and trunk, so that a damaged file cannot allocate a model of any size."""
         sizes = (self.patch_size_px, self.embed_dim, self.context_length, self.vocabulary)
         fits = 1 <= self.patch_size_px <= self.image_size_px <= _MAX_SIDE_PX
         if not fits or min(sizes) < 1 or max(sizes) > _MAX_WIDTH:
@@ -234,9 +236,12 @@ class TrunkPatches(nn.Module):
             InputError: The architecture is not one of `TRUNKS`.
         """
         super().__init__()
-        self.trunk = _new_trunk(architecture).eval()
-        self.channels = self.trunk.classifier.in_features
-        del self.trunk.classifier
+        require_trunk(architecture)
+        trunk = create_model(architecture, 1)
+        assert isinstance(trunk, EdgeCNN)
+        self.trunk = trunk.eval()
+        self.channels = trunk.classifier.in_features
+        del self.trunk.classifier  # not used
         self.project = nn.Conv2d(self.channels, width, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -281,11 +286,3 @@ def read_trunk(path: Path) -> TrunkWeights:
         raise InputError(f"trunk '{path}': {error}") from error
     state = {name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(_LAST_LAYER)}
     return TrunkWeights(checkpoint.contract.architecture, state, sha256_of(path))
-
-
-def _new_trunk(architecture: str) -> EdgeCNN:
-    """Return a net with random weights that can be a trunk; its last layer is not used."""
-    require_trunk(architecture)
-    net = create_model(architecture, 1)
-    assert isinstance(net, EdgeCNN)
-    return net

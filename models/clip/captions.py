@@ -66,21 +66,25 @@ def captions_of(classes: Sequence[str], labels: Tensor, seed: int) -> tuple[list
 
 
 def _caption_per_class(classes: Sequence[str], seed: int) -> list[str]:
-    """Return one caption per class, whose words are drawn with `seed`."""
+    """Return one caption per class, whose words are drawn with `seed`.
+
+    All captions have the same template, such as "a person who looks {}", filled with a random word of the class. Half
+    of the calls add a trait of the expression, such as "with raised eyebrows".
+    """
     generator = np.random.default_rng(seed)
-    forms = _templates(_OF_LABELS)
+    templates = _templates(_OF_LABELS)
     if captions_with_names(classes):
-        template = _pick(forms["object"], generator)
+        template = _pick(templates["object"], generator)
         return [template.format(as_words(name)) for name in classes]
-    words = [forms["classes"][name] for name in classes]
-    # One template for all classes, such as "a photo of a {} face", and for each class one of its words.
+    words_of_classes = [templates["classes"][name] for name in classes]
     kind = "noun" if generator.random() < _NOUN_PROBABILITY else "adjective"
-    template = _pick(forms[kind], generator)
-    texts = [template.format(_pick(word[f"{kind}s"], generator)) for word in words]
+    template = _pick(templates[kind], generator)
+    texts = [template.format(_pick(words[f"{kind}s"], generator)) for words in words_of_classes]
     if generator.random() >= _TRAIT_PROBABILITY:
         return texts
-    with_trait = _pick(forms["trait"], generator)
-    return [with_trait.format(text, _pick(word["traits"], generator)) for text, word in zip(texts, words, strict=True)]
+    trait_template = _pick(templates["trait"], generator)
+    traits = [_pick(words["traits"], generator) for words in words_of_classes]
+    return [trait_template.format(text, trait) for text, trait in zip(texts, traits, strict=True)]
 
 
 def captions_with_names(classes: Sequence[str]) -> list[str]:
@@ -95,11 +99,13 @@ def example_captions(classes: Sequence[str]) -> list[str]:
     """Return captions that together have every form and every word of the captions of `classes`."""
     if named := captions_with_names(classes):
         return named
-    forms, words = _templates(_OF_LABELS), [_templates(_OF_LABELS)["classes"][name] for name in classes]
-    texts = every_form_and_word(forms["adjective"], words, "adjectives")
-    texts += every_form_and_word(forms["noun"], words, "nouns")
-    traits = [form.replace("{}", texts[0], 1) for form in forms["trait"]]
-    return texts + every_form_and_word(traits, words, "traits")
+    templates = _templates(_OF_LABELS)
+    words = [templates["classes"][name] for name in classes]
+    texts = every_form_and_word(templates["adjective"], words, "adjectives")
+    texts += every_form_and_word(templates["noun"], words, "nouns")
+    # Templates of traits, such as "{} with {}", have a place for a caption and one for the trait.
+    trait_templates = [template.replace("{}", texts[0], 1) for template in templates["trait"]]
+    return texts + every_form_and_word(trait_templates, words, "traits")
 
 
 def every_form_and_word(forms: Sequence[str], words: Sequence[Mapping[str, list[str]]], kind: str) -> list[str]:
@@ -147,18 +153,22 @@ def contents_of(
     unknown = [name for name in classes if name not in _COLUMN_OF]
     if unknown:
         raise InputError(f"captions of votes need the expressions of FER+: class '{unknown[0]}' is not one of them")
-    # With all seven expressions, the votes may also name contempt, which no label has.
-    names = (*classes, CONTEMPT) if set(classes) == set(_COLUMN_OF) - {CONTEMPT} else tuple(classes)
-    counts = torch.from_numpy(without_single_votes(votes)[:, [_COLUMN_OF[name] for name in names]])  # (N, names)
-    of_label = F.one_hot(torch.from_numpy(labels), len(names)).float()
+    names = tuple(classes)
+    if set(classes) == set(_COLUMN_OF) - {CONTEMPT}:
+        names = (*classes, CONTEMPT)  # with all seven expressions, the captions also state votes for contempt
+    columns = [_COLUMN_OF[name] for name in names]
+    counts = torch.from_numpy(without_single_votes(votes)[:, columns])  # (N, names)
     total = counts.sum(dim=1, keepdim=True)  # (N, 1)
+    one_hot_labels = F.one_hot(torch.from_numpy(labels), len(names)).float()
     # The mean of label and votes; the label alone for images without votes.
-    shares = torch.where(total > 0, (of_label + counts / total.clamp(min=1)) / 2, of_label)
+    shares = torch.where(total > 0, (one_hot_labels + counts / total.clamp(min=1)) / 2, one_hot_labels)
     return Contents(names, shares, torch.from_numpy(_levels(_properties(images))))
 
 
 def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
     """Return the distinct captions of a batch, and the index of each image's caption: int64 (N,).
+
+    All captions have the words drawn with `seed`, so images with the same content have the same caption.
 
     Args:
         contents: What the captions may state.
@@ -166,48 +176,54 @@ def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed
         uniform: Random numbers in [0, 1) that select an expression by its share, float32 (N,).
         seed: Seed of the words.
     """
-    generator = np.random.default_rng(seed)
-    words = _Words(contents.names, generator)
+    words = _Words(contents.names, np.random.default_rng(seed))
     shares = contents.shares[indices] @ words.members  # (N, names of expressions or groups)
+    # The content of each caption, int64 (N,) each: one or two names, the form, and the level of a property.
     if words.is_graded:
         first, second, form = _graded(shares)
     else:
-        # The expression in whose part of the cumulated shares, 0..1, the random number lies.
+        # The name in whose part of the cumulated shares, 0..1, the random number lies.
         first = (shares.cumsum(dim=1) <= uniform[:, None]).sum(dim=1).clamp(max=shares.shape[1] - 1)
-        second = form = torch.zeros_like(first)
+        second = torch.zeros_like(first)
+        form = torch.full_like(first, _FORMS.index("alone"))
     level = torch.zeros_like(first) if words.stated is None else contents.properties[indices, words.stated]
-    keys = torch.stack([first, second, form, level], dim=1)  # (N, 4): images with equal rows get one caption
-    distinct, caption_of = torch.unique(keys, dim=0, return_inverse=True)
-    # Rows of `distinct`: indices of one or two names, index of the form, level of the property.
-    texts = [words.caption(one, other, _FORMS[number], sign) for one, other, number, sign in distinct.tolist()]
+    contents_of_images = torch.stack([first, second, form, level], dim=1)  # (N, 4)
+    distinct, caption_of = torch.unique(contents_of_images, dim=0, return_inverse=True)
+    # A row of `distinct` has the values of the four tensors that are stacked above.
+    texts = [words.caption(row[0], row[1], _FORMS[row[2]], row[3]) for row in distinct.tolist()]
     return texts, caption_of
 
 
 def _graded(shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the indices of the two largest shares (N, names), and the index of the form in `_FORMS`; int64 (N,) each.
+    """Return what captions say of shares (N, names): indices of one or two names and of the form; int64 (N,) each.
 
-    The second index is 0 for the forms that name one expression only.
+    The names are those of the two largest shares. The index of the second one is 0 where the form has one name only.
     """
     largest, ranked = shares.topk(2, dim=1)  # (N, 2) each
+    first_share, second_share = largest.unbind(dim=1)
     first, second = ranked.unbind(dim=1)
-    of_one = torch.where(largest[:, 0] >= _SURE_SHARE, _FORMS.index("sure"), _FORMS.index("alone"))
-    of_two = torch.where(largest[:, 1] >= _EQUAL_SHARE, _FORMS.index("between"), _FORMS.index("mostly"))
-    names_one = largest[:, 1] < _SECOND_SHARE
-    return first, torch.where(names_one, 0, second), torch.where(names_one, of_one, of_two)
+    form_with_one = torch.where(first_share >= _SURE_SHARE, _FORMS.index("sure"), _FORMS.index("alone"))
+    form_with_two = torch.where(second_share >= _EQUAL_SHARE, _FORMS.index("between"), _FORMS.index("mostly"))
+    has_one_name = second_share < _SECOND_SHARE
+    form = torch.where(has_one_name, form_with_one, form_with_two)
+    return first, torch.where(has_one_name, 0, second), form
 
 
 def example_vote_captions(names: Sequence[str]) -> list[str]:
     """Return captions that together have every form and every word of the captions of expressions and their groups."""
-    forms, texts = _templates(_OF_VOTES), []
+    templates, texts = _templates(_OF_VOTES), []
     vocabularies = _vocabularies(tuple(names))
     for vocabulary in vocabularies:
-        texts += every_form_and_word(forms["single"], vocabulary.words, "adjectives")
-        texts += every_form_and_word(forms["noun"], vocabulary.words, "nouns")
-    first, last = (vocabularies[0].words[index]["adjectives"][0] for index in (0, -1))
-    for name in _FORMS[1:]:
-        texts += [form.format(first, last) for form in forms[name]]
-    for levels in forms["looks"].values():  # for each property, the texts of little and of much
-        texts += [forms["joints"][0].format(texts[0], text) for level in levels for text in level]
+        texts += every_form_and_word(templates["single"], vocabulary.words, "adjectives")
+        texts += every_form_and_word(templates["noun"], vocabulary.words, "nouns")
+    # Forms with one or two names, filled with any two adjectives.
+    words = vocabularies[0].words
+    one_adjective, other_adjective = words[0]["adjectives"][0], words[-1]["adjectives"][0]
+    for form in ("sure", "mostly", "between"):
+        texts += [template.format(one_adjective, other_adjective) for template in templates[form]]
+    joint = templates["joints"][0]  # "{}, {}" of a caption and a property
+    for texts_of_little, texts_of_much in templates["looks"].values():
+        texts += [joint.format(texts[0], text) for text in (*texts_of_little, *texts_of_much)]
     return texts
 
 
@@ -225,17 +241,16 @@ class _Vocabulary:
 @cache
 def _vocabularies(names: tuple[str, ...]) -> list[_Vocabulary]:
     """Return the vocabulary of the expressions; if `names` has all of them, also that of each grouping."""
-    forms = _templates(_OF_VOTES)
-    own: dict[str, Mapping[str, list[str]]] = {**expression_words(), CONTEMPT: forms[CONTEMPT]}
+    templates = _templates(_OF_VOTES)
+    own: dict[str, Mapping[str, list[str]]] = {**expression_words(), CONTEMPT: templates[CONTEMPT]}
     found = [_Vocabulary([own[name] for name in names], torch.eye(len(names)))]
-    if CONTEMPT not in names:
+    if CONTEMPT not in names:  # then expressions of the groups are missing
         return found
-    for grouping in forms["groupings"]:
+    for grouping in templates["groupings"]:
         # A group without words of its own is one expression.
         words = [group if "adjectives" in group else own[name] for name, group in grouping.items()]
-        # (names, groups): 1 if the expression belongs to the group
-        members = torch.tensor([[float(name in group["of"]) for group in grouping.values()] for name in names])
-        found.append(_Vocabulary(words, members))
+        members = [[float(name in group["of"]) for group in grouping.values()] for name in names]  # (names, groups)
+        found.append(_Vocabulary(words, torch.tensor(members)))
     return found
 
 
@@ -250,33 +265,45 @@ class _Words:
     """
 
     def __init__(self, names: tuple[str, ...], generator: np.random.Generator) -> None:
-        """Draw the words for captions of these expressions."""
-        forms, vocabularies = _templates(_OF_VOTES), _vocabularies(names)
+        """Draw the words for captions of these expressions.
+
+        The draws must keep their order, because a seed stands for the same words in every version.
+        """
+        templates, (of_expressions, *of_groupings) = _templates(_OF_VOTES), _vocabularies(names)
         pick = partial(_pick, generator=generator)
         self.is_graded = bool(generator.random() < _GRADED_PROBABILITY)
-        is_noun = not self.is_graded and bool(generator.random() < _VOTED_NOUN_PROBABILITY)
+        uses_nouns = not self.is_graded and bool(generator.random() < _VOTED_NOUN_PROBABILITY)
         self.stated: int | None = None
         if generator.random() < _PROPERTY_PROBABILITY:
-            self.stated = int(generator.integers(len(forms["looks"])))
-            self._property_texts = [pick(texts) for texts in list(forms["looks"].values())[self.stated]]
-        vocabulary = vocabularies[0]
-        if len(vocabularies) > 1 and generator.random() < _GROUPING_PROBABILITY:
-            vocabulary = pick(vocabularies[1:])
+            properties = list(templates["looks"].values())
+            self.stated = int(generator.integers(len(properties)))
+            texts_of_little, texts_of_much = properties[self.stated]
+            self._property_texts = {-1: pick(texts_of_little), 1: pick(texts_of_much)}  # by level
+        vocabulary = of_expressions
+        if of_groupings and generator.random() < _GROUPING_PROBABILITY:
+            vocabulary = pick(of_groupings)
         self.members = vocabulary.members
-        self._named = [pick(words["nouns" if is_noun else "adjectives"]) for words in vocabulary.words]
-        self._template: str = pick(forms["noun" if is_noun else "single"])
-        self._parts: dict[str, str] = {name: pick(forms[name]) for name in _FORMS[1:]}
-        self._joint: str = pick(forms["joints"])
+        self._named = [pick(words["nouns" if uses_nouns else "adjectives"]) for words in vocabulary.words]
+        self._template: str = pick(templates["noun" if uses_nouns else "single"])
+        self._form_templates: dict[str, str] = {form: pick(templates[form]) for form in ("sure", "mostly", "between")}
+        self._joint: str = pick(templates["joints"])
 
     def caption(self, first: int, second: int, form: str, level: int) -> str:
-        """Return a caption of one or two expressions; `level` of the property: -1 little, 0 not stated, 1 much."""
-        text = self._named[first]
+        """Return a caption, such as "a person who looks mostly sad, a little afraid, in poor light".
+
+        Args:
+            first: Index of an expression or group.
+            second: Index of the other one, which the forms "mostly" and "between" name.
+            form: One of `_FORMS`.
+            level: Level of the property of the picture: -1 little, 0 not stated, 1 much.
+        """
+        named = self._named[first]
         if form != "alone":
-            text = self._parts[form].format(text, self._named[second])
-        text = self._template.format(text)
+            named = self._form_templates[form].format(named, self._named[second])
+        text = self._template.format(named)
         if self.stated is None or level == 0:
             return text
-        return self._joint.format(text, self._property_texts[int(level > 0)])
+        return self._joint.format(text, self._property_texts[level])
 
 
 def _properties(images: ImageU8) -> NDArray[np.float64]:
@@ -289,11 +316,13 @@ def _properties(images: ImageU8) -> NDArray[np.float64]:
     for image in images:
         gray = image[..., 0] if image.shape[-1] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         pixels = gray.astype(np.float64)
-        centred = pixels - pixels.mean()
-        variance = float((centred**2).mean()) + 1e-6
-        edges = float(cv2.Laplacian(pixels, cv2.CV_64F).var())
-        mirrored = float((centred * centred[:, ::-1]).mean())
-        rows.append((pixels.mean(), edges / variance, variance**0.5, mirrored / variance))
+        brightness = pixels.mean()
+        centred = pixels - brightness
+        variance = float((centred**2).mean()) + 1e-6  # never 0
+        contrast = variance**0.5
+        sharpness = float(cv2.Laplacian(pixels, cv2.CV_64F).var()) / variance
+        symmetry = float((centred * centred[:, ::-1]).mean()) / variance
+        rows.append((brightness, sharpness, contrast, symmetry))
     return np.array(rows)
 
 

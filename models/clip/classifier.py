@@ -46,14 +46,15 @@ def prompted_classifier(
         net: The prompted CLIP.
         dataset_name: Name of the data set in the contract.
         gray: Whether images are converted to gray, for prompts trained on gray images.
-        zero_shot: List to which the logits of the CLIP without prompts are appended, one array per batch.
+        zero_shot: List to which each classified batch appends the logits of the CLIP without prompts. They come from
+            the same forward pass, so the images are encoded once for both.
     """
     net = net.eval()
     with torch.no_grad():
-        text = net.text_features()
+        text_features = net.text_features()
 
     def logits(images: Tensor) -> Tensor:
-        prompted, plain = net.prompted_and_plain(images, text)
+        prompted, plain = net.prompted_and_plain(images, text_features)
         if zero_shot is not None:
             zero_shot.append(plain.float().cpu().numpy())
         return prompted
@@ -94,9 +95,9 @@ def zero_shot_classifier(
 def clip_contract(
     architecture: str, config: ClipConfig, labels: tuple[str, ...], dataset_name: str, gray: bool
 ) -> Contract:
-    """Return the contract of a CLIP as a classifier of faces; the net's input has the size of the CLIP's.
+    """Return the contract of a CLIP as a classifier of faces.
 
-    Its `crop` is what a device does; in torch a CLIP gets the pixels of its authors, see `to_clip_square`.
+    `crop` states the preprocessing on a device. In torch, a CLIP gets the pixels of its authors, see `to_clip_square`.
     """
     size_hw = (config.image_size_px, config.image_size_px)
     return Contract(
@@ -124,7 +125,7 @@ def evaluate_clip(clip: ClipOptions, prompts: str | None, data: Path, **values: 
     assert clip.clip is not None
     trained = None if prompts is None else load_prompts(resolve_model(prompts, (CHECKPOINT_SUFFIX,)))
     frozen = load_clip(clip.clip, None if trained is None else trained.clip.config.activation)
-    net = None if trained is None else build_prompted(trained, frozen)
+    net = None if trained is None else build_prompted(trained, frozen)  # before the long reading, to report errors
     dataset = read_evaluation_data(data, frozen.image_size_px, "clip", options, options.merges)
     describe = partial(descriptions_for, dataset.classes, clip.descriptions, options.notify, dataset=dataset.name)
     if net is None or trained is None:
@@ -133,4 +134,5 @@ def evaluate_clip(clip: ClipOptions, prompts: str | None, data: Path, **values: 
         if clip.descriptions:
             net = net.with_classes(describe())
         classifier = prompted_classifier(net, dataset.name, bool(trained.training.get("gray")))
-    return evaluate(classifier, dataset, **values | {"merges": ()})  # the labels are merged already, by the reading
+    values["merges"] = ()  # the classes of `dataset` are merged already
+    return evaluate(classifier, dataset, **values)

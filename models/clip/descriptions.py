@@ -30,8 +30,8 @@ def descriptions_for(
 ) -> Descriptions:
     """Return the sentences of each class, in the order of `classes`.
 
-    Class names are compared without regard to case, and `_` matches a space; an equal name comes first. A class that
-    has no sentences in the file gets one made from `TEMPLATE`.
+    If the file lacks the name of a class, a name that differs only in case, or in `_` for a space, is used. A class
+    that has no sentences in the file gets one made from `TEMPLATE`.
 
     Args:
         classes: Names of the classes.
@@ -134,7 +134,7 @@ def _is_text(value: object) -> bool:
 
 
 def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object as a dict; raise if a key occurs twice, of which json would keep the last."""
+    """Return the pairs of a JSON object as a dict; raise if a key occurs twice, of which json would keep the last."""
     names = [name for name, _ in pairs]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -77,14 +77,18 @@ class PromptLearner(nn.Module):
         self.vision_to_text = Mapper(text_width, vision_width) if k < depth else None
 
     def forward(self) -> Prompts:
-        """Return the prompts of all layers; gradients flow through them to mappers and proxies."""
+        """Return the prompts of all layers; gradients flow through them to mappers and proxies.
+
+        Text prompts influence the vision prompts of layers 1 to k. Vision prompts influence the text prompts of layers
+        k + 1 to D.
+        """
         text, vision, k = self.text_prompts, self.vision_prompts, self.config.cross_layer  # (D, n, d_t), (D, n, d_v)
-        mapped = self.text_to_vision(vision[:k], _condensed(self.text_proxies, text[:k]))  # (k, n, d_v)
-        all_vision = torch.cat([mapped, vision[k:]])
-        if self.vision_to_text is None:
+        mapped_vision = self.text_to_vision(vision[:k], _proxies_of(text[:k], self.text_proxies))  # (k, n, d_v)
+        all_vision = torch.cat([mapped_vision, vision[k:]])
+        if self.vision_to_text is None:  # k = D
             return Prompts(text, all_vision)
-        mapped = self.vision_to_text(text[k:], _condensed(self.vision_proxies, vision[k:]))  # (D - k, n, d_t)
-        return Prompts(torch.cat([text[:k], mapped]), all_vision)
+        mapped_text = self.vision_to_text(text[k:], _proxies_of(vision[k:], self.vision_proxies))  # (D - k, n, d_t)
+        return Prompts(torch.cat([text[:k], mapped_text]), all_vision)
 
 
 class KnowledgeProxy(nn.Module):
@@ -134,9 +138,9 @@ class Mapper(nn.Module):
         return out.view_as(prompts)  # (G * n, d) → (G, n, d)
 
 
-def _condensed(proxies: nn.ModuleList, prompts: Tensor) -> Tensor:
-    """Return the proxies (G, d) of prompts (G, n, d)."""
-    return torch.cat([proxy(layer) for proxy, layer in zip(proxies, prompts, strict=True)])
+def _proxies_of(prompts: Tensor, modules: nn.ModuleList) -> Tensor:
+    """Return the proxies (G, d) of prompts (G, n, d), each layer's from its own module."""
+    return torch.cat([module(layer) for module, layer in zip(modules, prompts, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -285,7 +289,7 @@ class PromptedClip(nn.Module):
     def prompted_and_plain(self, images: Tensor, text_features: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the logits (N, C) of `forward`, and those of the CLIP without prompts.
 
-        `text_features`, as for `forward`, are the prompted ones; those without prompts are always at hand.
+        `text_features` is as for `forward`.
         """
         prompts = self.learner()
         if text_features is None:
@@ -300,7 +304,7 @@ class PromptedClip(nn.Module):
         and frozen features.
         """
         prompts = self.learner()
-        image, text = self._image(images, prompts), self._text(prompts)
+        image, text = self._image(images, prompts), self._text(prompts)  # each with `used` and `frozen` features
         logits = self.logits(image.used, text.used)
         classification = F.cross_entropy(logits, labels)
         text_consistency, image_consistency = _distance(text), _distance(image)
@@ -360,14 +364,17 @@ def frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequenc
 
 
 def _context(clip: FrozenClip, config: PromptConfig) -> tuple[Tensor | None, str]:
-    """Return the initial text prompts (n, d_t) or None for noise, and the words in front of the class names."""
+    """Return the initial text prompts (n, d_t) or None for noise, and the words in front of the class names.
+
+    The prompts replace the first n of these words' tokens, so for noise the words are n placeholders.
+    """
     if config.n_ctx > MAX_WORDS_N_CTX or not config.context_words.strip():
         return None, " ".join([_PLACEHOLDER] * config.n_ctx)
-    tokens = clip.tokenize([config.context_words])[0]  # (context_length,)
-    words = int(tokens.argmax()) - 1  # the end token has the highest number, the start token is first
-    if words < config.n_ctx:
+    tokens = clip.tokenize([config.context_words])[0]  # (context_length,): start token, words, end token, zeros
+    word_tokens = int(tokens.argmax()) - 1  # the end token has the highest number
+    if word_tokens < config.n_ctx:
         raise InputError(
-            f"context words '{config.context_words}' are {words} tokens, n_ctx is {config.n_ctx}: "
+            f"context words '{config.context_words}' are {word_tokens} tokens, n_ctx is {config.n_ctx}: "
             "give more words, or none to start from noise"
         )
     embedded: Tensor = clip.model.token_embedding(tokens)[1 : 1 + config.n_ctx]

@@ -217,6 +217,8 @@ def _load_file(
 ) -> FrozenClip:
     """Return the frozen CLIP in a file.
 
+    The architecture is `named`, or else the one that the file states, or else the one of the tensors' shapes.
+
     Args:
         path: The file.
         named: The architecture, if the CLIP is given by open_clip's name.
@@ -230,7 +232,7 @@ def _load_file(
             raise InputError(f"its activation is {config.activation}, not {activation}: leave activation out")
         with torch.device("meta"):  # checks the shapes before a model of any size is allocated
             check_tensors(build_model(config).state_dict(), file.state, "CLIP")
-        model = seeded_model(config, 0)
+        model = seeded_model(config, 0)  # leaves torch's generator unchanged; all weights are replaced
         load_weights(model, file.state, "CLIP")
     except InputError as error:
         raise InputError(f"CLIP file '{path}': {error}") from error
@@ -316,7 +318,7 @@ def read_clip_file(path: Path) -> ClipFile:
     if not isinstance(state, dict) or not state:
         raise InputError(f"'{path}' contains no state dict: give a CLIP's weights")
     is_of_openai = any(str(name).rpartition(".")[2] == _OPENAI_ONLY for name in state)
-    return _with_files_beside(_cleaned(state, path), path, "quick-gelu" if is_of_openai else None)
+    return _described_by_files(_cleaned(state, path), path, "quick-gelu" if is_of_openai else None)
 
 
 def _looks_like_safetensors(path: Path) -> bool:
@@ -336,7 +338,7 @@ def _read_safetensors(path: Path) -> ClipFile:
         ) from error
     state = _cleaned(tensors, path)
     if METADATA_KEY not in metadata:
-        return _with_files_beside(state, path)
+        return _described_by_files(state, path)
     try:
         document = parse_json(metadata[METADATA_KEY], "it")
         check_schema(document, SCHEMA_MAJOR)
@@ -346,7 +348,7 @@ def _read_safetensors(path: Path) -> ClipFile:
     return ClipFile(state, header.config.activation, header.config, header.training.texts)
 
 
-def _with_files_beside(state: Mapping[str, Tensor], path: Path, activation: Activation | None = None) -> ClipFile:
+def _described_by_files(state: Mapping[str, Tensor], path: Path, activation: Activation | None = None) -> ClipFile:
     """Return weights with the activation or the architecture that other files in the folder of `path` state."""
     if not is_transformers_state(state):
         return ClipFile(state, activation or _activation_beside(path))
@@ -378,5 +380,5 @@ def _activation_beside(path: Path) -> Activation:
     try:
         model = json.loads(document.read_text())["model_cfg"]
         return "quick-gelu" if model.get("quick_gelu") else "gelu"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no such file, or a damaged one
         return "gelu"

@@ -103,28 +103,32 @@ def trained_attention(tokens: int, device: torch.device) -> AbstractContextManag
 
 
 def _through(block: Any, x: Tensor, wanted: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-    """Return the output of open_clip's residual block for tokens x (N, L, d), or only for tokens `wanted` (N, Q, d)."""
+    """Return the output of open_clip's residual block for tokens x (N, L, d).
+
+    `wanted` (N, Q, d) are those of the tokens whose output is computed, by default all. They attend to all tokens.
+    """
     attention, normed = block.attn, block.ln_1(x)
     width, heads = x.shape[2], attention.num_heads
+    weights, biases = attention.in_proj_weight, attention.in_proj_bias  # of queries, keys, values: (3d, d), (3d,)
     if wanted is None:
-        packed = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)  # (N, L, 3d)
-        # (N, L, 3, h, d / h) → (3, N, h, L, d / h)
-        queries, keys, values = packed.view(*packed.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
-    else:  # queries of the wanted tokens only, keys and values of all
-        weights, biases = attention.in_proj_weight, attention.in_proj_bias  # of queries, keys, values: (3d, d), (3d,)
-        of_wanted = F.linear(block.ln_1(wanted), weights[:width], biases[:width])  # (N, Q, d)
-        queries = of_wanted.view(*of_wanted.shape[:2], heads, -1).transpose(1, 2)  # (N, h, Q, d / h)
-        packed = F.linear(normed, weights[width:], biases[width:])  # (N, L, 2d)
-        # (N, L, 2, h, d / h) → (2, N, h, L, d / h)
-        keys, values = packed.view(*packed.shape[:2], 2, heads, -1).permute(2, 0, 3, 1, 4)
-        x = wanted
+        wanted = x
+        queries, keys, values = _by_head(F.linear(normed, weights, biases), 3, heads)
+    else:
+        (queries,) = _by_head(F.linear(block.ln_1(wanted), weights[:width], biases[:width]), 1, heads)
+        keys, values = _by_head(F.linear(normed, weights[width:], biases[width:]), 2, heads)
     if mask is not None:
         mask = mask.to(queries.dtype)
     with trained_attention(keys.shape[2], x.device):
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)  # (N, h, Q, d / h)
-    x = x + block.ls_1(attention.out_proj(attended.transpose(1, 2).flatten(2)))  # (N, Q, h, d / h) → (N, Q, d)
-    out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
+    joined = attended.transpose(1, 2).flatten(2)  # (N, Q, h, d / h) → (N, Q, d)
+    hidden = wanted + block.ls_1(attention.out_proj(joined))
+    out: Tensor = hidden + block.ls_2(block.mlp(block.ln_2(hidden)))
     return out
+
+
+def _by_head(packed: Tensor, parts: int, heads: int) -> Tensor:
+    """Return packed projections (N, L, parts * d) as (parts, N, h, L, d / h)."""
+    return packed.view(*packed.shape[:2], parts, heads, -1).permute(2, 0, 3, 1, 4)
 
 
 def _repeated(prompts: Tensor, x: Tensor) -> Tensor:

@@ -22,13 +22,7 @@ from edgekit.models.clip.descriptions import Describe
 from edgekit.models.clip.hicropl import PRESETS, PromptConfig, PromptedClip
 from edgekit.models.clip.load import description_tokens
 from edgekit.models.clip.options import TRANSFER_TASKS, TaskName
-from edgekit.models.data import (
-    DataSet,
-    ImageSet,
-    chosen_split,
-    held_back,
-    usual_split,
-)
+from edgekit.models.data import DataSet, ImageSet, chosen_split, held_back, usual_split
 from edgekit.models.data.groups import shared_groups
 from edgekit.models.data.merging import renumbered
 from edgekit.models.data.readers import Groups, Labels, Selection
@@ -135,15 +129,12 @@ def load_task_data(
         InputError: The data is invalid, has no such split, or has too few images or classes for the task; or a person
             is in the training and in the test split.
     """
-
-    def trained(classes: tuple[str, ...]) -> tuple[str, ...]:
-        return classes[: base_count(len(classes))] if task == "base-to-novel" else classes
-
     # For "train", "val" and "test": the split of the data that it is sampled from, and the indices of its images.
     sampled: dict[str, tuple[str, NDArray[np.int64]]] = {}
 
     def select(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
-        sampled.update(few_shot(labels, trained(classes), shots, seed, splits, notify, groups))
+        """Sample the images before `read` decodes them, and keep the selection."""
+        sampled.update(few_shot(labels, _trained_classes(task, classes), shots, seed, splits, notify, groups))
         return sampled
 
     found = read(path, size_px, select=select)
@@ -153,7 +144,12 @@ def load_task_data(
     if test_source != validation_source:  # otherwise there is no test split
         require_persons_apart(dataset.split(TRAIN), test)
     origin = "images held back from" if validation_source == train_source else "a few images of"
-    return TaskData(dataset, trained(dataset.classes), f"{origin} {validation_source}", test)
+    return TaskData(dataset, _trained_classes(task, dataset.classes), f"{origin} {validation_source}", test)
+
+
+def _trained_classes(task: TaskName, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the classes that a task trains on: all, or the base classes."""
+    return classes[: base_count(len(classes))] if task == "base-to-novel" else classes
 
 
 def load_target(path: Path, size_px: int, read: Read) -> Target:
@@ -163,8 +159,7 @@ def load_target(path: Path, size_px: int, read: Read) -> Target:
         InputError: The data is invalid, or has several splits and no test split.
     """
 
-    def only_tests(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
-        del classes, groups
+    def only_tests(labels: Labels, _classes: tuple[str, ...], _groups: Groups) -> Selection:
         name = usual_split(labels, "test")
         if name is None and len(labels) == 1:
             (name,) = labels
@@ -215,44 +210,48 @@ def measure(
     Raises:
         InputError: There is no test image of the classes.
     """
-    own, classes, bases = data.dataset.name, data.dataset.classes, len(data.trained)
+    dataset, base_classes = data.dataset, len(data.trained)
 
-    def score(name: str, dataset: str, chosen: Sequence[str], images: ImageSet) -> Score:
+    def score(name: str, dataset_name: str, classes: tuple[str, ...], images: ImageSet) -> Score:
+        """Evaluate the CLIP as a classifier of `classes`; the labels of `images` are indices into them."""
         notify(f"evaluating on {name}, {len(images)} images")
         classifier = net
-        if tuple(chosen) != net.classes:
-            classifier = net.with_classes(describe(chosen, dataset=dataset))
-        return _score(name, classifier, images, data.dataset.is_gray)
+        if classes != net.classes:
+            classifier = net.with_classes(describe(classes, dataset=dataset_name))
+        return _score(name, classifier, images, dataset.is_gray)
 
     if task == "base-to-novel":
-        base = score("base", own, data.trained, of_classes(data.test, range(bases)))
-        novel = score("novel", own, data.novel, of_classes(data.test, range(bases, len(classes))))
+        base_images = of_classes(data.test, range(base_classes))
+        novel_images = of_classes(data.test, range(base_classes, len(dataset.classes)))
+        base = score("base", dataset.name, data.trained, base_images)
+        novel = score("novel", dataset.name, data.novel, novel_images)
         return TaskResult(task, (base, novel), _base_to_novel_summary(base, novel))
-    scores = [score(own, own, classes, data.test)]
-    scores += [score(f"{each.name} {each.split}", each.name, each.classes, each.images) for each in targets]
-    summary = {"accuracy": scores[0].accuracy, "zero_shot_accuracy": scores[0].zero_shot_accuracy}
-    if targets:
-        summary["mean_of_targets"] = sum(each.accuracy for each in scores[1:]) / len(targets)
-        summary["zero_shot_mean_of_targets"] = sum(each.zero_shot_accuracy for each in scores[1:]) / len(targets)
-    return TaskResult(task, tuple(scores), summary)
+    own = score(dataset.name, dataset.name, dataset.classes, data.test)
+    summary = {"accuracy": own.accuracy, "zero_shot_accuracy": own.zero_shot_accuracy}
+    others = [score(f"{each.name} {each.split}", each.name, each.classes, each.images) for each in targets]
+    if others:
+        summary["mean_of_targets"] = sum(each.accuracy for each in others) / len(others)
+        summary["zero_shot_mean_of_targets"] = sum(each.zero_shot_accuracy for each in others) / len(others)
+    return TaskResult(task, (own, *others), summary)
 
 
 def _score(name: str, net: PromptedClip, images: ImageSet, gray: bool) -> Score:
     """Return the accuracies of a CLIP with and without prompts on the same images.
 
-    `gray`: the prompts were trained on gray images. The plain CLIP gets images in colour all the same.
+    `gray`: the prompts were trained on gray images, so they get gray images. The plain CLIP gets images in colour.
     """
     if not len(images):
         raise InputError(f"there is no test image for '{name}': choose another test split")
-    batches: list[FloatArray] = []  # logits of the plain CLIP, from the same forward passes
-    prompted = _logits(prompted_classifier(net, name, gray, batches), images)
-    if gray and images.images.shape[-1] == 3:  # `batches` are those of images converted to gray
+    plain_batches: list[FloatArray] = []  # filled by the prompted classifier, which encodes the images for both
+    prompted_logits = _logits(prompted_classifier(net, name, gray, plain_batches), images)
+    plain_logits = np.concatenate(plain_batches)
+    if gray and images.images.shape[-1] == 3:
+        # The prompted classifier has converted the images to gray: encode them again, in colour.
         in_colour = zero_shot_classifier(net.clip, net.class_descriptions, name, text=net.frozen_text_features)
-        plain = _logits(in_colour, images)
-    else:
-        plain = np.concatenate(batches)
-    accuracy, zero_shot = (float((logits.argmax(axis=1) == images.labels).mean()) for logits in (prompted, plain))
-    return Score(name, accuracy, zero_shot, len(images))
+        plain_logits = _logits(in_colour, images)
+    accuracy = float((prompted_logits.argmax(axis=1) == images.labels).mean())
+    zero_shot_accuracy = float((plain_logits.argmax(axis=1) == images.labels).mean())
+    return Score(name, accuracy, zero_shot_accuracy, len(images))
 
 
 def _base_to_novel_summary(base: Score, novel: Score) -> dict[str, float]:
@@ -344,24 +343,25 @@ def few_shot(
     if validation == train:
         raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
     # Mask of the training images that only validate; None without groups, or with a validation split.
-    held_back_groups = None if validation else _held_back_groups(labels, groups or {}, train, len(classes), seed)
+    is_held_back = None if validation else _held_back_groups(labels, groups or {}, train, len(classes), seed)
     generator = np.random.default_rng(seed)
     validation_shots = min(shots, MAX_VALIDATION_SHOTS)
     training_indices, validation_indices, short = [], [], []
     for label, name in enumerate(classes):
         members = generator.permutation(np.flatnonzero(labels[train] == label))
-        others = members[shots:]
-        if held_back_groups is not None:
-            is_held_back = held_back_groups[members]
-            members, others = members[~is_held_back], members[is_held_back]
-        if not len(members):
-            raise InputError(f"class '{name}' has no image in split '{train}'")
-        if len(members) < shots:
-            short.append(f"{name} ({len(members)})")
-        training_indices.append(members[:shots])
         if validation is not None:
-            others = generator.permutation(np.flatnonzero(labels[validation] == label))
-        validation_indices.append(others[:validation_shots])
+            for_training = members
+            for_validation = generator.permutation(np.flatnonzero(labels[validation] == label))
+        elif is_held_back is not None:
+            for_training, for_validation = members[~is_held_back[members]], members[is_held_back[members]]
+        else:
+            for_training, for_validation = members, members[shots:]
+        if not len(for_training):
+            raise InputError(f"class '{name}' has no image in split '{train}'")
+        if len(for_training) < shots:
+            short.append(f"{name} ({len(for_training)})")
+        training_indices.append(for_training[:shots])
+        validation_indices.append(for_validation[:validation_shots])
     if short:
         notify(one_line(f"classes with fewer images than {shots} shots give all they have: {', '.join(short)}"))
     selection = {
@@ -370,7 +370,7 @@ def few_shot(
     }
     if not len(selection[VALIDATION][1]):
         raise InputError(f"split '{train}' has no image left for validation: use fewer shots or add a split 'val'")
-    return {**selection, TEST: _test(labels, splits, selection[VALIDATION])}
+    return {**selection, TEST: _test_selection(labels, splits, selection[VALIDATION])}
 
 
 def _held_back_groups(labels: Labels, groups: Groups, train: str, classes: int, seed: int) -> NDArray[np.bool_] | None:
@@ -408,7 +408,9 @@ def require_persons_apart(training: ImageSet, test: ImageSet) -> None:
         )
 
 
-def _test(labels: Labels, splits: Splits, validation: tuple[str, NDArray[np.int64]]) -> tuple[str, NDArray[np.int64]]:
+def _test_selection(
+    labels: Labels, splits: Splits, validation: tuple[str, NDArray[np.int64]]
+) -> tuple[str, NDArray[np.int64]]:
     """Return the test split and the indices of all its images; without a test split, the validation selection."""
     name = splits.test or usual_split(labels, "test")
     if name is None:

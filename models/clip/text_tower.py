@@ -104,11 +104,12 @@ def write_text_tower(path: Path, tower: TextTower) -> None:
         StorageError: The file cannot be written.
     """
     clip, prompted = tower.clip, tower.prompted
-    config = None if prompted is None else prompted.config
+    prompt_config = None if prompted is None else prompted.config
+    # Of the token embedding, by far the largest tensor, only the rows of these texts' tokens are stored.
     texts = [*clip.texts, TEMPLATE.format("X")]
-    if config is not None:
-        texts.append(config.context_words)
-    tokens = torch.unique(clip.tokenize(texts))  # only these rows of the token embedding are stored
+    if prompt_config is not None:
+        texts.append(prompt_config.context_words)
+    tokens = torch.unique(clip.tokenize(texts))
     state = {name: value for name, value in clip.model.state_dict().items() if not name.startswith(_IMAGE)}
     embedding = state.pop(_EMBEDDING)
     state = {name: value.half() for name, value in state.items()}
@@ -116,13 +117,13 @@ def write_text_tower(path: Path, tower: TextTower) -> None:
     if prompted is not None:
         state[_PROMPTS] = prompted.learner().text.half()
     document = _Document(
-        f"{_SCHEMA_MAJOR}.0",
-        tower.teacher_sha256,
-        clip.source,
-        clip.config.text.heads,
-        clip.config.activation,
-        config,
-        clip.texts,
+        schema=f"{_SCHEMA_MAJOR}.0",
+        teacher_sha256=tower.teacher_sha256,
+        source=clip.source,
+        heads=clip.config.text.heads,
+        activation=clip.config.activation,
+        prompts=prompt_config,
+        texts=clip.texts,
     )
     write_tensors(path, state, _KEY, asdict(document))
 
@@ -153,17 +154,17 @@ def _built(document: _Document, state: dict[str, Tensor]) -> TextTower:
     tokens, rows, prompts = state.pop(_TOKENS), state.pop(_ROWS), state.pop(_PROMPTS, None)
     positions, width = state["positional_embedding"].shape
     layers = len({name.split(".")[2] for name in state if name.startswith("transformer.resblocks.")})
-    embed_dim = state["text_projection"].shape[1]
     config = ClipConfig(
         image_size_px=1,
         patch_size_px=1,
         vision=_NO_IMAGES,
         text=Tower(width, layers, document.heads),
-        embed_dim=embed_dim,
+        embed_dim=state["text_projection"].shape[1],
         activation=document.activation,
         context_length=positions,
     )
     model = seeded_model(config, 0)
+    # The file has neither the image tower nor all rows of the token embedding.
     image_tower = {name: value for name, value in model.state_dict().items() if name.startswith(_IMAGE)}
     embedding = torch.zeros(config.vocabulary, width)
     embedding[tokens.long()] = rows
@@ -175,5 +176,6 @@ def _built(document: _Document, state: dict[str, Tensor]) -> TextTower:
         return TextTower(clip, None, document.teacher_sha256)
     if prompts.shape != (document.prompts.depth, document.prompts.n_ctx, width):
         raise InputError(f"its prompts have shape {list(prompts.shape)}")
+    # Any class: `TextTower.vectors` replaces the classes.
     prompted = PromptedClip(clip, document.prompts, {"X": ()}, _ConstantPrompts(prompts))
     return TextTower(clip, prompted.eval(), document.teacher_sha256)

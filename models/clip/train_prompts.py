@@ -87,8 +87,8 @@ def train_prompts(options: PromptOptions) -> PromptTrainingResult:
         UnavailableError: A CLIP that is given by name cannot be downloaded.
     """
     notify = options.notify
-    recipe = recipe_of(replace(options, epochs=options.epochs or epochs_of(options.task)))
     crop = ResizedCrop() if options.min_area is None else ResizedCrop(options.min_area)
+    recipe = recipe_of(replace(options, epochs=options.epochs or epochs_of(options.task)))
     recipe = replace(recipe, augmentation=crop)
     set_torch_threads(options.threads)
     check_output(options.output, options.resume)
@@ -97,15 +97,14 @@ def train_prompts(options: PromptOptions) -> PromptTrainingResult:
     config = prompt_config(options, clip.config)
     data, targets = _read_data(options, clip.image_size_px)
     name = data.dataset.name
-    describe = partial(descriptions_for, path=options.descriptions)
-    check_evaluation(options.task, data, targets, describe, clip.config)
-    describe = partial(describe, notify=notify)
+    describe_silently = partial(descriptions_for, path=options.descriptions)
+    check_evaluation(options.task, data, targets, describe_silently, clip.config)
+    describe = partial(describe_silently, notify=notify)
     descriptions = describe(data.trained, dataset=name)
     task = PromptTask(clip, config, descriptions, crop, data.training, data.validation, name)
     training_data = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
-    record = {"task": options.task, "shots": options.shots}
     precision = "fp32" if options.precision == "auto" else options.precision
-    job = make_job(options, training_data, task, recipe, precision, **record)
+    job = make_job(options, training_data, task, recipe, precision, task=options.task, shots=options.shots)
     trained = run_training(job, options, training_data)
     if not is_first_process():
         return PromptTrainingResult(trained)  # the first process evaluates for all

@@ -143,13 +143,14 @@ def renamed(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """
     result: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        query = _QUERY.fullmatch(name)  # (name of the layer, "weight" or "bias")
+        query = _QUERY.fullmatch(name)
         if name in _PROJECTIONS:
             result[_PROJECTIONS[name]] = tensor.T.contiguous()
         elif query is not None:
+            layer, kind = query.groups()  # `kind`: "weight" or "bias"
             try:
                 parts = [state[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
-                result[_openai_name(f"{query[1]}.attn.in_proj_{query[2]}")] = torch.cat(parts)
+                result[_openai_name(f"{layer}.attn.in_proj_{kind}")] = torch.cat(parts)
             except (KeyError, RuntimeError) as error:
                 raise InputError(f"CLIP file '{path}' has no keys and values that fit '{name}'") from error
         elif not name.endswith(_NO_WEIGHTS) and not _KEY_OR_VALUE.search(name):  # those are joined with the query

@@ -88,15 +88,15 @@ class DataSet:
         return all(part.images.shape[-1] == 1 for part in self.splits.values())
 
     def split(self, name: str) -> ImageSet:
-        """Return a split; a usual name that the data set does not have stands for the one of its kind.
+        """Return the split that `name` means; "val" also means one that is called "PublicTest", see `named_split`.
 
         Raises:
             InputError: The data set has no such split; the message lists its splits.
         """
-        return self.splits[self.chosen_split(name, "train")]
+        return self.splits[self.chosen_split(name, "train")]  # the kind has no effect, because there is a name
 
     def chosen_split(self, name: str | None, kind: SplitKind) -> str:
-        """Return the name of a split, by default of the one with a usual name of its kind; see `chosen_split`."""
+        """Return the name of the split that `name` means, or without `name` of the split of a kind."""
         return chosen_split(f"data set '{self.name}'", self.splits, name, kind)
 
     def checksum(self) -> str:
@@ -124,10 +124,10 @@ def missing_split(subject: str, name: str, splits: Iterable[str]) -> InputError:
 
 
 def chosen_split(subject: str, splits: Iterable[str], name: str | None, kind: SplitKind) -> str:
-    """Return the split of `subject` that `name` stands for, by default the one with a usual name of its kind.
+    """Return the one of `splits` that `name` means (see `named_split`), or without `name` the split of a kind.
 
     Raises:
-        InputError: There is no such split; the message lists the splits.
+        InputError: `subject`, which is named in the message, has no such split.
     """
     found = usual_split(splits, kind) if name is None else named_split(splits, name)
     if found is None or found not in splits:
@@ -136,7 +136,9 @@ def chosen_split(subject: str, splits: Iterable[str], name: str | None, kind: Sp
 
 
 def named_split(splits: Iterable[str], name: str) -> str:
-    """Return the split that `name` stands for: itself, or the one of `splits` with another usual name of its kind.
+    """Return the one of `splits` that `name` means, or else `name`.
+
+    A usual name of training, validation or test splits also means a split with another usual name of the same kind.
 
     >>> named_split(["Training", "PublicTest"], "val")
     'PublicTest'
@@ -144,7 +146,8 @@ def named_split(splits: Iterable[str], name: str) -> str:
     if name in splits:
         return name
     for usual_names in _USUAL.values():
-        if _first_known([name], usual_names) and (found := _first_known(splits, usual_names)):
+        found = _first_known(splits, usual_names)
+        if found is not None and _first_known([name], usual_names) is not None:
             return found
     return name
 
@@ -155,16 +158,13 @@ def usual_split(splits: Iterable[str], kind: SplitKind) -> str | None:
 
 
 def train_and_validation(dataset: DataSet, train: str | None, validation: str | None) -> tuple[ImageSet, ImageSet, str]:
-    """Return the training split, the validation split, and a description of the validation split.
+    """Return training images, validation images, and the validation split's name or a description of held-back images.
 
     Args:
         dataset: The data.
         train: Name of the training split; None: one of the usual names.
-        validation: Name of the validation split; None: one of the usual names. If there is none, a tenth of the
-            training images of each class is held back (a fifth, up to 10 images, of a small class), by whole groups
-            where the groups are known; always the same images, so that nets that start from each other or are averaged
-            have the same validation images. Training images that are pixel-identical to a held-back one are left out.
-            A test split is never chosen.
+        validation: Name of the validation split; None: one of the usual names. If there is none, training images are
+            held back. A test split is never chosen.
 
     Raises:
         InputError: A split does not exist or is empty, or the training split is too small to hold back images.
@@ -178,17 +178,29 @@ def train_and_validation(dataset: DataSet, train: str | None, validation: str | 
         raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
     if validation is not None:
         return training, _split_with_images(dataset, validation), validation
-    labels, groups = training.labels, training.groups
-    chosen = held_back(train, labels, groups, seed=0)
-    by_group = "" if groups is None else " by group"
-    kept = ~chosen & ~identical_to(training.images, (training.images[index] for index in np.flatnonzero(chosen)))
-    for label in np.unique(labels[~chosen]):
-        if not (kept & (labels == label)).any():
-            name = dataset.classes[label]
-            raise InputError(f"all training images of class '{name}' are identical to held-back ones: add others")
-    left_out = len(labels) - int(chosen.sum()) - int(kept.sum())
+    return _with_held_back(training, train, dataset.classes)
+
+
+def _with_held_back(training: ImageSet, train: str, classes: tuple[str, ...]) -> tuple[ImageSet, ImageSet, str]:
+    """Hold back validation images from the training split `train`; return as `train_and_validation`.
+
+    A tenth of each class is held back (a fifth, up to 10 images, of a small class), by whole groups where the groups
+    are known. They are always the same images, so that nets that start from each other or are averaged have the same
+    validation images. Training images that are pixel-identical to a held-back one are left out.
+    """
+    labels = training.labels
+    is_held_back = held_back(train, labels, training.groups, seed=0)
+    held_back_images = (training.images[index] for index in np.flatnonzero(is_held_back))
+    is_kept = ~is_held_back & ~identical_to(training.images, held_back_images)
+    for label in np.unique(labels[~is_held_back]):
+        if not (is_kept & (labels == label)).any():
+            raise InputError(
+                f"all training images of class '{classes[label]}' are identical to held-back ones: add others"
+            )
+    by_group = "" if training.groups is None else " by group"
+    left_out = len(labels) - int(is_held_back.sum()) - int(is_kept.sum())
     without = f", without {left_out} training images identical to one of them" if left_out else ""
-    return training.subset(kept), training.subset(chosen), f"held back from {train}{by_group}{without}"
+    return training.subset(is_kept), training.subset(is_held_back), f"held back from {train}{by_group}{without}"
 
 
 def _split_with_images(dataset: DataSet, name: str) -> ImageSet:
@@ -214,7 +226,7 @@ def held_back(train: str, labels: NDArray[np.int64], groups: NDArray[np.str_] | 
 def _why_none_held_back(train: str, labels: NDArray[np.int64], groups: NDArray[np.str_] | None) -> str:
     """Return the error message for a training split of which no image, or every image, would be held back."""
     count = 0 if groups is None else len(np.unique(groups))
-    if groups is None or count == len(groups):
+    if groups is None or count == len(groups):  # groups of one image each do not limit the choice
         largest = int(np.bincount(labels).max(initial=0)) if len(labels) else 0
         return (
             f"split '{train}' is too small to hold back a validation split: its largest class has "
@@ -282,21 +294,24 @@ def _tenth_by_group(labels: NDArray[np.int64], groups: NDArray[np.str_], seed: i
     Groups above the median size come last, so that one is held back only where a class needs it. A group is not held
     back if a class would keep less than half of its images for training.
     """
-    counts = np.bincount(labels)  # images of each class, as `quotas`, `taken` and `added` below
-    quotas = np.array([_quota(int(count)) for count in counts])
+    # Numbers of images per class, (classes,): all, to hold back, and held back so far.
+    totals = np.bincount(labels)
+    quotas = np.array([_quota(int(total)) for total in totals])
+    taken = np.zeros_like(totals)
+    # Groups are numbered; `group_of` (N,) has the group of each image.
     names, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    taken = np.zeros_like(counts)
-    chosen = np.zeros(len(names), bool)
+    is_chosen = np.zeros(len(names), bool)
     order = np.random.default_rng(seed).permutation(len(names))
     is_large = sizes[order] > np.median(sizes)
-    for group in order[np.argsort(is_large, kind="stable")]:
-        added = np.bincount(labels[group_of == group], minlength=len(counts))
-        is_needed = ((added > 0) & (taken < quotas)).any()
-        leaves_half = (2 * (taken + added) <= counts)[added > 0].all()
+    for group in [*order[~is_large], *order[is_large]]:
+        added = np.bincount(labels[group_of == group], minlength=len(totals))
+        has_class = added > 0
+        is_needed = (taken < quotas)[has_class].any()
+        leaves_half = (2 * (taken + added) <= totals)[has_class].all()
         if is_needed and leaves_half:
-            chosen[group] = True
+            is_chosen[group] = True
             taken += added
-    return chosen[group_of]
+    return is_chosen[group_of]
 
 
 def spread(total: int, limit: int | None) -> NDArray[np.int64]:
@@ -310,7 +325,8 @@ def near_copies(training: ImageU8, held_back: ImageU8) -> float:
     """Return the share, 0..1, of the held-back images (N, H, W, C) that are nearly equal to a training image."""
     known = _small(training[spread(len(training), _MOST_TRAINING)])
     asked = _small(held_back[spread(len(held_back), _MOST_HELD_BACK)])
-    return float(((asked @ known.T).max(axis=1) > _NEAR).mean())  # of correlations (held back, training)
+    correlations = asked @ known.T  # (held back, training)
+    return float((correlations.max(axis=1) > _NEAR).mean())
 
 
 def _small(images: ImageU8) -> FloatArray:

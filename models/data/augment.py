@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from edgekit.models.data.camera import COLUMNS as CAMERA_COLUMNS
 from edgekit.models.data.camera import Camera, photographed
 
-# Columns of the random numbers of an image: 0 top and 1 left of the crop, 2 mirror, 3 rotation, 4 zoom (or area of a
-# resized crop), 5 aspect ratio of a resized crop, 6 contrast, 7 brightness, 8 whether there is a cutout, 9 its row, 10
-# its column. With a camera, 11 is whether the image is photographed, and the camera's own follow.
+# Columns of the random numbers of an image; each number is uniform in [0, 1).
+_TOP, _LEFT, _MIRROR, _ROTATION, _ZOOM_OR_AREA, _ASPECT_RATIO, _CONTRAST, _BRIGHTNESS = range(8)
+_HAS_CUTOUT, _CUTOUT_ROW, _CUTOUT_COLUMN = range(8, 11)
 _COLUMNS = 11
+# With a camera, this column follows, and after it the camera's own.
 _IS_PHOTOGRAPHED = 11
 
 
@@ -80,19 +81,20 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
     """
     columns = numbers.unbind(dim=1)
     if augmentation.resized:
-        # Area, aspect ratio, left, top, mirror.
-        pixels = resized_crops(images, numbers[:, (4, 5, 1, 0, 2)], augmentation.resized, augmentation.crop_px)
+        of_crop = numbers[:, (_ZOOM_OR_AREA, _ASPECT_RATIO, _LEFT, _TOP, _MIRROR)]  # the order of `draw_crops`
+        pixels = resized_crops(images, of_crop, augmentation.resized, augmentation.crop_px)
     elif augmentation.is_affine:
         pixels = _affine_crop(_fractions(images), columns, augmentation)
     else:
         pixels = _fractions(_crop(images, columns, augmentation))
     if augmentation.camera:
+        # The crops of some images are replaced by crops of their photographs.
         chosen = torch.nonzero(columns[_IS_PHOTOGRAPHED] < augmentation.camera.probability).flatten()
         if len(chosen):
             pixels[chosen] = _photographed_crop(images[chosen], numbers[chosen], augmentation, augmentation.camera)
     if augmentation.brightness or augmentation.contrast:
-        gain = 1 + augmentation.contrast * _symmetric(columns[6])
-        offset = augmentation.brightness * _symmetric(columns[7])
+        gain = 1 + augmentation.contrast * _symmetric(columns[_CONTRAST])
+        offset = augmentation.brightness * _symmetric(columns[_BRIGHTNESS])
         pixels = pixels.mul_(gain[:, None, None, None]).add_(offset[:, None, None, None]).clamp_(0, 1)
     if augmentation.cutout_px:
         pixels = _cutout(pixels, columns, augmentation)
@@ -111,12 +113,6 @@ def _photographed_crop(images: Tensor, numbers: Tensor, augmentation: Augmentati
     return _affine_crop(pixels, numbers.unbind(dim=1), framed, camera.framing_shift)
 
 
-def _corner(columns: tuple[Tensor, ...], size_hw: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
-    """Return top and left of each image's random crop, both int64 (N,)."""
-    top, left = ((columns[axis] * (size_hw[axis] - side + 1)).long() for axis in (0, 1))
-    return top, left
-
-
 def _symmetric(uniform: Tensor) -> Tensor:
     """Return numbers in [0, 1) mapped to [-1, 1)."""
     return uniform * 2 - 1
@@ -124,20 +120,25 @@ def _symmetric(uniform: Tensor) -> Tensor:
 
 def flips(columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
     """Return which images are mirrored, bool (N,); `columns` are those of the numbers from `draw`."""
-    return (columns[2] < 0.5) & augmentation.flip
+    return (columns[_MIRROR] < 0.5) & augmentation.flip
 
 
 def _crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
-    """Return the random crops of images (N, C, H, W), some mirrored, without resampling: (N, C, side, side)."""
+    """Return random crops of images (N, C, H, W), some mirrored, without resampling: (N, C, side, side).
+
+    Each image has a crop of its own, so the pixels are gathered by their positions in the flattened image.
+    """
     count, channels, height, width = images.shape
     side = augmentation.crop_px
-    top, left = _corner(columns, (height, width), side)
+    top = (columns[_TOP] * (height - side + 1)).long()  # (N,)
+    left = (columns[_LEFT] * (width - side + 1)).long()
     span = torch.arange(side, device=images.device)
-    across = torch.where(flips(columns, augmentation)[:, None], side - 1 - span, span)  # (N, side), mirrored or not
-    row_starts = (top[:, None] + span) * width  # (N, side), in the flattened image
-    index = row_starts[:, :, None] + (left[:, None] + across)[:, None, :]  # (N, side, side) into the flattened image
-    flat = index.view(count, 1, side * side).expand(-1, channels, -1)  # (N, C, side * side)
-    return images.reshape(count, channels, -1).gather(2, flat).view(count, channels, side, side)
+    is_mirrored = flips(columns, augmentation)[:, None]  # (N, 1)
+    rows = top[:, None] + span  # (N, side)
+    image_columns = left[:, None] + torch.where(is_mirrored, side - 1 - span, span)  # (N, side)
+    positions = rows[:, :, None] * width + image_columns[:, None, :]  # (N, side, side), in the flattened image
+    of_all_channels = positions.view(count, 1, side * side).expand(-1, channels, -1)  # (N, C, side * side)
+    return images.reshape(count, channels, -1).gather(2, of_all_channels).view(count, channels, side, side)
 
 
 def _affine_crop(
@@ -150,33 +151,38 @@ def _affine_crop(
     """
     _, _, height, width = pixels.shape
     side = augmentation.crop_px
-    angle = math.radians(augmentation.rotation_deg) * _symmetric(columns[3])
-    zoom = 1 + augmentation.scale * _symmetric(columns[4])
+    angle = math.radians(augmentation.rotation_deg) * _symmetric(columns[_ROTATION])
+    zoom = 1 + augmentation.scale * _symmetric(columns[_ZOOM_OR_AREA])
     mirror = torch.where(flips(columns, augmentation), -1.0, 1.0)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    # Maps output coordinates (-1..1 over the crop) to input coordinates (-1..1 over the image): see affine_grid.
     x_ratio, y_ratio = side / width, side / height
-    shift_x = _symmetric(columns[1]) * (1 - x_ratio + 2 * beyond)
-    shift_y = _symmetric(columns[0]) * (1 - y_ratio + 2 * beyond)
-    theta = torch.stack(
-        [
-            torch.stack([cos * mirror * x_ratio, -sin * x_ratio, shift_x], dim=1),
-            torch.stack([sin * mirror * y_ratio, cos * y_ratio, shift_y], dim=1),
-        ],
-        dim=1,
-    )  # (N, 2, 3)
-    grid = F.affine_grid(theta, [len(pixels), 1, side, side], align_corners=False)
+    # Shifts of the crop's centre, in units of half the image's side.
+    shift_x = _symmetric(columns[_LEFT]) * (1 - x_ratio + 2 * beyond)
+    shift_y = _symmetric(columns[_TOP]) * (1 - y_ratio + 2 * beyond)
+    to_x = [cos * mirror * x_ratio, -sin * x_ratio, shift_x]
+    to_y = [sin * mirror * y_ratio, cos * y_ratio, shift_y]
+    grid = _sampling_grid(to_x, to_y, side)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _sampling_grid(to_x: list[Tensor], to_y: list[Tensor], side_px: int) -> Tensor:
+    """Return where to sample the images: coordinates x, y in -1..1 for each pixel of a crop, (N, side, side, 2).
+
+    For coordinates u, v in the crop, also -1..1, x = to_x[0] u + to_x[1] v + to_x[2], and y likewise; see affine_grid.
+    """
+    theta = torch.stack([torch.stack(to_x, dim=1), torch.stack(to_y, dim=1)], dim=1)  # (N, 2, 3)
+    return F.affine_grid(theta, [len(theta), 1, side_px, side_px], align_corners=False)
 
 
 def _cutout(pixels: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
     """Return pixels (N, C, side, side) of which some have a square of zeros, which may reach over the border."""
     side, half = augmentation.crop_px, augmentation.cutout_px / 2
     span = torch.arange(side, device=pixels.device)
-    row_hit = (span - columns[9][:, None] * side).abs() < half  # (N, side): the rows that the square covers
-    column_hit = (span - columns[10][:, None] * side).abs() < half
-    chosen = columns[8] < augmentation.cutout_probability
-    hole = row_hit[:, :, None] & column_hit[:, None, :] & chosen[:, None, None]
+    centre_row, centre_column = columns[_CUTOUT_ROW] * side, columns[_CUTOUT_COLUMN] * side  # (N,)
+    covers_row = (span - centre_row[:, None]).abs() < half  # (N, side)
+    covers_column = (span - centre_column[:, None]).abs() < half  # (N, side)
+    has_cutout = columns[_HAS_CUTOUT] < augmentation.cutout_probability  # (N,)
+    hole = covers_row[:, :, None] & covers_column[:, None, :] & has_cutout[:, None, None]  # (N, side, side)
     return pixels.masked_fill_(hole[:, None], 0.0)
 
 
@@ -217,15 +223,8 @@ def resized_crops(images: Tensor, numbers: Tensor, crop: ResizedCrop, size_px: i
     part_h = (torch.sqrt(area_px / aspect) / height).clamp(max=1)
     sign = torch.where(mirror < 0.5, -1.0, 1.0)
     zero = torch.zeros_like(part_w)
-    # Maps output coordinates (-1..1) to input coordinates: see affine_grid.
-    theta = torch.stack(
-        [
-            torch.stack([sign * part_w, zero, (2 * across - 1) * (1 - part_w)], dim=1),
-            torch.stack([zero, part_h, (2 * down - 1) * (1 - part_h)], dim=1),
-        ],
-        dim=1,
-    )  # (N, 2, 3)
-    grid = F.affine_grid(theta, [len(images), 1, size_px, size_px], align_corners=False)
-    pixels = images.to(torch.float32).mul_(1 / 255)
-    cut = F.grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    to_x = [sign * part_w, zero, _symmetric(across) * (1 - part_w)]
+    to_y = [zero, part_h, _symmetric(down) * (1 - part_h)]
+    grid = _sampling_grid(to_x, to_y, size_px)
+    cut = F.grid_sample(_fractions(images), grid, mode="bicubic", padding_mode="border", align_corners=False)
     return cut.clamp_(0, 1)  # bicubic interpolation overshoots at edges

@@ -78,21 +78,23 @@ def photographed(images: Tensor, numbers: Tensor, camera: Camera) -> Tensor:
     Returns:
         float32 (N, C, S, S) in 0..1.
     """
-    exponent, gain, angle, shading, start = numbers[:, :5].unbind(dim=1)
-    blur, loss, deviation, compression = numbers[:, 5:].square().unbind(dim=1)
+    exponent, gain, angle, shading, noise_start = numbers[:, :5].unbind(dim=1)
+    # Squares of uniform numbers, so that mild values are frequent.
+    blur, lost_resolution, noise_level, compression = numbers[:, 5:].square().unbind(dim=1)
+    side = images.shape[-1]
     pixels = images.to(torch.float32).mul_(1 / 255)
     if camera.gamma:
         exponents = (math.log(1 + camera.gamma) * (2 * exponent - 1)).exp()
         pixels = pixels.pow(exponents[:, None, None, None])
     if camera.gain or camera.shading:
-        pixels = pixels * _light(pixels.shape[-1], 1 + camera.gain * (2 * gain - 1), angle, camera.shading * shading)
+        pixels = pixels * _light(side, 1 + camera.gain * (2 * gain - 1), angle, camera.shading * shading)
     if camera.blur_px or camera.least_resolution:
-        # One matrix per strength of the blur and per resolution; it is applied to the columns, then to the rows.
-        table = _optics(pixels.shape[-1], camera.blur_px, camera.least_resolution, pixels.device)
-        optics = table[(blur * len(table)).long(), (loss * table.shape[1]).long()][:, None]  # (N, 1, S, S)
-        pixels = optics @ pixels @ optics.mT
+        table = _optics(side, camera.blur_px, camera.least_resolution, pixels.device)
+        blur_number, resolution_number = (blur * table.shape[0]).long(), (lost_resolution * table.shape[1]).long()
+        optics = table[blur_number, resolution_number][:, None]  # (N, 1, S, S)
+        pixels = optics @ pixels @ optics.mT  # the same matrix for columns and rows
     if camera.noise:
-        pixels = pixels + _noise(start, pixels) * (camera.noise * deviation)[:, None, None, None]
+        pixels = pixels + _noise(noise_start, pixels) * (camera.noise * noise_level)[:, None, None, None]
     if camera.least_quality:
         quality = _BEST_QUALITY - (_BEST_QUALITY - camera.least_quality) * compression
         pixels = _compressed(pixels.clamp_(0, 1), quality)
@@ -100,7 +102,10 @@ def photographed(images: Tensor, numbers: Tensor, camera: Camera) -> Tensor:
 
 
 def _light(side: int, gain: Tensor, angle: Tensor, shading: Tensor) -> Tensor:
-    """Return the factor of each pixel, (N, 1, side, side): `gain`, and a gradient of ±`shading` towards an angle."""
+    """Return the factor of each pixel, (N, 1, side, side): `gain`, and a gradient of ±`shading` in one direction.
+
+    `angle` (N,) is a fraction of a full turn.
+    """
     span = torch.linspace(-1, 1, side, device=gain.device)
     direction = 2 * math.pi * angle[:, None]
     across, down = torch.cos(direction) * span, torch.sin(direction) * span  # (N, side)
@@ -110,23 +115,23 @@ def _light(side: int, gain: Tensor, angle: Tensor, shading: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _optics(side: int, blur_px: float, least_resolution: float, device: torch.device) -> Tensor:
-    """Return matrices that blur one axis of an image and then reduce its resolution.
+    """Return matrices (blurs, resolutions, side, side) that blur one axis of an image, then reduce its resolution.
 
-    Their shape is (blurs, resolutions, side, side): sigma 0 to `blur_px`, full resolution to `least_resolution`.
+    The sigma of the blurs rises from 0 to `blur_px`, the resolution falls from full to `least_resolution`.
     """
     position = torch.arange(side)
     squared_distance = (position[:, None] - position).square()  # (side, side)
-    sigmas = torch.linspace(0, blur_px, _BLURS if blur_px else 1)[:, None, None].clamp(min=0.01)
-    weights = torch.exp(squared_distance / (-2 * sigmas.square()))
+    sigmas = torch.linspace(0, blur_px, _BLURS if blur_px else 1)[:, None, None].clamp(min=0.01)  # no division by 0
+    weights = torch.exp(squared_distance / (-2 * sigmas.square()))  # Gaussian
     blurs = weights / weights.sum(dim=2, keepdim=True)  # (blurs, side, side)
-    # Reducing the rows of a unit matrix and enlarging them gives the matrix of both steps.
+    # A linear operation on the rows of a unit matrix gives its matrix: here, scaling down and up again.
     unit = torch.eye(side)[None, None]
-    smallest = round(side * least_resolution) if least_resolution else side
-    scaled = []
-    for size in range(side, smallest - 1, -1):
-        smaller = F.interpolate(unit, (size, side), mode="bilinear", antialias=True, align_corners=False)
-        scaled.append(F.interpolate(smaller, (side, side), mode="bilinear", align_corners=False)[0, 0])
-    return (torch.stack(scaled) @ blurs[:, None]).to(device)
+    smallest_px = round(side * least_resolution) if least_resolution else side
+    reductions = []
+    for size_px in range(side, smallest_px - 1, -1):
+        smaller = F.interpolate(unit, (size_px, side), mode="bilinear", antialias=True, align_corners=False)
+        reductions.append(F.interpolate(smaller, (side, side), mode="bilinear", align_corners=False)[0, 0])
+    return (torch.stack(reductions) @ blurs[:, None]).to(device)
 
 
 def _noise(start: Tensor, like: Tensor) -> Tensor:
@@ -164,10 +169,11 @@ def _compressed(pixels: Tensor, quality: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the cosine transform of a block, (64, 64), and the table of quality 50, (64,)."""
+    """Return the cosine transform of a flattened block, (64, 64), and the quantisation of quality 50, (64,)."""
     index = torch.arange(_BLOCK_PX, dtype=torch.float64)
-    # DCT-II of one axis, (frequency, position); the Kronecker product transforms both axes of a flattened block.
+    # Orthonormal DCT-II of one axis: (frequency, position).
     cosines = torch.cos(math.pi / _BLOCK_PX * (index + 0.5) * index[:, None]) * math.sqrt(2 / _BLOCK_PX)
     cosines[0] /= math.sqrt(2)
     both_axes = torch.kron(cosines, cosines).to(torch.float32)
-    return both_axes.to(device), torch.tensor(_QUANTIZATION, dtype=torch.float32).flatten().to(device)
+    quantization = torch.tensor(_QUANTIZATION, dtype=torch.float32).flatten()
+    return both_axes.to(device), quantization.to(device)

@@ -23,6 +23,7 @@ from edgekit.models.data.files import Files
 from edgekit.models.data.layout import require_contempt, split_order
 from edgekit.models.data.readers import dataset_name, is_of_files, open_layout, single_channel_if_gray
 from edgekit.preprocess import ImageU8
+from edgekit.text import counted
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Findings:
             (len(self.crossing), "group", " of identical images in several splits"),
             (len(self.conflicting), "group", " of identical images with different labels"),
         )
-        return tuple(f"{count:,} {what}{'s' * (count > 1)}{more}" for count, what, more in found if count)
+        return tuple(f"{counted(count, noun)}{kind}" for count, noun, kind in found if count)
 
 
 def scan_dataset(
@@ -112,21 +113,24 @@ def scan_dataset(
         name, classes = layout.name, layout.classes
     else:
         require_contempt(contempt, EXPRESSIONS)
-        parts = read_splits(path, None, progress)
+        records = _scan_arrays(path, progress)
         name, classes = None, EXPRESSIONS
-        ordered = [(split, parts[split]) for split in split_order(parts)]
-        places = [
-            (f"{split} image {number}", split, classes[label])
-            for split, part in ordered
-            for number, label in enumerate(part.labels, start=1)
-        ]
-        if not places:
-            raise InputError(f"data '{path}' has no images")
-        # Stored as RGB; decoded image files are BGR.
-        images = (image[..., ::-1] for _, part in ordered for image in part.images)
-        records = _collect(places, images, progress)
     splits = tuple(split_order({record.split for record in records}))
     return Scan(name or dataset_name(path, classes, splits), classes, splits, records)
+
+
+def _scan_arrays(path: Path, progress: Progress) -> tuple[Record, ...]:
+    """Return the records of the images in a .csv or HDF5 file of FER-2013."""
+    parts = read_splits(path, None, progress)
+    places: list[tuple[str, str, str]] = []
+    for split in split_order(parts):
+        for number, label in enumerate(parts[split].labels, start=1):
+            places.append((f"{split} image {number}", split, EXPRESSIONS[label]))
+    if not places:
+        raise InputError(f"data '{path}' has no images")
+    # Stored as RGB; decoded image files are BGR.
+    images = (image[..., ::-1] for split in split_order(parts) for image in parts[split].images)
+    return _collect(places, images, progress)
 
 
 def analyse(scan: Scan) -> Findings:
@@ -135,38 +139,52 @@ def analyse(scan: Scan) -> Findings:
     by_digest: dict[bytes, list[Record]] = defaultdict(list)
     for record in readable:
         by_digest[record.digest].append(record)
-    # Groups of identical images, and for each group its splits and the images beyond one per split.
     groups = [tuple(group) for group in by_digest.values() if len(group) > 1]
-    splits_of = [{record.split for record in group} for group in groups]
-    surplus = [len(group) - len(splits) for group, splits in zip(groups, splits_of, strict=True)]
-    crossing = tuple(group for group, splits in zip(groups, splits_of, strict=True) if len(splits) > 1)
-    pairs = {}
-    for pair in combinations(scan.splits, 2):
-        if count := sum(set(pair) <= splits for splits in splits_of):
-            pairs[pair] = count
+    crossing = tuple(group for group in groups if len(_splits(group)) > 1)
     training = usual_split(scan.splits, "train")
-    leaking = sum(any(record.split == training for record in group) for group in crossing)
+    leaking = [group for group in crossing if training in _splits(group)]
     counts = {split: dict.fromkeys(scan.classes, 0) for split in scan.splits}
     for record in scan.records:
         counts[record.split][record.class_name] += 1
-    class_sizes = Counter(record.class_name for record in scan.records if training in (None, record.split))
-    smallest = min(class_sizes[name] for name in scan.classes)
     return Findings(
         counts=counts,
         distinct=len(by_digest),
         unreadable=tuple(record for record in scan.records if record.problem is not None),
         blank=tuple(record for record in readable if record.is_blank),
-        repeated=tuple(group for group, count in zip(groups, surplus, strict=True) if count),
-        surplus=sum(surplus),
+        repeated=tuple(group for group in groups if len(group) > len(_splits(group))),
+        surplus=sum(len(group) - len(_splits(group)) for group in groups),
         crossing=crossing,
-        pairs=pairs,
+        pairs=_crossing_pairs(scan, crossing),
         training=training,
-        leaking=None if training is None else leaking,
+        leaking=None if training is None else len(leaking),
         conflicting=tuple(group for group in groups if len({record.class_name for record in group}) > 1),
         sizes=dict(Counter(record.size_wh for record in readable).most_common()),
         modes=dict(Counter(record.mode for record in readable).most_common()),
-        imbalance=max(class_sizes.values()) / smallest if smallest else None,
+        imbalance=_imbalance(scan, training),
     )
+
+
+def _splits(group: tuple[Record, ...]) -> set[str]:
+    """Return the splits that contain images of a group."""
+    return {record.split for record in group}
+
+
+def _crossing_pairs(scan: Scan, crossing: tuple[tuple[Record, ...], ...]) -> dict[tuple[str, str], int]:
+    """Return for each pair of splits the number of groups that have images in both, without pairs of none."""
+    pairs = {}
+    for pair in combinations(scan.splits, 2):
+        count = sum(set(pair) <= _splits(group) for group in crossing)
+        if count:
+            pairs[pair] = count
+    return pairs
+
+
+def _imbalance(scan: Scan, training: str | None) -> float | None:
+    """Return `Findings.imbalance`; `training` is the training split, if there is one."""
+    considered = [record for record in scan.records if training is None or record.split == training]
+    sizes = Counter(record.class_name for record in considered)
+    smallest = min(sizes[name] for name in scan.classes)
+    return max(sizes.values()) / smallest if smallest else None
 
 
 def _read(files: Files, path: PurePosixPath) -> ImageU8 | InputError:
@@ -195,9 +213,8 @@ def _record(place: tuple[str, str, str], image: ImageU8) -> Record:
     image = image if image.ndim == 3 else image[..., np.newaxis]
     pixels = np.ascontiguousarray(single_channel_if_gray(image))
     height, width, channels = pixels.shape
-    mode = "gray" if image.shape[-1] == 1 else "gray stored as colour"
-    if channels > 1:
-        mode = "colour"
+    gray_mode = "gray" if image.shape[-1] == 1 else "gray stored as colour"
+    mode = "colour" if channels > 1 else gray_mode
     digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
     is_blank = bool((pixels == pixels[0, 0]).all())
     return Record(*place, None, digest, (width, height), mode, is_blank)

@@ -53,8 +53,7 @@ def _entries(path: Path) -> tuple[list[ImageEntry], tuple[str, ...]]:
         entries = []
         names: dict[int, str] = {}
         for split in _SPLITS:
-            for row in _rows(document.get(split, []), split):
-                file, label, class_name = row
+            for file, label, class_name in _rows(document.get(split, []), split):
                 if names.setdefault(label, class_name) != class_name:
                     raise InputError(f"class {label} has two names, '{names[label]}' and '{class_name}'")
                 entries.append(ImageEntry(PurePosixPath(file), file, split, class_name))
@@ -75,13 +74,17 @@ def _rows(rows: object, split: str) -> Iterator[tuple[str, int, str]]:
         if not (isinstance(row, list) and len(row) == 3):
             raise InputError(f"entry {number} of '{split}' must be [path, class number, class name]")
         file, label, class_name = row
-        if not (isinstance(file, str) and type(label) is int and isinstance(class_name, str) and class_name.strip()):
+        is_number = isinstance(label, int) and not isinstance(label, bool)
+        if not (isinstance(file, str) and is_number and isinstance(class_name, str) and class_name.strip()):
             raise InputError(f"entry {number} of '{split}' must be [path, class number, class name]")
         yield file, label, class_name
 
 
 def _root(existing: set[PurePosixPath], first: PurePosixPath, path: Path) -> PurePosixPath:
-    """Return the folder to which the listed paths are relative, as a path below the split file's folder."""
+    """Return the folder to which the listed paths are relative, as a path below the split file's folder.
+
+    It is the one that contains the first listed file, `first`; `existing` are the images below the split file's folder.
+    """
     folders = {PurePosixPath(name.parts[0]) for name in existing if len(name.parts) > 1}
     for root in sorted({PurePosixPath(), *folders}):
         if root / first in existing:

@@ -183,7 +183,7 @@ def _crop_all(
     """Write the crops of all photographs, and one table of them, also if an error or the user ends the call."""
     output = Path(options.output)
     table = output / CROP_TABLE
-    before = _table_before(table)
+    earlier_text = _table_before(table)  # the rows are added to it
     rows: list[CropRow] = []
     try:
         for number, photo in enumerate(items, start=1):
@@ -192,33 +192,33 @@ def _crop_all(
             rows += [row for row, _ in crops]
             options.progress(number, total)
     finally:
-        _write_table(table, before, rows)
+        _write_table(table, earlier_text, rows)
     return CropReport(face_detector.name, tuple(rows))
 
 
 def _crops_of(
     photo: _Photo, face_detector: PhotoDetector, options: CropOptions
 ) -> list[tuple[CropRow, ImageU8 | None]]:
-    """Return the rows of one photograph, each with its crop."""
-    plain = CropRow("", photo.source, photo.time_s, photo.facts.label, photo.facts.person)
+    """Return the table's rows for one photograph, each with its crop, or one row without a crop."""
+    of_photo = CropRow("", photo.source, photo.time_s, photo.facts.label, photo.facts.person)
     try:
         image = photo.image()
     except InputError as error:
         options.notify(f"{error}: skipped")
-        return [(replace(plain, status="unreadable"), None)]
-    found = face_detector.detect(image)
-    plain = replace(plain, faces=len(found))
+        return [(replace(of_photo, status="unreadable"), None)]
+    found = face_detector.detect(image)  # the largest face first
+    of_photo = replace(of_photo, faces=len(found))
     if len(found) == 0:
-        return [(replace(plain, status="no face"), None)]
+        return [(replace(of_photo, status="no face"), None)]
     if options.faces == "single" and len(found) > 1:
-        return [(replace(plain, status="several faces"), None)]
+        return [(replace(of_photo, status="several faces"), None)]
     chosen = list(found) if options.faces == "all" else [found[0]]
     crops: list[tuple[CropRow, ImageU8 | None]] = []
     for number, face in enumerate(chosen, start=1):
         name = photo.target.name + (f"-face{number}" if number > 1 else "")
         path = photo.target.with_name(f"{name}.png")
         x0, y0, x1, y1 = (round(float(value), 1) for value in face.xyxy)
-        row = replace(plain, path=str(path), x0=x0, y0=y0, x1=x1, y1=y1, score=round(face.score, 4))
+        row = replace(of_photo, path=str(path), x0=x0, y0=y0, x1=x1, y1=y1, score=round(face.score, 4))
         crops.append((row, crop_region(image, face, options.max_side_px)))
     return crops
 
@@ -258,16 +258,17 @@ def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple
 
 def _image_files(files: Files, photos: Path, facts: Mapping[PurePosixPath, PhotoFacts]) -> Iterator[_Photo]:
     """Yield the photographs of a folder or archive, with what the table states of them."""
-    name_counts = Counter(name.with_suffix("") for name in files.images)
+    stem_counts = Counter(name.with_suffix("") for name in files.images)
     for name in files.images:
-        # Pictures that differ only in their suffix keep it.
-        target = name if name_counts[name.with_suffix("")] > 1 else name.with_suffix("")
+        stem = name.with_suffix("")
+        # Photographs that differ in their suffix only, such as a.jpg and a.png, keep it: their crops need two names.
+        crop_stem = name if stem_counts[stem] > 1 else stem
         yield _Photo(
             source=str(PurePosixPath(real_path(photos).name) / name),
             time_s=None,
-            target=_inside(target, photos),
+            target=_inside(crop_stem, photos),
             facts=facts.get(name, PhotoFacts()),
-            image=partial(_read, files, name),
+            image=partial(_read, files, name),  # read when it is called
         )
 
 
@@ -281,16 +282,17 @@ def _frames(source: Source, path: Path, every_s: float) -> Iterator[_Photo]:
     due_s = 0.0
     for frame in source:
         time_s = round(time_of(frame), 3)
-        if time_s >= due_s:
-            due_s = time_s + every_s - 1e-3  # times are rounded to milliseconds
-            target = path.stem if frame.file else f"{path.stem}-{frame.sequence:06d}"  # `file`: it is an image
-            yield _Photo(
-                source=path.name,
-                time_s=None if frame.file else time_s,
-                target=PurePosixPath(target),
-                facts=PhotoFacts(),
-                image=partial(getattr, frame, "image_bgr"),  # converted on the first access
-            )
+        if time_s < due_s:
+            continue
+        due_s = time_s + every_s - 1e-3  # a millisecond less, because times are rounded to milliseconds
+        is_image = frame.file is not None
+        yield _Photo(
+            source=path.name,
+            time_s=None if is_image else time_s,
+            target=PurePosixPath(path.stem if is_image else f"{path.stem}-{frame.sequence:06d}"),
+            facts=PhotoFacts(),
+            image=partial(getattr, frame, "image_bgr"),  # the frame is converted when this is called
+        )
 
 
 def _frame_total(source: Source, every_s: float) -> int | None:

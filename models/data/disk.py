@@ -45,7 +45,8 @@ def disk_array(folder: Path, shape: tuple[int, ...]) -> ImageU8:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".images-") as file:
-            os.posix_fallocate(file.fileno(), 0, max(int(np.prod(shape)), 1))  # a full disk would end the process later
+            # Reserve the space, because writing to a map of a full disk would end the process.
+            os.posix_fallocate(file.fileno(), 0, max(int(np.prod(shape)), 1))
             return np.memmap(file, np.uint8, "r+", shape=shape)
     except OSError as error:
         raise StorageError(f"'{folder}': no room for {np.prod(shape) >> 20} MiB of images: {error.strerror}") from error

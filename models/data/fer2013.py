@@ -29,7 +29,10 @@ def read_splits(path: Path, square: Square | None, report: Callable[[int, int | 
 
 
 def read_csv(path: Path, square: Square | None, report: Callable[[int, int | None], None]) -> dict[str, ImageSet]:
-    """Return the splits of a CSV with the columns emotion, pixels, Usage; without `square`, images of 48 x 48 pixels.
+    """Return the splits of a CSV with the columns emotion, pixels, Usage.
+
+    `square` changes each image; None: the images stay as stored, 48 x 48 pixels. `report` is called with the number of
+    rows that were read, and None, because their total is not known.
 
     Raises:
         InputError: A column is missing or a row is invalid.
@@ -64,7 +67,9 @@ def read_csv(path: Path, square: Square | None, report: Callable[[int, int | Non
 
 
 def read_hdf5(path: Path, square: Square | None) -> dict[str, ImageSet]:
-    """Return the splits of an HDF5 file with `<Usage>_pixel` and `<Usage>_label`; without `square`, sizes as stored.
+    """Return the splits of an HDF5 file with the data sets `<Usage>_pixel` and `<Usage>_label`, such as Training_pixel.
+
+    `square` changes each image; None: the images stay as stored.
 
     Raises:
         InputError: The file has another form, or contains other values than pixels and labels.

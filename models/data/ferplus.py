@@ -97,12 +97,13 @@ def with_ferplus(
 ) -> DataSet:
     """Return FER-2013 with labels or training targets from the votes.
 
-    - "majority": in all splits, the label is the class with most votes. As in FER+, choices with a single vote are
-      ignored, and an image is removed unless one choice has more than half of the remaining votes. Images whose
-      majority is contempt, unknown or "not a face" are removed too.
-    - "mixed": all labels are unchanged; the training target is `label_weight` times the smoothed label plus
-      1 - `label_weight` times the distribution of the remaining votes over the seven expressions. Images without such
-      votes get the smoothed label. Training images with a majority for unknown and "not a face" are removed.
+    In both modes, choices with a single vote are ignored, as in FER+.
+
+    - "majority": in all splits, the label is the class with more than half of the votes. Images without such a class
+      are removed, also those with a majority for contempt, unknown or "not a face".
+    - "mixed": all labels are unchanged. The training target is `label_weight` times the smoothed label plus
+      1 - `label_weight` times the distribution of the votes over the seven expressions; without such votes, it is the
+      smoothed label. Training images with a majority for unknown and "not a face" are removed.
 
     Args:
         dataset: FER-2013, with names for votes by path.
@@ -116,8 +117,8 @@ def with_ferplus(
         InputError: The classes are not the seven expressions, or the votes belong to other images.
     """
     train = dataset.chosen_split(train, "train")
-    counts = vote_counts(dataset, path, train)
-    voted = sum(int(part.any(axis=1).sum()) for part in counts.values())
+    counts = vote_counts(dataset, path, train)  # (N, 10) for each split
+    voted = sum(int(votes.any(axis=1).sum()) for votes in counts.values())
     total = sum(map(len, counts.values()))
     if mode == "mixed":
         part = _mixed(dataset.splits[train], counts[train], label_weight)
@@ -248,13 +249,14 @@ def without_single_votes(counts: NDArray[np.float32]) -> NDArray[np.float32]:
 def _mixed(part: ImageSet, counts: NDArray[np.float32], label_weight: float) -> ImageSet:
     """Return the images with training targets of label and votes: mode "mixed" of `with_ferplus`."""
     cleaned = without_single_votes(counts)
-    kept = cleaned[:, _NO_FACE].sum(axis=1) <= cleaned.sum(axis=1) / 2
-    expressions, part = cleaned[kept][:, EXPRESSION_COLUMNS], part.subset(kept)  # votes (N, 7)
+    is_kept = cleaned[:, _NO_FACE].sum(axis=1) <= cleaned.sum(axis=1) / 2
+    kept = part.subset(is_kept)
+    votes = cleaned[is_kept][:, EXPRESSION_COLUMNS]  # (N, 7)
+    total = votes.sum(axis=1, keepdims=True)  # (N, 1)
     classes = len(EXPRESSIONS)
-    smoothed = np.eye(classes)[part.labels] * (1 - _LABEL_SMOOTHING) + _LABEL_SMOOTHING / classes  # labels (N, 7)
-    total = expressions.sum(axis=1, keepdims=True)
-    mixed = label_weight * smoothed + (1 - label_weight) * expressions / np.maximum(total, 1)
-    return replace(part, targets=np.where(total > 0, mixed, smoothed).astype(np.float32))
+    smoothed_labels = np.eye(classes)[kept.labels] * (1 - _LABEL_SMOOTHING) + _LABEL_SMOOTHING / classes  # (N, 7)
+    mixed = label_weight * smoothed_labels + (1 - label_weight) * votes / np.maximum(total, 1)
+    return replace(kept, targets=np.where(total > 0, mixed, smoothed_labels).astype(np.float32))
 
 
 def _relabelled(part: ImageSet, counts: NDArray[np.float32]) -> ImageSet:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -90,12 +91,7 @@ def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
         InputError: The archive is damaged, or a path in it is too long.
     """
     if path.is_dir():
-        found = _files_and_folders(path, notify)
-        # Broken links are included, so that reading them raises an error.
-        files = [file for file in found if file.is_file() or (file.is_symlink() and not file.exists())]
-        names = _wanted(tuple(PurePosixPath(file.relative_to(path).as_posix()) for file in files), path, notify)
-        folders = [PurePosixPath(file.relative_to(path).as_posix()) for file in found if file.is_dir()]
-        yield Files(names, lambda name: _read_file(path, name), _empty(folders, names))
+        yield _files_in_folder(path, notify)
         return
     # Members are read into memory and never extracted, so their names cannot point outside a folder.
     with _damage_reported(path):
@@ -105,17 +101,29 @@ def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
             members = _members(archive)
         names = _wanted(tuple(members), path, notify)
         folders = [PurePosixPath(member.name) for member in archive.getmembers() if member.isdir()]
-        yield Files(names, lambda name: _read_member(path, archive, members, name), _empty(folders, names))
+        yield Files(names, partial(_read_member, path, archive, members), _empty(folders, names))
+
+
+def _files_in_folder(path: Path, notify: Notify) -> Files:
+    """Return the images and label lists in a folder."""
+    found = _files_and_folders(path, notify)
+    folders = [PurePosixPath(each.relative_to(path).as_posix()) for each in found if each.is_dir()]
+    # Broken links are included, so that reading them raises an error.
+    files = [each for each in found if each.is_file() or (each.is_symlink() and not each.exists())]
+    names = _wanted(tuple(PurePosixPath(file.relative_to(path).as_posix()) for file in files), path, notify)
+    return Files(names, partial(_read_file, path), _empty(folders, names))
 
 
 def _files_and_folders(path: Path, notify: Notify) -> list[Path]:
     """Return all files and folders in a folder, sorted, without those in hidden folders."""
     found: list[Path] = []
     ignored: set[Path] = set()
-    for folder, folders, files in os.walk(path, onerror=lambda error: ignored.add(Path(error.filename))):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # os.walk visits only those that are left
-        ignored.update(each for name in folders if (each := Path(folder, name)).is_symlink())
-        found += [Path(folder, name) for name in (*folders, *files)]
+    # os.walk does not follow links to folders, and calls `onerror` for a folder that it cannot read.
+    for folder, subfolders, files in os.walk(path, onerror=lambda error: ignored.add(Path(error.filename))):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]  # os.walk visits those that are left
+        folder_paths = [Path(folder, name) for name in subfolders]
+        ignored.update(each for each in folder_paths if each.is_symlink())
+        found += [*folder_paths, *(Path(folder, name) for name in files)]
     if ignored:
         names = ", ".join(str(each.relative_to(path)) for each in sorted(ignored))
         notify(f"folders that are links or cannot be read are ignored: {names}")

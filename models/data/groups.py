@@ -32,13 +32,14 @@ _TRACK_NUMBER = re.compile(r"track[-_ ]?\d+", re.IGNORECASE)
 def group_folders(images: Sequence[PurePosixPath], splits: Set[str]) -> bool:
     """Return whether the innermost folders are groups in class folders, as in `happy/person-12/003.jpg`.
 
-    They are if all their names are a word (person, subject, track, group) and a number or name, and if they lie in at
-    least two folders of which none is called as one of `splits`, lower-case names of splits.
+    They are if all have a name such as `person-12` or `track7`, and if the folders above them can be classes: there
+    are at least two, and none has the name of a split. `splits` are names of splits in lower case.
     """
-    if not all(len(name.parts) > 2 and _FOLDER.fullmatch(name.parts[-2]) for name in images):
+    are_in_groups = all(len(image.parts) > 2 and _FOLDER.fullmatch(image.parts[-2]) for image in images)
+    if not are_in_groups:
         return False
-    above = {name.parts[-3].casefold() for name in images}
-    return len(above) > 1 and above.isdisjoint(splits)
+    folders_above = {image.parts[-3].casefold() for image in images}
+    return len(folders_above) > 1 and folders_above.isdisjoint(splits)
 
 
 def group_in_name(file: str) -> str | None:
@@ -59,9 +60,9 @@ def shared_groups(first: Iterable[str] | None, second: Iterable[str] | None) -> 
 
 
 def groups_in_table(table: PurePosixPath, content: bytes, images: Set[PurePosixPath]) -> dict[PurePosixPath, str]:
-    """Return the group of each file that a table names; empty where it has no column of files or of groups.
+    """Return the group of each file that a table names; empty if it has no column of files or of groups.
 
-    A path that means none of `images` is returned as it is in the table.
+    The keys are paths of `images`; a path in the table that is no image is a key as it is.
     """
     groups = {}
     for file, row in _files(table, content, images):
@@ -74,42 +75,51 @@ def groups_in_table(table: PurePosixPath, content: bytes, images: Set[PurePosixP
 def video_times(
     table: PurePosixPath, content: bytes, images: Set[PurePosixPath]
 ) -> dict[PurePosixPath, tuple[str, float]]:
-    """Return video and time in seconds of each crop of a video in a `crops.csv`; paths are as in `groups_in_table`."""
+    """Return the video, and the time in seconds, of each crop in a `crops.csv` that was cut out of a video.
+
+    The keys are as for `groups_in_table`.
+    """
     times = {}
     for file, row in _files(table, content, images):
-        if (time_s := _time_s(row)) is not None:
-            times[file] = f"video-{table.parent / str(row.get('source'))}", time_s
+        time_s = _time_s(row)
+        if time_s is not None:
+            video = table.parent / str(row.get("source"))
+            times[file] = f"video-{video}", time_s
     return times
 
 
 def time_parts(times: Mapping[PurePosixPath, tuple[str, float]]) -> dict[PurePosixPath, str]:
-    """Return the group of each file: one of `VIDEO_PARTS` equal parts of the time of the files with the same name.
+    """Return the group of each file: the time of each video is cut into `VIDEO_PARTS` equal parts, which are groups.
 
     Neighbouring frames are almost equal, so they belong together.
 
     Args:
-        times: Name, such as that of a video, and time in seconds of each file.
+        times: Video, and time in seconds, of each file.
     """
     spans_s: dict[str, tuple[float, float]] = {}
-    for name, time_s in times.values():
-        start_s, end_s = spans_s.get(name, (time_s, time_s))
-        spans_s[name] = min(start_s, time_s), max(end_s, time_s)
+    for video, time_s in times.values():
+        start_s, end_s = spans_s.get(video, (time_s, time_s))
+        spans_s[video] = min(start_s, time_s), max(end_s, time_s)
     parts = {}
-    for file, (name, time_s) in times.items():
-        start_s, end_s = spans_s[name]
-        part = int(VIDEO_PARTS * ((time_s - start_s) / (end_s - start_s))) if end_s > start_s else 0
-        parts[file] = f"{name}-{min(part, VIDEO_PARTS - 1)}"  # the last frame belongs to the last part
+    for file, (video, time_s) in times.items():
+        start_s, end_s = spans_s[video]
+        duration_s = (end_s - start_s) or 1.0  # of a video with one frame only, all is in part 0
+        part = int(VIDEO_PARTS * ((time_s - start_s) / duration_s))
+        parts[file] = f"{video}-{min(part, VIDEO_PARTS - 1)}"  # the last frame belongs to the last part
     return parts
 
 
 def _files(
     table: PurePosixPath, content: bytes, images: Set[PurePosixPath]
 ) -> Iterator[tuple[PurePosixPath, Mapping[str, object]]]:
-    """Yield each row of a table that names a file, with the image that it means, or else the path in the table."""
+    """Yield file and row for each row of a table that names a file.
+
+    The file is the path in `images` that the row means, or else the path as it is in the table.
+    """
     for row in _rows(table, content):
-        file = next((row[column] for column in _FILE_COLUMNS if row.get(column)), None)
-        if file:
-            yield listed_image(str(file), table.parent, images) or PurePosixPath(str(file)), row
+        stated = next((str(row[column]) for column in _FILE_COLUMNS if row.get(column)), None)
+        if stated:
+            yield listed_image(stated, table.parent, images) or PurePosixPath(stated), row
 
 
 def _time_s(row: Mapping[str, object]) -> float | None:
@@ -128,7 +138,8 @@ def listed_image(text: str, folder: PurePosixPath, images: Set[PurePosixPath]) -
     """
     path = PurePosixPath(text)
     candidates = [folder / path, folder.parent / path]
-    if folder == PurePosixPath():  # the folder of the data itself, whose name is not known here
+    if folder == PurePosixPath():
+        # The table lies in the folder of the data, whose name is not known here: any first part may be this name.
         candidates.append(PurePosixPath(*path.parts[1:]))
     return next((name for name in candidates if name in images), None)
 
@@ -136,7 +147,7 @@ def listed_image(text: str, folder: PurePosixPath, images: Set[PurePosixPath]) -
 def _rows(table: PurePosixPath, content: bytes) -> Iterator[Mapping[str, object]]:
     """Yield the rows of a CSV or of JSON lines; damaged ones are left out."""
     if table.suffix.lower() == ".csv":
-        with suppress(csv.Error):  # a table that is not one of groups
+        with suppress(csv.Error):  # a damaged table states no groups
             yield from csv_rows(content)
         return
     for line in content.decode("utf-8", "replace").splitlines():

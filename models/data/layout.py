@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 CONTEMPT = "contempt"
 
+# For each crop of a video: the video, and the time in seconds.
+_VideoTimes: TypeAlias = dict[PurePosixPath, tuple[str, float]]
 _USAGE_PREFIX = re.compile(r"(Training|PublicTest|PrivateTest)_\d+\.")
 _ALIASES = {"anger": "angry", "happiness": "happy", "sadness": "sad", "surprised": "surprise", "fearful": "fear"}
 _ALIASES |= {"disgusted": "disgust"}
@@ -47,34 +49,38 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
     Raises:
         InputError: The arrangement of the files is not recognised.
     """
-    images = files.images
-    if not images:
+    if not files.images:
         raise InputError(f"data '{where}' has no image in <split>/<class>/")
-    _require_utf8({name.parent for name in images}, where)
-    folders_of_classes = {name.parts[:-2] for name in images}
+    _require_utf8({name.parent for name in files.images}, where)
+    folders_of_classes = {image.parts[:-2] for image in files.images}
     empty = [str(folder) for folder in files.empty_folders if folder.parts[:-1] in folders_of_classes]
     if empty:
         notify(f"folders without images are ignored: {', '.join(empty)}")
-    name = None
+    name, entries = _named_entries(files, where, notify)
+    classes, splits = {entry.class_name for entry in entries}, {entry.split for entry in entries}
+    _require_distinct(classes, "classes", where)
+    _require_distinct(splits, "splits", where)
+    _report_misspelt_splits(splits, notify)
+    entries = _with_groups(entries, files, notify)
+    require_contempt(contempt, classes - {CONTEMPT})
+    entries = _apply_contempt(entries, contempt, notify)
+    return Layout(name, _ordered({entry.class_name for entry in entries}), tuple(entries))
+
+
+def _named_entries(files: Files, where: str, notify: Notify) -> tuple[str | None, list[ImageEntry]]:
+    """Return the name of the data set, if its format contains one, and its images without groups."""
     label_lists = [file for file in files.names if file.name.lower() in LABEL_LISTS]
     if len(label_lists) > 1:
         raise InputError(f"data '{where}' has {len(label_lists)} label lists: give the folder of one, such as 'basic'")
     if label_lists:
-        name, entries = rafdb.NAME, rafdb.entries_from_list(files, label_lists[0], where, notify)
-    else:
-        entries = _by_folders(images, where)
-        renamed = rafdb.renamed_numbers(files, entries, where)
-        if renamed is not None:
-            name, entries = rafdb.NAME, renamed
-        elif {entry.class_name for entry in entries} == set(rafdb.CLASSES):
-            notify("class folders 1 to 7 keep their names: without a train_labels.csv they are not taken for RAF-DB")
-    _require_distinct({entry.class_name for entry in entries}, "classes", where)
-    _require_distinct({entry.split for entry in entries}, "splits", where)
-    _report_misspelt_splits({entry.split for entry in entries}, notify)
-    entries = _with_groups(entries, files, notify)
-    require_contempt(contempt, {entry.class_name for entry in entries} - {CONTEMPT})
-    entries = _apply_contempt(entries, contempt, notify)
-    return Layout(name, _ordered({entry.class_name for entry in entries}), tuple(entries))
+        return rafdb.NAME, rafdb.entries_from_list(files, label_lists[0], where, notify)
+    entries = _by_folders(files.images, where)
+    renamed = rafdb.renamed_numbers(files, entries, where)
+    if renamed is not None:
+        return rafdb.NAME, renamed
+    if {entry.class_name for entry in entries} == set(rafdb.CLASSES):
+        notify("class folders 1 to 7 keep their names: without a train_labels.csv they are not taken for RAF-DB")
+    return None, entries
 
 
 def canonical_class(name: str) -> str:
@@ -104,28 +110,27 @@ def split_order(splits: Iterable[str]) -> list[str]:
 
 
 def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry]:
-    """Return split and class of each file from its path <split>/<class>/<file>, or without splits <class>/<file>."""
+    """Return split and class of each file from its path.
+
+    A path is <split>/<class>/<file>, or without splits <class>/<file>. Both may have the folder of a group before the
+    file, and other folders at the start.
+    """
     has_groups = group_folders(files, KNOWN_SPLITS)
-    # Paths without the folder of a group: <split>/<class>/<file>.
+    # The paths without the folders of groups.
     images = tuple(file.parent.parent / file.name for file in files) if has_groups else files
-    parents = {name.parts[:-2] for name in images}  # the folders of the class folders: splits, if there are several
-    for name in images:
-        if len(name.parts) < 2 or (len(name.parts) < 3 and len(parents) > 1):
-            raise InputError(
-                f"data '{where}': '{name}' is not in <split>/<class>/: arrange it as train/<class>/…, val/<class>/…"
-            )
-    names_have_split = all(_USAGE_PREFIX.match(name.name) for name in images)
-    only_parent = next(iter(parents)) if len(parents) == 1 else None
-    has_splits = only_parent is None or (only_parent != () and only_parent[-1].casefold() in KNOWN_SPLITS)
-    root_length = _common_start([name.parts[: -3 if has_splits else -2] for name in images])
+    has_splits = _have_split_folders(images, where)
+    names_have_split = all(_USAGE_PREFIX.match(image.name) for image in images)  # as in Training_123.jpg
+    # Number of folders at the start that all paths share: they are not part of the path in the data.
+    data_folder = -3 if has_splits else -2
+    root_length = _common_start([image.parts[:data_folder] for image in images])
     entries = []
-    for file, name in zip(files, images, strict=True):
-        split = name.parts[-3] if has_splits else ALL_IMAGES
+    for file, image in zip(files, images, strict=True):
+        split = image.parts[-3] if has_splits else ALL_IMAGES
         if names_have_split:
-            split = name.name.partition("_")[0]
+            split = image.name.partition("_")[0]
         group = file.parts[-2] if has_groups else ""
         path_in_data = "/".join(file.parts[root_length:])
-        entries.append(ImageEntry(file, path_in_data, split, canonical_class(name.parts[-2]), group))
+        entries.append(ImageEntry(file, path_in_data, split, canonical_class(image.parts[-2]), group))
     if all(entry.class_name.casefold() in KNOWN_SPLITS for entry in entries):
         raise InputError(
             f"data '{where}' has no class folders: '{images[0]}' is directly in a split, expected train/<class>/…, "
@@ -134,25 +139,36 @@ def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry
     return entries
 
 
+def _have_split_folders(images: Iterable[PurePosixPath], where: str) -> bool:
+    """Return whether the class folders lie in folders of splits.
+
+    They do if they lie in several folders, or in one folder with a usual name of a split.
+    """
+    parents = {image.parts[:-2] for image in images}  # the folders of the class folders
+    least_parts = 3 if len(parents) > 1 else 2  # <split>/<class>/<file>, or <class>/<file>
+    for image in images:
+        if len(image.parts) < least_parts:
+            raise InputError(
+                f"data '{where}': '{image}' is not in <split>/<class>/: arrange it as train/<class>/…, val/<class>/…"
+            )
+    if len(parents) > 1:
+        return True
+    (only_parent,) = parents
+    return only_parent != () and only_parent[-1].casefold() in KNOWN_SPLITS
+
+
 def _with_groups(entries: list[ImageEntry], files: Files, notify: Notify) -> list[ImageEntry]:
     """Return the entries with their groups: from tables, from the paths, or for crops of a video from their times.
 
-    Of several tables, the first of `TABLES` that lists the image is used. Where tables list some of the images, each of
-    the others is a group of its own.
+    Of several tables, the first of `TABLES` that lists the image is used. Where some images have a group from a table
+    or a video, each image without a group becomes a group of its own.
     """
-    listed: dict[str, dict[PurePosixPath, str]] = {name: {} for name in TABLES}
-    videos: dict[PurePosixPath, tuple[str, float]] = {}
-    images = set(files.images)
-    for table in files.names:
-        if (name := table.name.lower()) in TABLES:
-            content = files.read(table)
-            listed[name] |= groups_in_table(table, content, images)
-            if name == CROP_TABLE:
-                videos |= video_times(table, content, images)
-    in_tables = [_in_first_table(entry.path, *listed.values()) for entry in entries]
+    groups_by_table, videos = _read_group_tables(files)
+    in_tables = [_in_first_table(entry.path, *groups_by_table.values()) for entry in entries]
+    listed_paths = [path for groups in groups_by_table.values() for path in groups]
+    if listed_paths and not any(in_tables):
+        notify(one_line(f"no group in a table is used: none of its paths is an image, such as '{listed_paths[0]}'"))
     parts = _video_parts(entries, videos)
-    if not any(in_tables) and (lost := next((path for each in listed.values() for path in each), None)):
-        notify(one_line(f"no group in a table is used: none of its paths is an image, such as '{lost}'"))
     others_are_alone = any(in_tables) or bool(parts)
     result = []
     for entry, in_table in zip(entries, in_tables, strict=True):
@@ -163,10 +179,26 @@ def _with_groups(entries: list[ImageEntry], files: Files, notify: Notify) -> lis
     return result
 
 
-def _video_parts(
-    entries: Iterable[ImageEntry], videos: Mapping[PurePosixPath, tuple[str, float]]
-) -> dict[PurePosixPath, str]:
-    """Return the groups of the crops of videos, apart for each class, which can be in a short part of a video only."""
+def _read_group_tables(files: Files) -> tuple[dict[str, dict[PurePosixPath, str]], _VideoTimes]:
+    """Return for each of `TABLES` the group of each path that it lists, and for crops of videos their times."""
+    groups: dict[str, dict[PurePosixPath, str]] = {name: {} for name in TABLES}
+    videos: _VideoTimes = {}
+    images = set(files.images)
+    for table in files.names:
+        name = table.name.lower()
+        if name in TABLES:
+            content = files.read(table)
+            groups[name] |= groups_in_table(table, content, images)
+            if name == CROP_TABLE:
+                videos |= video_times(table, content, images)
+    return groups, videos
+
+
+def _video_parts(entries: Iterable[ImageEntry], videos: _VideoTimes) -> dict[PurePosixPath, str]:
+    """Return the groups of the crops of videos: parts of a video's time, see `time_parts`.
+
+    Each class and split has parts of its own, because a class can occur in a short part of a video only.
+    """
     times = {}
     for entry in entries:
         if found := _in_first_table(entry.path, videos):
@@ -211,10 +243,11 @@ def _apply_contempt(entries: list[ImageEntry], contempt: str, notify: Notify) ->
     Nothing is changed if the other classes are not expressions: contempt then is a class as any other.
     """
     others = {entry.class_name for entry in entries} - {CONTEMPT}
+    others_are_expressions = bool(others) and others <= set(EXPRESSIONS)
     rest = [entry for entry in entries if entry.class_name != CONTEMPT]
-    if len(rest) == len(entries) or not others or not others <= set(EXPRESSIONS) or contempt == "keep":
-        return entries
     count = len(entries) - len(rest)
+    if contempt == "keep" or count == 0 or not others_are_expressions:
+        return entries
     if contempt == "drop":
         notify(f"{count} images of contempt are removed (the option contempt can include them)")
         return rest

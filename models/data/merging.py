@@ -74,15 +74,16 @@ def merge_classes(dataset: DataSet, labels: LabelMap) -> DataSet:
 def renumbered(part: ImageSet, numbers: NDArray[np.int64]) -> ImageSet:
     """Return a split with other labels: `numbers[old]` is the new label, or -1 to remove the images of that label.
 
-    Targets are summed per new class and normalised. Where a target has no share in the new classes, the label replaces
-    it.
+    A target is summed for each new class and normalised. If it has no share in the new classes, it becomes the label.
     """
     kept = part.subset(numbers[part.labels] >= 0)
-    labels, targets = numbers[kept.labels], kept.targets
-    if targets is not None:
-        new = range(numbers.max() + 1)
-        shares = np.stack([targets[:, np.flatnonzero(numbers == number)].sum(axis=1) for number in new], axis=1)
-        total = shares.sum(axis=1, keepdims=True)
-        of_label = np.eye(len(new), dtype=np.float32)[labels]
-        targets = np.where(total > 0, shares / np.maximum(total, np.float32(1e-12)), of_label).astype(np.float32)
-    return replace(kept, labels=labels, targets=targets)
+    labels = numbers[kept.labels]
+    if kept.targets is None:
+        return replace(kept, labels=labels)
+    classes = int(numbers.max()) + 1
+    sums = [kept.targets[:, np.flatnonzero(numbers == number)].sum(axis=1) for number in range(classes)]  # (N,) each
+    shares = np.stack(sums, axis=1)  # (N, new classes)
+    total = shares.sum(axis=1, keepdims=True)
+    one_hot_labels = np.eye(classes, dtype=np.float32)[labels]
+    targets = np.where(total > 0, shares / np.maximum(total, np.float32(1e-12)), one_hot_labels)
+    return replace(kept, labels=labels, targets=targets.astype(np.float32))

@@ -65,6 +65,7 @@ class PhotoDetector:
         frame = Frame(0, 0.0, 0.0, as_frame(image))
         if self._min_face_px > 0 and isinstance(self._detector, Sizable):
             self._detector.input_size_px = detector_input_px(frame.size_wh, self._min_face_px)
+        # A new tracker for each photograph, so that no face is followed from one to the next.
         face_tracker = FaceTracker(self._detector, None, min_face_px=self._min_face_px)
         faces = face_tracker.find(frame, StageTimer())
         areas = (faces.xyxy[:, 2:] - faces.xyxy[:, :2]).prod(axis=1)
@@ -87,20 +88,20 @@ def read_photo_table(files: Files, where: str, notify: Notify) -> Mapping[PurePo
         return {}
     if len(tables) > 1:
         raise InputError(f"data '{where}' has {len(tables)} files {PHOTO_TABLE}: give the folder of one")
-    name, images = tables[0], set(files.images)
+    table, images = tables[0], set(files.images)
     facts: dict[PurePosixPath, PhotoFacts] = {}
     lost = []
-    for row in _rows(files, name, where):
-        path = listed_image(row.get("path", ""), name.parent, images)
+    for row in _rows(files, table, where):
+        path = listed_image(row.get("path", ""), table.parent, images)
         if path in facts:
-            raise InputError(f"data '{where}', '{name}' lists '{path}' twice: keep one row")
+            raise InputError(f"data '{where}', '{table}' lists '{path}' twice: keep one row")
         if path is None:
             lost.append(row.get("path", ""))
         else:
             person = row.get("person", "") or row.get("group", "")
             facts[path] = PhotoFacts(canonical_class(row.get("label", "")), person)
     if not facts:
-        raise InputError(f"data '{where}', '{name}': none of its paths is an image of the data: check the column path")
+        raise InputError(f"data '{where}', '{table}': none of its paths is an image of the data: check the column path")
     if lost:
         notify(
             one_line(

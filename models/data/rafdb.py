@@ -39,9 +39,25 @@ def entries_from_list(files: Files, label_list: PurePosixPath, where: str, notif
     """
     root = label_list.parent.parent
     aligned = root / "Image" / "aligned"
-    found = {name.stem.removesuffix("_aligned"): name for name in files.images if name.parent == aligned}
+    # The image of each name in the list: of train_00001, Image/aligned/train_00001_aligned.jpg.
+    found = {image.stem.removesuffix("_aligned"): image for image in files.images if image.parent == aligned}
     if not found:
         raise InputError(f"data '{where}' has RAF-DB's '{label_list}' but no images in '{aligned}'")
+    labels = _listed_labels(files, label_list, where)
+    unlisted = len(found.keys() - labels.keys())
+    if unlisted:
+        notify(f"{unlisted} images that are not in '{label_list}' are removed")
+    entries = []
+    for stem, label in labels.items():
+        path = found.get(stem, aligned / f"{stem}_aligned.jpg")
+        path_in_data = path.relative_to(root).as_posix()
+        entries.append(ImageEntry(path, path_in_data, stem.partition("_")[0], CLASSES[label]))
+    position = {name: index for index, name in enumerate(files.names)}  # the fastest order to read; missing ones last
+    return sorted(entries, key=lambda entry: position.get(entry.path, len(position)))
+
+
+def _listed_labels(files: Files, label_list: PurePosixPath, where: str) -> dict[str, str]:
+    """Return the label, "1" to "7", of each name in the official list, such as `train_00001`."""
     labels: dict[str, str] = {}
     for number, line in enumerate(files.read(label_list).decode("utf-8-sig", "replace").splitlines(), start=1):
         if not line.strip():
@@ -57,16 +73,7 @@ def entries_from_list(files: Files, label_list: PurePosixPath, where: str, notif
         labels[stem] = label
     if not labels:
         raise InputError(f"data '{where}': RAF-DB's '{label_list}' is empty")
-    unlisted = len(found.keys() - labels.keys())
-    if unlisted:
-        notify(f"{unlisted} images that are not in '{label_list}' are removed")
-    entries = []
-    for stem, label in labels.items():
-        path = found.get(stem, aligned / f"{stem}_aligned.jpg")
-        name = "/".join(path.parts[len(root.parts) :])
-        entries.append(ImageEntry(path, name, stem.partition("_")[0], CLASSES[label]))
-    position = {name: index for index, name in enumerate(files.names)}  # the fastest order to read; missing ones last
-    return sorted(entries, key=lambda entry: position.get(entry.path, len(position)))
+    return labels
 
 
 def renamed_numbers(files: Files, entries: list[ImageEntry], where: str) -> list[ImageEntry] | None:
@@ -78,17 +85,18 @@ def renamed_numbers(files: Files, entries: list[ImageEntry], where: str) -> list
     Raises:
         InputError: A table lists a file with another number than that of its folder.
     """
-    if not {entry.class_name for entry in entries} <= set(CLASSES):
+    if not all(entry.class_name in CLASSES for entry in entries):
         return None
-    labels = _tables(files)
-    known = [entry for entry in entries if entry.path.name in labels]
-    for entry in known:
-        if labels[entry.path.name] != entry.class_name:
+    table_labels = _tables(files)
+    in_table = [entry for entry in entries if entry.path.name in table_labels]
+    for entry in in_table:
+        label = table_labels[entry.path.name]
+        if label != entry.class_name:
             raise InputError(
                 f"data '{where}': '{entry.path}' is in folder {entry.class_name}, but its label in the table is "
-                f"{labels[entry.path.name][:20]}"
+                f"{label[:20]}"
             )
-    if not known and not all(_ALIGNED.match(entry.path.name) for entry in entries):
+    if not in_table and not all(_ALIGNED.match(entry.path.name) for entry in entries):
         return None
     return [replace(entry, class_name=CLASSES[entry.class_name]) for entry in entries]
 

@@ -33,7 +33,7 @@ from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, missing_split, named_split, spread
 from edgekit.models.data.coop import is_split_file, open_split_file
 from edgekit.models.data.disk import folder_on_disk, new_array
-from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_splits
+from edgekit.models.data.fer2013 import SIDE_PX, USAGES, Square, read_splits
 from edgekit.models.data.files import ARCHIVE_SUFFIXES, Files, open_files
 from edgekit.models.data.layout import Layout, find_layout, require_contempt, split_order
 from edgekit.preprocess import ImageU8, center_crop, fit_image
@@ -80,18 +80,24 @@ def load_dataset(
     square = functools.partial(to_size, size_px=size_px, fit=fit)
     if is_of_files(path):
         with open_layout(path, contempt, notify) as (files, layout):
-            chosen = _chosen(layout, select)
-            size_bytes = 3 * size_px**2 * sum(map(len, chosen.values()))
+            chosen = _selected(layout, select)
+            image_count = sum(map(len, chosen.values()))
+            size_bytes = 3 * size_px**2 * image_count  # in colour
             folder = cache_folder and folder_on_disk(size_bytes, cache_folder, notify)
-            return _read_images(files, layout, path, square, report, chosen, folder)
+            images = _decoded(files, layout, path, square, report, chosen)
+            splits = _splits(images, layout, chosen, folder)
+            name = layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
+            return DataSet(name, layout.classes, splits)
+    # A .csv or HDF5 file of FER-2013, which has neither images of contempt nor groups.
     require_contempt(contempt, EXPRESSIONS)
     splits = read_splits(path, square, report)
     ordered = {name: splits[name] for name in split_order(splits)}
     name = dataset_name(path, EXPRESSIONS, ordered)
     if select:
         labels = {name: part.labels for name, part in ordered.items()}
-        selection = select(labels, EXPRESSIONS, dict.fromkeys(ordered))
-        ordered = {new: ordered[old].subset(chosen) for new, (old, chosen) in selection.items()}
+        no_groups = dict.fromkeys(ordered)
+        selection = select(labels, EXPRESSIONS, no_groups)
+        ordered = {new: ordered[old].subset(indices) for new, (old, indices) in selection.items()}
     return DataSet(name, EXPRESSIONS, ordered)
 
 
@@ -134,34 +140,44 @@ def open_layout(path: Path, contempt: str, notify: Notify) -> Iterator[tuple[Fil
         yield files, find_layout(files, str(path), contempt, notify)
 
 
-def _read_images(
-    files: Files,
-    layout: Layout,
-    path: Path,
-    square: Callable[[ImageU8], ImageU8],
-    report: Progress,
-    chosen: Mapping[str, Sequence[int]],
-    folder: Path | None,
-) -> DataSet:
-    """Return the chosen entries as a data set, with one channel if all images are gray.
+def _splits(
+    images: Iterable[tuple[int, ImageU8]], layout: Layout, chosen: Mapping[str, Sequence[int]], folder: Path | None
+) -> dict[str, ImageSet]:
+    """Return the splits of a data set, with one channel if all images are gray.
 
     Args:
-        files: The files.
-        layout: Their splits and classes.
-        path: The data, which is named in errors.
-        square: Resizes a decoded image.
-        report: Called with (images read, images in total).
-        chosen: Indices of the entries of `layout` for each split; an image can be in several splits.
+        images: Index in `layout.entries` and pixels of each image.
+        layout: Splits and classes of the images.
+        chosen: Indices of the entries of each split; an image can be in several splits.
         folder: Where the pixels are kept in a file; None: they are in memory.
     """
-    # All splits are parts of one array: the rows of each entry in it.
-    places = defaultdict(list)
-    for place, index in enumerate(index for indices in chosen.values() for index in indices):
-        places[index].append(place)
-    total = sum(map(len, chosen.values()))
+    # All splits are parts of one array, one after the other; these are the rows of each entry in the array.
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    total = 0
+    for indices in chosen.values():
+        for index in indices:
+            rows_of[index].append(total)
+            total += 1
     pixels = np.empty((0, 1, 1, 1), np.uint8)
+    for index, image in images:
+        pixels = _array_for(image, pixels, total, folder)
+        pixels[rows_of[index]] = image
+    splits, start = {}, 0
+    for split, indices in chosen.items():
+        names = np.array([layout.entries[index].name for index in indices], np.str_)
+        part = pixels[start : start + len(indices)]
+        splits[split] = ImageSet(part, _labels(layout, indices), names=names, groups=_groups(layout, indices))
+        start += len(indices)
+    return splits
+
+
+def _decoded(
+    files: Files, layout: Layout, path: Path, square: Square, report: Progress, chosen: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[int, ImageU8]]:
+    """Yield index and square image of each entry that is in a split; raise after the last one if any is unreadable."""
+    indices = sorted({index for in_split in chosen.values() for index in in_split})  # the fastest order to read
     unreadable: list[str] = []
-    for done, index in enumerate(sorted(places), start=1):  # the fastest order to read
+    for done, index in enumerate(indices, start=1):
         entry = layout.entries[index]
         content = files.read(entry.path)
         try:
@@ -169,36 +185,28 @@ def _read_images(
         except InputError as error:
             unreadable.append(str(error))
             continue
-        # The array is made for the first image, and again with three channels for the first image in colour.
-        if image.shape[-1] > pixels.shape[-1] or not len(pixels):
-            gray, pixels = pixels, new_array(folder, (total, *image.shape))
-            if len(gray):
-                pixels[:] = gray
-        pixels[places[index]] = image
-        if done % 256 == 0 or done == len(places):
-            report(done, len(places))
+        yield index, image
+        if done % 256 == 0 or done == len(indices):
+            report(done, len(indices))
     if unreadable:
-        count = f"{len(unreadable):,} of {len(places):,} images cannot be read"
+        count = f"{len(unreadable):,} of {len(indices):,} images cannot be read"
         raise InputError(f"{count} (see `edgekit data check {path}`): {unreadable[0]}")
-    splits, start = {}, 0
-    for split, indices in chosen.items():
-        labels, names, groups = _facts(layout, indices)
-        splits[split] = ImageSet(pixels[start : start + len(indices)], labels, names=names, groups=groups)
-        start += len(indices)
-    return DataSet(_name(layout, path), layout.classes, splits)
 
 
-def _facts(
-    layout: Layout, indices: Sequence[int]
-) -> tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.str_] | None]:
-    """Return labels, names and, if all are known, groups of these entries."""
+def _array_for(image: ImageU8, pixels: ImageU8, total: int, folder: Path | None) -> ImageU8:
+    """Return `pixels`, or a new array: for the first image, and for the first one in colour after gray ones."""
+    if len(pixels) and image.shape[-1] <= pixels.shape[-1]:
+        return pixels
+    larger = new_array(folder, (total, *image.shape))
+    if len(pixels):
+        larger[:] = pixels  # the gray channel becomes all three
+    return larger
+
+
+def _labels(layout: Layout, indices: Sequence[int]) -> NDArray[np.int64]:
+    """Return the labels of these entries."""
     numbers = {name: number for number, name in enumerate(layout.classes)}
-    entries = [layout.entries[index] for index in indices]
-    return (
-        np.array([numbers[entry.class_name] for entry in entries], np.int64),
-        np.array([entry.name for entry in entries], np.str_),
-        _groups(layout, indices),
-    )
+    return np.array([numbers[layout.entries[index].class_name] for index in indices], np.int64)
 
 
 def _groups(layout: Layout, indices: Sequence[int]) -> NDArray[np.str_] | None:
@@ -207,27 +215,22 @@ def _groups(layout: Layout, indices: Sequence[int]) -> NDArray[np.str_] | None:
     return np.array(groups, np.str_) if all(groups) else None
 
 
-def _name(layout: Layout, path: Path) -> str:
-    """Return the name of a data set of files."""
-    return layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
-
-
-def _chosen(layout: Layout, select: Select | None) -> dict[str, list[int]]:
-    """Return the indices of the entries of each split that `select` selects, in natural order of their paths."""
+def _selected(layout: Layout, select: Select | None) -> dict[str, list[int]]:
+    """Return for each split the indices of its entries, in natural order of their paths: all, or those of `select`."""
+    in_order = sorted(range(len(layout.entries)), key=lambda index: natural_key(layout.entries[index].path))
     of_split: dict[str, list[int]] = defaultdict(list)
-    for index in sorted(range(len(layout.entries)), key=lambda index: natural_key(layout.entries[index].path)):
+    for index in in_order:
         of_split[layout.entries[index].split].append(index)
-    ordered = {split: of_split[split] for split in split_order(of_split)}
+    stored = {split: of_split[split] for split in split_order(of_split)}
     if select is None:
-        return ordered
-    numbers = {name: number for number, name in enumerate(layout.classes)}
-    labels = {
-        split: np.array([numbers[layout.entries[index].class_name] for index in indices], np.int64)
-        for split, indices in ordered.items()
-    }
-    groups = {split: _groups(layout, indices) for split, indices in ordered.items()}
-    selection = select(labels, layout.classes, groups)
-    return {new: [ordered[old][index] for index in indices] for new, (old, indices) in selection.items()}
+        return stored
+    labels = {split: _labels(layout, indices) for split, indices in stored.items()}
+    groups = {split: _groups(layout, indices) for split, indices in stored.items()}
+    selected = {}
+    for new_split, (stored_split, positions) in select(labels, layout.classes, groups).items():
+        indices = stored[stored_split]
+        selected[new_split] = [indices[position] for position in positions]
+    return selected
 
 
 def to_size(image: ImageU8, size_px: int, fit: DataFit = "square") -> ImageU8:
@@ -240,7 +243,8 @@ def to_size(image: ImageU8, size_px: int, fit: DataFit = "square") -> ImageU8:
     if image.ndim == 3 and image.shape[-1] == 1:
         image = image[..., 0]
     size_hw = (size_px, size_px)
-    return fit_image(image, CropSpec(0.0, image.ndim == 2, size_hw, size_hw, fit), resize)
+    crop = CropSpec(margin=0.0, grayscale=image.ndim == 2, resize_hw=size_hw, center_crop_hw=size_hw, fit=fit)
+    return fit_image(image, crop, resize)
 
 
 def to_clip_square(image: ImageU8, size_px: int) -> ImageU8:
@@ -253,10 +257,12 @@ def to_clip_square(image: ImageU8, size_px: int) -> ImageU8:
     """
     from PIL import Image
 
-    if image.ndim == 3:
-        image = image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image[..., ::-1])
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    elif image.ndim == 3:
+        image = np.ascontiguousarray(image[..., ::-1])  # BGR → RGB
     height, width = image.shape[:2]
-    # As in torchvision's Resize and CenterCrop: the product comes first, so that a square stays one.
+    # As in torchvision's Resize: the product comes first, so that rounding keeps a square a square.
     shorter = min(width, height)
     size_wh = (int(size_px * width / shorter), int(size_px * height / shorter))
     if size_wh != (width, height):
@@ -276,23 +282,22 @@ def single_channel_if_gray(image: ImageU8) -> ImageU8:
 def load_some(
     path: Path, split: str, limit: int | None, crop: CropSpec, *, contempt: str, notify: Notify, progress: Progress
 ) -> tuple[DataSet, ImageSet]:
-    """Read at most `limit` images of one split as training does, evenly spaced over the split's natural order.
+    """Read at most `limit` images of one split, evenly spaced; return the data set with these, and the split.
 
-    The images have the size `crop.resize_hw` and were made square according to `crop.fit`.
+    The images are read as for a training with `crop`: resized to `crop.resize_hw`, and made square as `crop.fit` says.
 
     Raises:
         InputError: As for `load_dataset`; or the split does not exist or is empty.
     """
 
-    def choose(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
-        del classes, groups
+    def evenly_spaced(labels: Labels, _classes: tuple[str, ...], _groups: Groups) -> Selection:
         stored = named_split(labels, split)
         if stored not in labels:
             raise missing_split(f"data '{path}'", split, labels)
         return {split: (stored, spread(len(labels[stored]), limit))}
 
     dataset = load_dataset(
-        path, crop.resize_hw[0], progress, contempt=contempt, notify=notify, fit=crop.fit, select=choose
+        path, crop.resize_hw[0], progress, contempt=contempt, notify=notify, fit=crop.fit, select=evenly_spaced
     )
     part = dataset.split(split)
     if len(part) == 0:
@@ -342,8 +347,9 @@ def _from_arrays(
     """Yield `count` images of a split in a .csv or HDF5 file, as `originals` does."""
     splits = read_splits(path, None, progress)
     stored = splits[named_split(splits, split)]
-    for position, row in enumerate(spread(len(stored), limit).tolist()):
-        image = stored.images[row]
+    rows = spread(len(stored), limit).tolist()  # the same as in `load_some`
+    for position, row in enumerate(rows):
+        image = stored.images[row]  # (H, W, 1) or (H, W, 3) RGB
         bgr = image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image[..., ::-1])
         yield position, f"row {row} of {split}", bgr
         progress(position + 1, count)

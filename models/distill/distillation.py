@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from edgekit.contract import Contract, Fit
 from edgekit.errors import InputError
 from edgekit.files import check_writable
-from edgekit.models.callbacks import of_stage
+from edgekit.models.callbacks import Progress, of_stage
 from edgekit.models.clip.text_tower import text_tower_beside, write_text_tower
-from edgekit.models.data import DataSet
+from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.distill.targets import images_for_teacher, kept_targets, targets_of
 from edgekit.models.distill.teachers import Teacher, TeacherOptions, TeacherOutputs, fit_of, open_teacher, subject_of
 from edgekit.models.evaluation.evaluate import evaluate, open_classifier
-from edgekit.models.model_loading import InputValues, contract_for
+from edgekit.models.model_loading import InputValues, contract_for, require_net
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import embedding_name, require_no_space
 from edgekit.models.torch_threads import set_torch_threads
@@ -40,6 +40,7 @@ from edgekit.models.training.run import (
 )
 from edgekit.models.training.task import NetTask, StepLoss
 from edgekit.options import takes
+from edgekit.preprocess import ImageU8
 
 TARGETS_NAME = "teacher.safetensors"
 
@@ -113,21 +114,23 @@ class DistillationTask(NetTask):
         return net
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return the weighted sum of the losses on augmented images."""
+        """Return the weighted sum of the losses on augmented images; see `LossWeights`."""
         images, weights = self.normalised(self.augmented(indices, numbers)), self.weights
-        if self._embeddings is None:
+        if self._embeddings is None:  # the teacher has no embedding space
             embeddings, logits = None, net(images).float()
         else:
-            embeddings = net(images, embeddings_only=True).float()  # (n, embed_dim)
+            embeddings = net(images, embeddings_only=True).float()  # unit vectors (n, embed_dim)
             logits = embeddings @ self._scaled_vectors.T  # (n, classes)
-        loss = logits.new_zeros(len(indices))
+        loss = logits.new_zeros(len(indices))  # (n,)
         if weights.kl:
             loss = loss + weights.kl * kl_divergence(logits, self._logits[indices], self.temperature)
         if weights.ce:
             loss = loss + weights.ce * self.label_loss(logits, indices)
         if weights.cosine and embeddings is not None and self._embeddings is not None:
-            loss = loss + weights.cosine * (1 - (embeddings * self._embeddings[indices]).sum(dim=1))
-        return StepLoss(loss.mean(), (logits.argmax(dim=1) == self.examples.labels[indices]).sum())
+            cosines = (embeddings * self._embeddings[indices]).sum(dim=1)
+            loss = loss + weights.cosine * (1 - cosines)
+        is_correct = logits.argmax(dim=1) == self.examples.labels[indices]
+        return StepLoss(loss.mean(), is_correct.sum())
 
 
 def kl_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -190,7 +193,7 @@ def distill(options: DistillOptions) -> DistillationResult:
     set_torch_threads(options.threads)
     options = replace(options, recipe=DEFAULT_RECIPE if options.recipe == "auto" else options.recipe)
     require_no_space(options.student)
-    contract_for(options.student, ("any",), "any", gray=True)  # reports an unknown net before the data is read
+    require_net(options.student)  # reports an unknown net before the data is read
     check_output(options.output, options.resume)
     fit: Fit = options.fit if options.fit != "auto" else fit_of(options.teachers)
     data = read_training_data(options, fit=fit)
@@ -208,18 +211,17 @@ def distill(options: DistillOptions) -> DistillationResult:
     notify(f"{teacher.name} classifies {len(data.training)} training images")
     running = of_stage(options.progress, "running the teacher")
     targets = kept_targets(teacher, images_for_teacher(data.training, teacher, options, fit), path, running)
-    calibration = data.calibration if options.calibrate else None
     task = DistillationTask(
-        contract,
-        recipe,
-        data.training,
-        data.validation,
-        teacher,
-        weights,
-        options.temperature,
-        targets,
+        contract=contract,
+        recipe=recipe,
+        training=data.training,
+        validation=data.validation,
+        teacher=teacher,
+        weights=weights,
+        temperature=options.temperature,
+        targets=targets,
         initial=initial,
-        calibration=calibration,
+        calibration=data.calibration if options.calibrate else None,
     )
     terms = " + ".join(f"{weight:g} {name}" for name, weight in asdict(weights).items() if weight)
     notify(f"{contract.architecture} learns from {teacher.name}; loss: {terms}")
@@ -229,10 +231,17 @@ def distill(options: DistillOptions) -> DistillationResult:
         return result  # the first process compares for all
     if teacher.text_tower is not None:
         write_text_tower(text_tower_beside(trained.checkpoint), teacher.text_tower)
-    student_logits = evaluate(open_classifier(trained.checkpoint), data.validation, "center-crop").logits
-    comparing = of_stage(options.progress, "comparing with the teacher")
     images = images_for_teacher(data.validation, teacher, options, fit)
-    teacher_labels = targets_of(teacher, images, comparing, mirrored=False).logits.argmax(axis=1)
-    accuracy = float((teacher_labels == data.validation.labels).mean())
-    agreement = float((student_logits.argmax(axis=1) == teacher_labels).mean())
+    return _compared(result, teacher, data.validation, images, of_stage(options.progress, "comparing with the teacher"))
+
+
+def _compared(
+    result: DistillationResult, teacher: Teacher, validation: ImageSet, images_for_teacher: ImageU8, progress: Progress
+) -> DistillationResult:
+    """Return the result with the teacher's accuracy, and its agreement with the student, on the validation images."""
+    student = open_classifier(result.training.checkpoint)
+    student_labels = evaluate(student, validation, "center-crop").logits.argmax(axis=1)
+    teacher_labels = targets_of(teacher, images_for_teacher, progress, mirrored=False).logits.argmax(axis=1)
+    accuracy = float((teacher_labels == validation.labels).mean())
+    agreement = float((student_labels == teacher_labels).mean())
     return replace(result, agreement=agreement, teacher_accuracy=accuracy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from edgekit.models.checkpoint import Checkpoint
 from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build_prompted, load_prompts
 from edgekit.models.clip.load import FrozenClip, load_clip
 from edgekit.models.clip.text_tower import TextTower, read_text_tower
-from edgekit.models.model_loading import build_net
+from edgekit.models.model_loading import build_net, with_other_labels
 from edgekit.models.nets.embedding_net import CLASS_VECTORS, EmbeddingNet
 from edgekit.text import counted, one_line
 from edgekit.typed_json import convert
@@ -70,36 +70,35 @@ def relabel_by_text(
         UnavailableError: A CLIP that is given by name cannot be downloaded.
     """
     _require_space(checkpoint)
-    teacher = _teacher_of(checkpoint)
-    beside = text_tower if text_tower is not None and text_tower.is_file() else None
-    if beside is not None and teacher.kind == _PROMPTED and (clip is None) != (prompts is None):  # one of both
-        raise InputError(f"'{beside}' has the text tower of CLIP and prompts: leave out clip and prompts, or give both")
-    if beside is None or clip is not None or prompts is not None:
-        tower = _tower_of_clip(teacher, clip, prompts, text_tower)
-    else:
-        tower = _tower_beside(teacher, beside)
+    tower = _teachers_tower(_teacher_of(checkpoint), clip, prompts, text_tower)
     descriptions = _with_known_words(tower.clip, descriptions, notify)
-    vectors = tower.vectors(descriptions)
+    vectors = tower.vectors(descriptions)  # (sentences, labels, embed_dim)
     if vectors.shape[2] != checkpoint.state[CLASS_VECTORS].shape[1]:
         raise InputError(
-            f"text tower '{beside}' has vectors of another length than the student: make the student again"
+            f"text tower '{text_tower}' has vectors of another length than the student: make the student again"
         )
-    # A prompted tower reads the name of a label, too.
+    # A prompted tower encodes the name of a label together with each sentence.
     texts = {name: (name, *sentences) if tower.prompted else sentences for name, sentences in descriptions.items()}
     report_distances(tower.clip, texts, vectors, notify)
     net = build_net(checkpoint)
     assert isinstance(net, EmbeddingNet)
     net.replace_classes(vectors)
-    # An accuracy measured with the old labels does not apply to the new ones.
-    provenance = replace(checkpoint.contract.provenance, accuracy=())
-    contract = replace(
-        checkpoint.contract,
-        labels=tuple(descriptions),
-        label_map=None,
-        uncertain_below=0.0,
-        provenance=provenance,
-    )
-    return net, contract
+    return net, with_other_labels(checkpoint.contract, tuple(descriptions), None)
+
+
+def _teachers_tower(
+    teacher: _ClipTeacher, clip: str | None, prompts: Path | None, text_tower: Path | None
+) -> TextTower:
+    """Return the teacher's text tower: from `clip` and `prompts` if one is given, else from the file `text_tower`."""
+    if text_tower is None or not text_tower.is_file():
+        return _tower_of_clip(teacher, clip, prompts, text_tower)
+    if clip is None and prompts is None:
+        return _tower_beside(teacher, text_tower)
+    if teacher.kind == _PROMPTED and (clip is None or prompts is None):
+        raise InputError(
+            f"'{text_tower}' has the text tower of CLIP and prompts: leave out clip and prompts, or give both"
+        )
+    return _tower_of_clip(teacher, clip, prompts, text_tower)
 
 
 def _tower_beside(teacher: _ClipTeacher, path: Path) -> TextTower:
@@ -126,15 +125,17 @@ def _tower_of_clip(teacher: _ClipTeacher, clip: str | None, prompts: Path | None
     is_prompted = teacher.kind == _PROMPTED
     if is_prompted and prompts is None:
         raise InputError(f"the student's teacher had prompts ('{teacher.name}'): give their file (--prompts)")
-    if prompts is not None and not is_prompted:
-        raise InputError("the student's teacher had no prompts: leave prompts out")
-    if prompts is not None and prompts.is_dir():
-        prompts = resolve_model(str(prompts), (CHECKPOINT_SUFFIX,))
-    trained = None if prompts is None else _teachers_prompts(prompts, teacher)
-    frozen = load_clip(clip, teacher.clip.config.activation)
-    if trained is None:
+    if prompts is None:
+        frozen = load_clip(clip, teacher.clip.config.activation)
         _check_plain(frozen, teacher.clip)
-    return TextTower(frozen, None if trained is None else build_prompted(trained, frozen), teacher.sha256)
+        return TextTower(frozen, None, teacher.sha256)
+    if not is_prompted:
+        raise InputError("the student's teacher had no prompts: leave prompts out")
+    if prompts.is_dir():
+        prompts = resolve_model(str(prompts), (CHECKPOINT_SUFFIX,))
+    trained = _teachers_prompts(prompts, teacher)
+    frozen = load_clip(clip, teacher.clip.config.activation)
+    return TextTower(frozen, build_prompted(trained, frozen), teacher.sha256)
 
 
 def _with_known_words(
@@ -144,13 +145,15 @@ def _with_known_words(
 
     The vector of such a sentence can be near to the images of any other label, which then get the wrong one.
     """
+    kept = dict(descriptions)
     if not clip.texts:
-        return dict(descriptions)
+        return kept
     known_words = _words(clip.texts)
-    kept: dict[str, Sequence[str]] = {}
     for name, sentences in descriptions.items():
-        kept[name] = [text for text in sentences if _words([text]) <= known_words] or sentences
-        if left_out := [text for text in sentences if text not in kept[name]]:
+        known = [text for text in sentences if _words([text]) <= known_words]
+        left_out = [text for text in sentences if text not in known]
+        if known and left_out:
+            kept[name] = known
             words = ", ".join(sorted(_words(left_out) - known_words))
             notify(
                 f"warning: label '{name}': {counted(len(left_out), 'sentence')} of {len(sentences)} left out, such as "
@@ -174,11 +177,11 @@ def report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vecto
         return
     known_words = _words(clip.texts)
     encoded = [clip.encode_text(tokens) for tokens in torch.split(clip.tokenize(clip.texts), _BATCH)]
-    known = F.normalize(torch.cat(encoded), dim=1)  # (texts, embed_dim)
-    # (sentences, classes, captions) → (classes, captions) → the nearest caption of each class
-    cosines, nearest = (vectors @ known.T).amax(dim=0).max(dim=1)
-    for (name, class_texts), cosine, index in zip(texts.items(), cosines.tolist(), nearest.tolist(), strict=True):
-        place = f"nearest caption '{one_line(clip.texts[index])}', cosine {cosine:.3f}"
+    captions = F.normalize(torch.cat(encoded), dim=1)  # (captions, embed_dim)
+    cosines = (vectors @ captions.T).amax(dim=0)  # (sentences, classes, captions) → (classes, captions)
+    for (name, class_texts), of_class in zip(texts.items(), cosines, strict=True):
+        nearest = int(of_class.argmax())
+        place = f"nearest caption '{one_line(clip.texts[nearest])}', cosine {float(of_class[nearest]):.3f}"
         unknown_words = sorted(_words(class_texts) - known_words)
         if unknown_words:
             notify(

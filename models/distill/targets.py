@@ -81,27 +81,28 @@ def targets_of(teacher: Teacher, images: ImageU8, progress: Progress, *, mirrore
     members = teacher.members or (teacher,)
     # A member that is given twice runs once, but counts twice in the mean.
     different = {member.sha256: member for member in members}
-    found: dict[str, list[TeacherOutputs]] = {}
-    views_per_image = 2 if mirrored else 1
-    step = _CROPS_PER_BATCH // views_per_image
-    for index, (sha256, member) in enumerate(different.items()):
-        parts = found[sha256] = []
+    outputs: dict[str, TeacherOutputs] = {}
+    step = _CROPS_PER_BATCH // (2 if mirrored else 1)  # images per batch
+    done, total = 0, len(images) * len(different)
+    for sha256, member in different.items():
+        batches = []
         for start in range(0, len(images), step):
-            parts.append(_mean_outputs(member, images[start : start + step], mirrored))
-            progress(index * len(images) + start + len(parts[-1].logits), len(images) * len(different))
-    if len(members) > 1:
-        logits_of = {sha256: np.concatenate([part.logits for part in parts]) for sha256, parts in found.items()}
-        return TeacherOutputs(mean_of_probabilities([logits_of[member.sha256] for member in members]))
-    (only,) = found.values()
-    embeddings = [part.embeddings for part in only if part.embeddings is not None]
-    logits = np.concatenate([part.logits for part in only])
-    return TeacherOutputs(logits, np.concatenate(embeddings) if embeddings else None)
+            batches.append(_mean_outputs(member, images[start : start + step], mirrored))
+            done += len(batches[-1].logits)
+            progress(done, total)
+        embeddings = [batch.embeddings for batch in batches if batch.embeddings is not None]
+        logits = np.concatenate([batch.logits for batch in batches])
+        outputs[sha256] = TeacherOutputs(logits, np.concatenate(embeddings) if embeddings else None)
+    if len(members) == 1:
+        return outputs[members[0].sha256]
+    return TeacherOutputs(mean_of_probabilities([outputs[member.sha256].logits for member in members]))
 
 
 def _mean_outputs(teacher: Teacher, images: ImageU8, mirrored: bool) -> TeacherOutputs:
     """Return the mean of a teacher's outputs for each centre crop and, if `mirrored`, its mirror image."""
     center, crop = images, teacher.crop
-    if crop is not None:  # the same part of the image as on a device
+    if crop is not None:
+        # Images of another size than the teacher's are cropped in proportion: to the same part as on a device.
         height = max(1, round(images.shape[1] * (crop.center_crop_hw[0] / crop.resize_hw[0])))
         width = max(1, round(images.shape[2] * (crop.center_crop_hw[1] / crop.resize_hw[1])))
         center = center_crop(images, (height, width))
@@ -109,11 +110,12 @@ def _mean_outputs(teacher: Teacher, images: ImageU8, mirrored: bool) -> TeacherO
     outputs = teacher.predict(views.reshape(-1, *views.shape[2:]))
     if not np.isfinite(outputs.logits).all():
         raise InputError(f"outputs of teacher '{teacher.name}' contain NaN or infinity: choose another teacher")
-    logits: FloatArray = outputs.logits.reshape(*views.shape[:2], -1).mean(axis=1)
+    logits: FloatArray = outputs.logits.reshape(*views.shape[:2], -1).mean(axis=1)  # (n, views, classes) → (n, classes)
     if outputs.embeddings is None:
         return TeacherOutputs(logits)
-    mean = outputs.embeddings.reshape(*views.shape[:2], -1).mean(axis=1)
-    return TeacherOutputs(logits, mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12))
+    mean = outputs.embeddings.reshape(*views.shape[:2], -1).mean(axis=1)  # (n, embed_dim)
+    unit_vectors = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    return TeacherOutputs(logits, unit_vectors)
 
 
 def pixels_sha256(images: ImageU8) -> str:

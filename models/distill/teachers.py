@@ -138,14 +138,16 @@ def ensemble(teachers: Sequence[Teacher]) -> Teacher:
     """
     if len(teachers) == 1:
         return teachers[0]
+
+    def predict(crops: ImageU8) -> TeacherOutputs:
+        return TeacherOutputs(mean_of_probabilities([teacher.predict(crops).logits for teacher in teachers]))
+
     return Teacher(
         kind="ensemble",
         name=" + ".join(teacher.name for teacher in teachers),
         labels=teachers[0].labels,
         sha256=hashlib.sha256("\n".join(teacher.sha256 for teacher in teachers).encode()).hexdigest(),
-        predict=lambda crops: TeacherOutputs(
-            mean_of_probabilities([teacher.predict(crops).logits for teacher in teachers])
-        ),
+        predict=predict,
         members=tuple(teachers),
     )
 
@@ -156,7 +158,9 @@ def subject_of(teacher: Teacher) -> Subject:
     Raises:
         InputError: The members have different subjects.
     """
-    stated = {member.subject: member.name for member in teacher.members or (teacher,) if member.subject}
+    members = teacher.members or (teacher,)
+    # For each stated subject, the name of a member that states it.
+    stated = {member.subject: member.name for member in members if member.subject}
     if len(stated) > 1:
         raise InputError(
             f"teacher '{stated['face']}' classifies faces, '{stated['image']}' whole images: use teachers of one kind"
@@ -334,15 +338,14 @@ def zero_shot_teacher(clip: FrozenClip, descriptions: Descriptions, device: torc
     clip = clip.to(device)
     # The outputs also depend on activation and normalisation, which the weights do not contain.
     described = json.dumps([clip.weights_sha256, asdict(clip.config), *descriptions.items()])
-    return _teacher(
-        "clip",
-        clip.source,
-        hashlib.sha256(described.encode()).hexdigest(),
-        tuple(descriptions),
-        clip,
-        lambda images: F.normalize(clip.encode_image(images), dim=-1),
-        frozen_classifier(clip, descriptions),
-        None,
+    return _clip_teacher(
+        kind="clip",
+        name=clip.source,
+        sha256=hashlib.sha256(described.encode()).hexdigest(),
+        labels=tuple(descriptions),
+        clip=clip,
+        image_features=lambda images: F.normalize(clip.encode_image(images), dim=-1),
+        class_vectors=frozen_classifier(clip, descriptions),
     )
 
 
@@ -355,21 +358,22 @@ def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teac
     checkpoint = load_prompts(path)
     net = build_prompted(checkpoint, clip).to(device)
     with torch.no_grad():
-        vectors = net.text_features()
-    return _teacher(
-        "prompted-clip",
-        name_of(path),
-        checkpoint.outputs_sha256(),
-        net.classes,
-        net.clip,
-        net.image_features,
-        vectors,
-        net,
-        bool(checkpoint.training.get("gray")),
+        class_vectors = net.text_features()
+    return _clip_teacher(
+        kind="prompted-clip",
+        name=name_of(path),
+        sha256=checkpoint.outputs_sha256(),
+        labels=net.classes,
+        clip=net.clip,
+        image_features=net.image_features,
+        class_vectors=class_vectors,
+        prompted=net,
+        gray=bool(checkpoint.training.get("gray")),
     )
 
 
-def _teacher(
+def _clip_teacher(
+    *,
     kind: Kind,
     name: str,
     sha256: str,
@@ -377,7 +381,7 @@ def _teacher(
     clip: FrozenClip,
     image_features: Callable[[Tensor], Tensor],
     class_vectors: Tensor,
-    prompted: PromptedClip | None,
+    prompted: PromptedClip | None = None,
     gray: bool = False,
 ) -> Teacher:
     """Return a CLIP with or without prompts as a teacher.
@@ -393,25 +397,25 @@ def _teacher(
         prompted: The CLIP with its prompts, if it has prompts.
         gray: Whether images are converted to gray.
     """
-    side, config = clip.image_size_px, clip.config
-    spec = InputSpec("images", (side, side), "rgb", 1 / 255, config.image_mean, config.image_std)
-    device = class_vectors.device
+    side_px, config = clip.image_size_px, clip.config
+    spec = InputSpec("images", (side_px, side_px), "rgb", 1 / 255, config.image_mean, config.image_std)
     scale = float(clip.logit_scale)
     vectors = class_vectors.float().cpu().numpy()
 
     @torch.no_grad()
     def predict(crops: ImageU8) -> TeacherOutputs:
-        images = torch.from_numpy(to_tensor(to_teacher_input(crops, spec.size_hw, gray), spec)).to(device)
+        resized = to_teacher_input(crops, spec.size_hw, gray)
+        images = torch.from_numpy(to_tensor(resized, spec)).to(class_vectors.device)  # (N, 3, side, side)
         embeddings = image_features(images).float().cpu().numpy()
         return TeacherOutputs(np.float32(scale) * embeddings @ vectors.T, embeddings)
 
     identity = ClipIdentity(clip.source, clip.sha256, clip.weights_sha256, config)
     return Teacher(
-        kind,
-        name,
-        labels,
-        sha256,
-        predict,
+        kind=kind,
+        name=name,
+        labels=labels,
+        sha256=sha256,
+        predict=predict,
         space=EmbeddingSpace(vectors, scale),
         text_tower=TextTower(clip, prompted, sha256) if clip.texts else None,
         facts={"clip": asdict(identity)},

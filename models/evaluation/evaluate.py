@@ -192,12 +192,16 @@ def check_labels(classes: Sequence[str], labels: Sequence[str]) -> None:
             raise InputError(f"the model has no class '{name}': its labels are {', '.join(labels)}")
 
 
-def open_named(model: str | Path, intra_op_threads: int | None = None) -> CropClassifier:
+def open_named(model: str | Path | CropClassifier, intra_op_threads: int | None = None) -> CropClassifier:
     """Return the classifier of a shipped model's name, an exported file, a checkpoint or the folder of a training.
+
+    A classifier is returned unchanged.
 
     Raises:
         InputError: As `open_classifier`.
     """
+    if not isinstance(model, str | Path):
+        return model
     path = resolve_model(str(model), (*device_suffixes(str(model)), CHECKPOINT_SUFFIX))
     return open_classifier(path, intra_op_threads)
 
@@ -253,7 +257,8 @@ def evaluate(
 def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
     """Return `images` with labels numbered as in the contract, and converted to gray if the contract requires it.
 
-    If the contract has merged labels and the data the classes that they stand for, the images are those of the labels.
+    If the contract has merged labels, and the data the classes before the merge, these are merged; images of classes in
+    no label are left out.
 
     Raises:
         InputError: The data set has a class that the model does not have, or the images have another size.
@@ -266,18 +271,19 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
             f"which the model does not have: its labels are {', '.join(contract.labels)}; use data with these classes, "
             "or merge the classes of the data (edgekit eval --merge)"
         )
-    number_of = np.array(numbers, np.int64)  # the contract's number of each class of the data
+    number_of = np.array(numbers, np.int64)  # the contract's number of each class of the data; -1: left out
     images = replace(images, targets=None)
+    # Without classes to leave out, the pixels are not copied.
     part = renumbered(images, number_of) if -1 in numbers else replace(images, labels=number_of[images.labels])
     return with_contract_channels(part, contract)
 
 
 def label_numbers(classes: Sequence[str], contract: Contract) -> list[int | None]:
     """Return for each class of some data the number of its label: -1 if the label map removes it, None if unknown."""
-    labels, mapped = contract.labels, contract.label_map
-    # The data has the classes that were merged, not the merged ones.
-    if mapped is not None and not set(classes) <= set(labels) and set(mapped.old) & set(classes):
-        return [mapped.number(name) for name in classes]
+    labels, label_map = contract.labels, contract.label_map
+    has_labels = set(classes) <= set(labels)
+    if label_map is not None and not has_labels and not set(classes).isdisjoint(label_map.old):
+        return [label_map.number(name) for name in classes]  # data with the classes that are merged into labels
     return [labels.index(name) if name in labels else None for name in classes]
 
 
@@ -293,7 +299,7 @@ def with_contract_channels(images: ImageSet, contract: Contract) -> ImageSet:
     if contract.crop.grayscale and pixels.shape[-1] == 3:
         gray = new_array(folder_of(pixels), (*pixels.shape[:3], 1))
         for index, image in enumerate(pixels):
-            gray[index, ..., 0] = to_gray(image[..., ::-1])
+            gray[index, ..., 0] = to_gray(image[..., ::-1])  # which takes BGR
         pixels = gray
     return replace(images, images=pixels)
 
@@ -353,7 +359,7 @@ def calibration(probabilities: FloatArray, truths: NDArray[np.int64], bins: int 
     """
     confidence = probabilities.max(axis=1)
     is_correct = probabilities.argmax(axis=1) == truths
-    # `ceil` puts a confidence on an edge into the lower bin.
+    # The bin of each image: `ceil` puts a confidence on an edge into the lower bin.
     bin_of = np.clip(np.ceil(confidence * np.float32(bins)).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore"):  # 0 / 0 of empty bins
@@ -374,16 +380,17 @@ def fit_temperature(logits: FloatArray, truths: NDArray[np.int64]) -> float:
         logits: (N, classes), N ≥ 1.
         truths: The true classes, (N,).
     """
+    # Logits minus that of the true class: the cross-entropy is the logarithm of the sum of their exponentials.
     gaps = logits.astype(np.float64)
-    gaps -= gaps[np.arange(len(truths)), truths][:, np.newaxis]  # logit minus that of the true class
+    gaps -= gaps[np.arange(len(truths)), truths][:, np.newaxis]
 
-    def loss(inverse: float) -> float:
-        return float(np.logaddexp.reduce(gaps * inverse, axis=1).mean())
+    def cross_entropy(inverse_temperature: float) -> float:
+        return float(np.logaddexp.reduce(gaps * inverse_temperature, axis=1).mean())
 
-    low, high = 1 / _MAX_TEMPERATURE, 1 / _MIN_TEMPERATURE
+    low, high = 1 / _MAX_TEMPERATURE, 1 / _MIN_TEMPERATURE  # the inverse temperature is between them
     while high - low > 1e-4 * low:
         left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        if loss(left) <= loss(right):
+        if cross_entropy(left) <= cross_entropy(right):
             high = right
         else:
             low = left

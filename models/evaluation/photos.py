@@ -72,12 +72,11 @@ class PhotoEvaluation:
     @property
     def per_class(self) -> dict[str, float | None]:
         """Recall per class, 0..1; undetected faces count as wrong, and a class without photographs has None."""
-        counts = self.with_face.confusion.sum(axis=1)
-        totals = [int(count) + self.missed[label] for count, label in zip(counts, self.with_face.labels, strict=True)]
-        return {
-            label: int(self.with_face.confusion[index, index]) / totals[index] if totals[index] else None
-            for index, label in enumerate(self.with_face.labels)
-        }
+        recalls: dict[str, float | None] = {}
+        for index, (label, counts) in enumerate(zip(self.with_face.labels, self.with_face.confusion, strict=True)):
+            total = int(counts.sum()) + self.missed[label]
+            recalls[label] = int(counts[index]) / total if total else None
+        return recalls
 
 
 @takes(EvaluatePhotosOptions)
@@ -100,18 +99,16 @@ def evaluate_photos(options: EvaluatePhotosOptions) -> list[PhotoEvaluation]:
     path = Path(options.photos)
     if not is_of_files(path) or is_split_file(path):
         raise InputError(f"photographs '{path}' are not image files: expected a folder or a .tar.gz archive")
+    notify, threads = options.notify, options.threads
     detector = "yunet" if options.detector is None else str(options.detector)
-    classifiers = [
-        open_named(each, options.threads) if isinstance(each, str | Path) else each for each in options.models
-    ]
+    mirror = options.mirror and detector != "none"  # without a detector, photographs are evaluated as they are
+    tallies = [_Tally(open_named(model, threads), mirror) for model in options.models]
     face_detector = None
-    if any(classifier.contract.subject == "face" for classifier in classifiers):
-        min_face_px, notify = options.min_face_px, options.notify
-        face_detector = PhotoDetector(detector, min_face_px=min_face_px, threads=options.threads, notify=notify)
-    with open_files(path, options.notify) as files:
-        entries = _of_split(labelled_photos(files, str(path), options.notify), options.split, path)
+    if any(tally.needs_faces for tally in tallies):
+        face_detector = PhotoDetector(detector, min_face_px=options.min_face_px, threads=threads, notify=notify)
+    with open_files(path, notify) as files:
+        entries = _of_split(labelled_photos(files, str(path), notify), options.split, path)
         name = dataset_name(path, (), {entry.split for entry in entries})
-        tallies = [_Tally(classifier, options.mirror and detector != "none") for classifier in classifiers]
         unreadable = _read_photos(files, entries, face_detector, tallies, options)
     detector_name = None if face_detector is None else face_detector.name
     return [tally.result(name, unreadable, detector_name, options) for tally in tallies]
@@ -124,14 +121,15 @@ class _Tally:
     """
 
     def __init__(self, classifier: CropClassifier, mirror: bool) -> None:
+        """Start with no photographs; with `mirror`, faces are classified together with their mirror images."""
         self.classifier = classifier
         self._contract = classifier.contract
         self._protocol: Protocols = "center-flip" if mirror and self.needs_faces else "center-crop"
         self._crops: list[ImageU8] = []
         self._truths: list[int] = []
-        self._missed: Counter[str] = Counter()
+        self._missed: Counter[str] = Counter()  # photographs without a detected face, by label
         self.left_out: Counter[str] = Counter()
-        self._several = 0
+        self._several = 0  # photographs with several faces
 
     @property
     def needs_faces(self) -> bool:
@@ -179,13 +177,13 @@ class _Tally:
         images = ImageSet(np.stack(self._crops), np.array(self._truths, np.int64))
         predictions = evaluate(self.classifier, images, self._protocol, of_stage(options.progress, "classifying"))
         return PhotoEvaluation(
-            replace(predictions, dataset=dataset, split=options.split or "all"),
-            {label: self._missed[label] for label in labels},
-            self._several,
-            dict(self.left_out),
-            unreadable,
-            detector if self.needs_faces else None,
-            self._protocol == "center-flip",
+            with_face=replace(predictions, dataset=dataset, split=options.split or "all"),
+            missed={label: self._missed[label] for label in labels},
+            several_faces=self._several,
+            left_out=dict(self.left_out),
+            unreadable=unreadable,
+            detector=detector if self.needs_faces else None,
+            mirror=self._protocol == "center-flip",
         )
 
 
@@ -199,12 +197,14 @@ def _read_photos(
     """Add each photograph to the tallies, and return the names of the unreadable photographs."""
     report = of_stage(options.progress, "detecting faces" if face_detector else "reading photographs")
     unreadable = []
-    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    no_faces = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     for number, entry in enumerate(entries, start=1):
         report(number, len(entries))
-        wanted = [tally for tally in tallies if tally.number(entry.class_name) >= 0]
+        wanted = []  # the tallies of models that have the photograph's class
         for tally in tallies:
-            if tally not in wanted:
+            if tally.number(entry.class_name) >= 0:
+                wanted.append(tally)
+            else:
                 tally.left_out[entry.class_name] += 1
         if not wanted:
             continue
@@ -215,15 +215,15 @@ def _read_photos(
             unreadable.append(entry.name)
             continue
         needs_faces = any(tally.needs_faces for tally in wanted)
-        detected = face_detector.detect(image) if face_detector and needs_faces else nothing
+        faces = face_detector.detect(image) if face_detector and needs_faces else no_faces
         for tally in wanted:
-            tally.add(image, entry.class_name, detected)
+            tally.add(image, entry.class_name, faces)
     return tuple(unreadable)
 
 
 def _of_split(entries: Sequence[ImageEntry], split: str | None, path: Path) -> list[ImageEntry]:
     """Return the photographs of a split; None: all."""
-    chosen = [entry for entry in entries if split in (None, entry.split)]
+    chosen = [entry for entry in entries if split is None or entry.split == split]
     if not chosen:
         known = sorted({entry.split for entry in entries})
         raise InputError(f"photographs '{path}' have no split '{split}': they have {', '.join(known)}")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekit.downloads import default_cache_dir
-from edgekit.models.callbacks import of_stage
+from edgekit.models.callbacks import Notify, of_stage
 from edgekit.models.data import DataSet, usual_split
 from edgekit.models.data.ferplus import contempt_majority, with_ferplus
 from edgekit.models.data.merging import merged, report_removed
@@ -36,30 +36,25 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     Raises:
         InputError: The model, the data or the split cannot be used.
     """
-    data = options.data
     set_torch_threads(options.threads)
-    classifier = open_named(options.model, options.threads) if isinstance(options.model, str | Path) else options.model
-    contract = classifier.contract
-    # The votes are for FER-2013's own classes, which are merged after the majorities are known.
-    merges_before_votes = options.merges if options.ferplus is None else ()
+    classifier = open_named(options.model, options.threads)
+    contract, crop = classifier.contract, classifier.contract.crop
+    data = options.data
     if not isinstance(data, DataSet):
-        crop = contract.crop
-        data = read_evaluation_data(data, crop.resize_hw[0], crop.fit, options, merges_before_votes)
-    else:
-        data = merged(data, merges_before_votes, options.notify)
+        data = read_evaluation_data(data, crop.resize_hw[0], crop.fit, options)
+    # The votes are for FER-2013's own classes: with votes, the classes are merged after the majorities are known.
+    if options.ferplus is None:
+        data = merged(data, options.merges, options.notify)
     split = data.chosen_split(options.split, "test")
-    part = data.split(split)
-    images_in_split, contempt_count = len(part), None
+    left_out, contempt_count = 0, None
     if options.ferplus is not None:
-        train = usual_split(data.splits, "train") or split
-        contempt_count = int(contempt_majority(data, Path(options.ferplus), split, train).sum())
-        data = with_ferplus(data, Path(options.ferplus), "majority", train, options.notify)
-        part = data.split(split)
-    left_out = images_in_split - len(part)  # before the merge, which removes images that have a majority
-    if options.merges and options.ferplus is not None:
-        data = merged(replace(data, splits={split: part}), options.merges, options.notify)
-        part, contempt_count = data.split(split), None
-    elif contract.label_map is not None and not set(data.classes) <= set(contract.labels):
+        images_in_split = len(data.split(split))
+        data, contempt_count = _with_majorities(data, split, Path(options.ferplus), options.notify)
+        left_out = images_in_split - len(data.split(split))
+    if options.ferplus is not None and options.merges:
+        data = merged(replace(data, splits={split: data.split(split)}), options.merges, options.notify)
+        contempt_count = None
+    elif contract.label_map is not None and not set(data.classes) <= set(contract.labels):  # `aligned` merges them
         report_removed(contract.label_map, data.classes, options.notify)
         contempt_count = None
     if data.name == contract.provenance.dataset and split == usual_split(data.splits, "train"):
@@ -67,9 +62,16 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
             f"warning: the model was trained on data of this name, '{data.name}': split '{split}' may contain its "
             "training pictures, on which it is more accurate than on new ones; choose another split (--split)"
         )
-    images = aligned(data, part, contract)
+    images = aligned(data, data.split(split), contract)
     result = evaluate_images(classifier, images, options.protocol, of_stage(options.progress, "classifying"))
     return replace(result, dataset=data.name, split=split, left_out=left_out, contempt=contempt_count)
+
+
+def _with_majorities(data: DataSet, split: str, votes: Path, notify: Notify) -> tuple[DataSet, int]:
+    """Return the data with the majorities of FER+ votes as labels, and how many images of `split` have contempt."""
+    train = usual_split(data.splits, "train") or split
+    contempt_count = int(contempt_majority(data, votes, split, train).sum())
+    return with_ferplus(data, votes, "majority", train, notify), contempt_count
 
 
 def read_evaluation_data(

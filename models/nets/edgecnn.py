@@ -84,7 +84,7 @@ class EdgeCNN(nn.Module):
         """Return the output of the last block: (N, 152, 5, 5) for the published net, at 48 px (N, 152, 6, 6)."""
         x: Tensor = self.stem_pool(self.stem(images))  # (N, 3, 44, 44) → (N, 32, 22, 22)
         for index, block in enumerate(self.blocks):
-            if index:
+            if index > 0:
                 x = self.transition(x)  # (N, 64, 11, 11), then (N, 96, 5, 5)
             x = block(x)  # adds growth * layers channels
         return x
@@ -96,6 +96,7 @@ class DenseLayer(nn.Module):
     def __init__(
         self, in_channels: int, bottleneck: int, growth: int, make_conv: ConvFactory, shuffle_groups: int
     ) -> None:
+        """Create two convolutions, to `bottleneck` and then to `growth` channels; see `EdgeCNN` for the others."""
         super().__init__()
         self.expand = make_conv(in_channels, bottleneck, _EXPAND_GROUPS)
         self.expand_norm = nn.BatchNorm2d(bottleneck)

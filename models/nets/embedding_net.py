@@ -51,6 +51,7 @@ class EmbeddingNet(nn.Module):
         if embeddings_only:
             return embeddings
         logits = embeddings @ (self.logit_scale * self.class_vectors).T  # (N, per class * classes)
-        while logits.shape[1] > self._num_classes:  # by halves: pnnx does not convert a maximum reduction
+        # The maximum over the vectors of each class, by halves: pnnx does not convert a maximum reduction.
+        while logits.shape[1] > self._num_classes:
             logits = torch.maximum(*torch.split(logits, logits.shape[1] // 2, dim=1))
         return logits

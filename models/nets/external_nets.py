@@ -128,6 +128,7 @@ def imagenet_weights() -> dict[str, Tensor]:
     if (found := sha256_of(path)) != LITE0_SHA256:
         raise InputError(f"'{path}' has the SHA-256 {found}, expected {LITE0_SHA256}: install the package again")
     state = torch.load(path, map_location="cpu", weights_only=True)
+    # The file has other names than timm's net, in the same order.
     return dict(zip(efficientnet_lite0(1000).state_dict(), state.values(), strict=True))
 
 

@@ -89,6 +89,7 @@ class LearnedGroupConv2d(nn.Module):
         weight = (self.conv.weight * self._weight_mask()).abs().sum(dim=(2, 3))  # (out, in)
         saliency = weight.view(self.groups, -1, self.conv.in_channels).sum(dim=1)  # (groups, in)
         count = min(kept_inputs, int(self.mask[0].sum()))  # all groups have equally many inputs left
+        # Dropped inputs rank last, because saliencies are not negative.
         kept = saliency.masked_fill(~self.mask, -1.0).topk(count, dim=1).indices
         self.mask.zero_().scatter_(1, kept, True)
 
@@ -101,12 +102,13 @@ class LearnedGroupConv2d(nn.Module):
     def condensed(self) -> GatherGroupConv2d:
         """Return the equivalent channel gather and grouped convolution, if `is_condensable`."""
         result = GatherGroupConv2d(self.conv.in_channels, self.conv.out_channels, self.groups)
-        kept = self.mask.nonzero()[:, 1].view(self.groups, self.inputs_per_group)  # (groups, inputs), ascending
+        # The input channels that each group has kept, ascending: (groups, inputs per group).
+        kept = self.mask.nonzero()[:, 1].view(self.groups, self.inputs_per_group)
         result.index.copy_(kept.flatten())
         outputs_per_group = self.conv.out_channels // self.groups
         for group in range(self.groups):
-            rows = slice(group * outputs_per_group, (group + 1) * outputs_per_group)
-            result.conv.weight[rows] = self.conv.weight[rows][:, kept[group]]
+            outputs = slice(group * outputs_per_group, (group + 1) * outputs_per_group)
+            result.conv.weight[outputs] = self.conv.weight[outputs][:, kept[group]]
         assert result.conv.bias is not None
         assert self.conv.bias is not None
         result.conv.bias.copy_(self.conv.bias)
@@ -137,8 +139,8 @@ def set_training_progress(net: nn.Module, progress: float) -> None:
     """
     for module in net.modules():
         if isinstance(module, LearnedGroupConv2d):
-            stage = min(module.groups - 1, int(progress / _DROP_UNTIL * module.groups))
-            module.drop_connections(module.conv.in_channels - stage * module.inputs_per_group)
+            steps_done = min(module.groups - 1, int(progress / _DROP_UNTIL * module.groups))
+            module.drop_connections(module.conv.in_channels - steps_done * module.inputs_per_group)
 
 
 def condensed(net: nn.Module) -> nn.Module:

@@ -41,14 +41,7 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "shufflenetv2-x0.5": partial(from_torchvision, "shufflenet_v2_x0_5"),
 }
 # Nets that end in a global pooling; EdgeCNN's pooling is made for 44 px.
-_ANY_SIZE = {
-    EFFICIENTNET_LITE0,
-    "mini-xception",
-    "separable",
-    "mobilenetv2",
-    "mobilenetv3-small",
-    "shufflenetv2-x0.5",
-}
+_ANY_SIZE = {EFFICIENTNET_LITE0, "mini-xception", "separable", "mobilenetv2", "mobilenetv3-small", "shufflenetv2-x0.5"}
 _SPACE_MARK = "@"
 _MAX_EMBED_DIM = 65_536
 
@@ -109,19 +102,21 @@ def embedding_name(name: str, embed_dim: int) -> str:
 
 
 def class_dimensions(name: str) -> dict[str, int]:
-    """Return, by tensor name, which dimension has the size `num_classes`, for the tensors that have such a dimension.
+    """Return for each tensor of the last layer, by its name, the dimension that has the size `num_classes`.
+
+    They are the dimensions in which nets for two and for three classes differ.
 
     Raises:
         InputError: The name is not known.
     """
-    with torch.device("meta"):
-        two, three = (create_model(name, classes).state_dict() for classes in (2, 3))
-    found = {}
-    for tensor_name, tensor in two.items():
-        differs = [size != other for size, other in zip(tensor.shape, three[tensor_name].shape, strict=True)]
+    with torch.device("meta"):  # without memory for the weights
+        of_two, of_three = (create_model(name, num_classes).state_dict() for num_classes in (2, 3))
+    dimensions = {}
+    for tensor_name, tensor in of_two.items():
+        differs = [size != other for size, other in zip(tensor.shape, of_three[tensor_name].shape, strict=True)]
         if any(differs):
-            found[tensor_name] = differs.index(True)
-    return found
+            dimensions[tensor_name] = differs.index(True)
+    return dimensions
 
 
 def parameter_count(net: nn.Module) -> int:

@@ -31,7 +31,8 @@ class SeparableNet(nn.Module):
         channels = _STEM_CHANNELS
         for out_channels, blocks in _STAGES:
             for index in range(blocks):
-                self.blocks.append(_Block(channels, out_channels, stride=1 if index else 2))
+                # The first block of a stage halves the resolution.
+                self.blocks.append(_Block(channels, out_channels, stride=2 if index == 0 else 1))
                 channels = out_channels
         self.classifier = nn.Linear(channels, num_classes)
 
@@ -56,7 +57,7 @@ class _Block(nn.Module):
         self.pointwise = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
         )
-        self.adds_input = stride == 1
+        self.adds_input = stride == 1  # then it also has the shape of the output
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, after ReLU."""

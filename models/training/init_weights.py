@@ -64,21 +64,21 @@ class InitialWeights:
 
     def merged_into(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the state dict `own` of a new net with these weights in place of its own."""
-        result = {**own, **self.state}
-        for name, tensor in self.rows.items():
-            result[name] = own[name].clone()
+        merged = {**own, **self.state}
+        for name, old_tensor in self.rows.items():
             dimension = self.dimensions[name]
-            for new, old in self.known:
-                result[name].select(dimension, new).copy_(tensor.select(dimension, old))
-        return result
+            new_tensor = own[name].clone()
+            for new_class, old_class in self.known:
+                new_tensor.select(dimension, new_class).copy_(old_tensor.select(dimension, old_class))
+            merged[name] = new_tensor
+        return merged
 
 
 def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str], None]) -> InitialWeights:
-    """Return the tensors of a checkpoint that fit the net described by `contract`.
+    """Return the tensors of a checkpoint that fit the net described by `contract`, and report what is left out.
 
-    If the labels are equal, these are all tensors. If the labels differ, the last layer keeps the rows of the classes
-    that both have. If only one of the two nets has an embedding space, the last layer is left out. `notify` is called
-    with a message about it.
+    With equal labels and architectures, these are all tensors. Between nets without an embedding space, the last layer
+    keeps the rows of the classes that both nets have. In all other cases the last layer is left out.
 
     Raises:
         InputError: The file is not a checkpoint, or is one of another net.
@@ -93,27 +93,37 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
         raise InputError(f"init '{path}': {error}") from error
     if replace(checkpoint.contract.input, name="") != replace(contract.input, name=""):
         notify(f"init '{path}' was trained on another input (size, colour order or scale) than this training uses")
-    if old == new and checkpoint.contract.labels == contract.labels:
+    old_labels, new_labels = checkpoint.contract.labels, contract.labels
+    if old == new and old_labels == new_labels:
         return InitialWeights(checkpoint.state, sha256_of(path))
-    # In an embedding space, the tensors of the plain net have a prefix.
-    old_prefix, new_prefix = ("" if plain_name(name) == name else NET_PREFIX for name in (old, new))
-    dimensions = class_dimensions(plain_name(old))
-    last_layer = {old_prefix + name for name in dimensions}
-    state = {
-        new_prefix + name.removeprefix(old_prefix): tensor
-        for name, tensor in checkpoint.state.items()
-        if name.startswith(old_prefix) and name not in last_layer
-    }
-    labels = checkpoint.contract.labels
-    known = [(index, labels.index(name)) for index, name in enumerate(contract.labels) if name in labels]
-    if old == new == plain_name(new) and known:  # neither net has an embedding space
+    plain = plain_name(new)
+    dimensions = class_dimensions(plain)
+    state = _without_last_layer(checkpoint, contract)
+    known = [(index, old_labels.index(name)) for index, name in enumerate(new_labels) if name in old_labels]
+    if old == new == plain and known:
         rows = {name: checkpoint.state[name] for name in dimensions}
-        added = tuple(name for name in contract.labels if name not in labels)
+        added = tuple(name for name in new_labels if name not in old_labels)
         if added:
             notify(f"init '{path}': the last layer starts at random for the classes {', '.join(added)}")
         return InitialWeights(state, sha256_of(path), rows, dimensions, tuple(known), added)
-    notify(f"init '{path}': {plain_name(new)} starts from it except for the last layer, which starts at random")
-    return InitialWeights(state, sha256_of(path), new_classes=contract.labels)
+    notify(f"init '{path}': {plain} starts from it except for the last layer, which starts at random")
+    return InitialWeights(state, sha256_of(path), new_classes=new_labels)
+
+
+def _without_last_layer(checkpoint: Checkpoint, contract: Contract) -> dict[str, Tensor]:
+    """Return the tensors that a checkpoint's net shares with the net described by `contract`, under the latter's names.
+
+    In an embedding space, the names of the net's tensors have a prefix, and the class vectors have no prefix.
+    """
+    old, new = checkpoint.contract.architecture, contract.architecture
+    old_prefix, new_prefix = ("" if name == plain_name(name) else NET_PREFIX for name in (old, new))
+    last_layer = class_dimensions(plain_name(old))
+    shared = {}
+    for name, tensor in checkpoint.state.items():
+        name_in_plain_net = name.removeprefix(old_prefix)
+        if name.startswith(old_prefix) and name_in_plain_net not in last_layer:
+            shared[new_prefix + name_in_plain_net] = tensor
+    return shared
 
 
 def is_pretrained_net(architecture: str) -> bool:
@@ -166,18 +176,16 @@ def _of_file(path: Path, architecture: str) -> dict[str, Tensor]:
     Raises:
         InputError: The file is damaged, or belongs to another net.
     """
-    require_file(path, "init")
-    document: Mapping[str, Any] = read_tensors(path)[0] if path.suffix == CHECKPOINT_SUFFIX else load_tensors(path)
-    # The state dict is the document itself, or nested in it.
-    state = next((document[key] for key in _NESTED if isinstance(document.get(key), dict)), document)
-    tensors = {str(name).removeprefix("module."): each for name, each in state.items() if is_dense(each)}
+    tensors = _tensors_in(path)
     with torch.device("meta"):
         own = create_model(architecture, 2).state_dict()
     if len(tensors) == len(own) and tensors.keys() != own.keys():
         tensors = dict(zip(own, tensors.values(), strict=True))
     last_layer = class_dimensions(architecture)
     for name, tensor in own.items():
-        if name not in last_layer and (name not in tensors or tensors[name].shape != tensor.shape):
+        if name in last_layer:
+            continue  # may have other classes
+        if name not in tensors or tensors[name].shape != tensor.shape:
             found = f"shape {list(tensors[name].shape)}" if name in tensors else "no such tensor"
             raise InputError(
                 f"init '{path}' does not fit {architecture}: tensor '{name}' has shape {list(tensor.shape)}, the file "
@@ -187,6 +195,15 @@ def _of_file(path: Path, architecture: str) -> dict[str, Tensor]:
     result = {name: tensors[name] for name in own if name in tensors}
     check_values(result, f"init '{path}'", "choose another file")
     return result
+
+
+def _tensors_in(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of the state dict in a file: of the whole file, or of a part that a training program names."""
+    require_file(path, "init")
+    document: Mapping[str, Any] = read_tensors(path)[0] if path.suffix == CHECKPOINT_SUFFIX else load_tensors(path)
+    state = next((document[key] for key in _NESTED if isinstance(document.get(key), dict)), document)
+    # DataParallel adds a prefix to the names.
+    return {str(name).removeprefix("module."): each for name, each in state.items() if is_dense(each)}
 
 
 def initial_weights(options: NetOptions, contract: Contract) -> InitialWeights | None:
@@ -229,10 +246,11 @@ def input_values(model: str, init: str | None) -> InputValues:
     Raises:
         InputError: As `initial_checkpoint`.
     """
+    default = InputValues()
     if init is None:
-        return InputValues()
+        return default
     checkpoint = initial_checkpoint(init)
-    if checkpoint is None:
-        return pretrained_input(model) if is_pretrained_net(model) else InputValues()
+    if checkpoint is None:  # weights of another project
+        return pretrained_input(model) if is_pretrained_net(model) else default
     spec = checkpoint.contract.input
-    return InputValues(spec.scale, spec.mean, spec.std) if spec.channels == "rgb" else InputValues()
+    return InputValues(spec.scale, spec.mean, spec.std) if spec.channels == "rgb" else default

@@ -48,7 +48,8 @@ def with_fitted_layer(initial: InitialWeights, contract: Contract, training: Ima
     """
     net = create_model(contract.architecture, len(contract.labels))
     net.load_state_dict(initial.merged_into(net.state_dict()))
-    last_layer = next(iter(class_dimensions(contract.architecture))).rpartition(".")[0]  # without ".weight"
+    tensor_name = next(iter(class_dimensions(contract.architecture)))  # such as "classifier.weight"
+    last_layer = tensor_name.rpartition(".")[0]
     layer = net.get_submodule(last_layer)
     if not isinstance(layer, nn.Linear):
         return initial
@@ -61,7 +62,7 @@ def with_fitted_layer(initial: InitialWeights, contract: Contract, training: Ima
 @torch.no_grad()
 def frozen_features(net: nn.Module, layer: nn.Module, images: ImageU8, contract: Contract) -> Tensor:
     """Return the inputs of the last layer `layer` for the centre crops of images: float32 (N, features)."""
-    batches: list[Tensor] = []
+    batches: list[Tensor] = []  # filled by the hook while the net runs
     hook = layer.register_forward_pre_hook(lambda _layer, inputs: batches.append(inputs[0].float()))
     net = net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
@@ -82,7 +83,8 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, 
         classes: Number of classes.
     """
     mean, std = features.mean(dim=0), features.std(dim=0)
-    # Features that hardly differ, as for drawings, would get weights so large that the training diverges.
+    # Features with nearly the same value in all images, as of drawings, would get so large weights that the training
+    # diverges.
     std = std.clamp(min=_LEAST_STD * std.mean().item() + 1e-6)
     standardised = (features - mean) / std
     weight = torch.zeros(classes, features.shape[1], requires_grad=True)
@@ -112,39 +114,38 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
         InputError: The data or the weights of EfficientNet-Lite0 cannot be read.
     """
     net = efficientnet_lite0(2)
-    net.load_state_dict(pretrained_state(EFFICIENTNET_LITE0, PRETRAINED), strict=False)
+    net.load_state_dict(pretrained_state(EFFICIENTNET_LITE0, PRETRAINED), strict=False)  # without the last layer
     layer = net.get_submodule("classifier")
     accuracies: dict[Fit, float] = {}
+    split, size_hw = train_split or "Training", (_IMAGE_SIZE_PX, _IMAGE_SIZE_PX)
     folds, images = None, 0
-    split = train_split or "Training"
     for fit in get_args(Fit):
-        crop = CropSpec(0.0, False, (_IMAGE_SIZE_PX, _IMAGE_SIZE_PX), (_IMAGE_SIZE_PX, _IMAGE_SIZE_PX), fit)
+        crop = CropSpec(margin=0.0, grayscale=False, resize_hw=size_hw, center_crop_hw=size_hw, fit=fit)
         data, part = load_some(
             path, split, _PICTURES, crop, contempt=contempt, notify=ignore_message, progress=of_stage(None, "")
         )
         images = len(part)
-        # The same folds for each fit, although the pixels differ.
-        folds = _fold_numbers(part) if folds is None else folds
+        if folds is None:  # the same folds for each fit, although the pixels differ
+            folds = _fold_numbers(part)
         if len(np.unique(folds)) < 2:
             return "square"
-        contract = contract_for(
-            EFFICIENTNET_LITE0,
-            data.classes,
-            data.name,
-            data.is_gray,
-            fit,
-            _IMAGE_SIZE_PX,
-            pretrained_input(EFFICIENTNET_LITE0),
-        )
+        values = pretrained_input(EFFICIENTNET_LITE0)
+        contract = contract_for(EFFICIENTNET_LITE0, data.classes, data.name, data.is_gray, fit, _IMAGE_SIZE_PX, values)
         features = frozen_features(net, layer, part.images, contract)
         accuracies[fit] = _cross_validated(features, part.labels, folds, len(data.classes))
-    highest = max(accuracies.values())
-    share = (highest * images + 1) / (images + 2)  # below 1, so that an accuracy of 100 % has a standard error, too
-    standard_error = (2 * share * (1 - share) / images) ** 0.5  # of the difference of two accuracies
-    best = next(fit for fit, accuracy in accuracies.items() if accuracy >= highest - standard_error)
+    best = _first_of_best(accuracies, images)
     shown = ", ".join(f"{fit} {accuracy:.1%}" for fit, accuracy in accuracies.items())
     notify(f"fit {best}: right on held-back pictures with a linear layer on frozen features: {shown}")
     return best
+
+
+def _first_of_best(accuracies: dict[Fit, float], images: int) -> Fit:
+    """Return the first fit whose accuracy on `images` images is at most a standard error below the highest one."""
+    highest = max(accuracies.values())
+    # As if two more images had been classified, one of them correctly: 100 % gets a standard error above 0.
+    share = (highest * images + 1) / (images + 2)
+    standard_error = (2 * share * (1 - share) / images) ** 0.5  # of the difference of two accuracies
+    return next(fit for fit, accuracy in accuracies.items() if accuracy >= highest - standard_error)
 
 
 def _fold_numbers(part: ImageSet) -> NDArray[np.int64]:
@@ -156,10 +157,10 @@ def _fold_numbers(part: ImageSet) -> NDArray[np.int64]:
 
 def _cross_validated(features: Tensor, labels: NDArray[np.int64], folds: NDArray[np.int64], classes: int) -> float:
     """Return the share of images, 0..1, that a linear layer fitted without their fold classifies correctly."""
-    correct = 0
+    correct, truths = 0, torch.from_numpy(labels)
     for fold in np.unique(folds):
-        is_out = torch.from_numpy(folds == fold)  # left out of the fit
-        weight, bias = fit_linear(features[~is_out], torch.from_numpy(labels)[~is_out], classes)
-        predicted = (features[is_out] @ weight.T + bias).argmax(dim=1).numpy()
-        correct += int((predicted == labels[is_out.numpy()]).sum())
+        is_held_out = torch.from_numpy(folds == fold)
+        weight, bias = fit_linear(features[~is_held_out], truths[~is_held_out], classes)
+        predicted = (features[is_held_out] @ weight.T + bias).argmax(dim=1)
+        correct += int((predicted == truths[is_held_out]).sum())
     return correct / len(labels)

@@ -179,13 +179,14 @@ class _Trainer:
         self.history: list[EpochReport] = []
         self.steps_taken = 0
         net = job.task.build(fabric.device).to(fabric.device)  # before the copies, which must be on the same device
-        share = job.recipe.initial_share
-        # A net for the interpolation of initial and trained weights, and the initial weights; None: no interpolation.
-        self.blend = (copy.deepcopy(net), copy.deepcopy(net.state_dict())) if share else None
-        # The averaged net is evaluated and saved; without averaging it is the net itself.
+        # If the recipe keeps a share of the initial weights: these, and a net that receives the interpolated weights.
+        self.initial_state = copy.deepcopy(net.state_dict()) if job.recipe.initial_share else {}
+        self.interpolated = copy.deepcopy(net) if job.recipe.initial_share else None
+        # The net with averaged weights; without averaging it is the net itself.
         self.average = _copy(net, job.task.learned(net)) if job.recipe.ema_decay else net
         if fabric.world_size > 1:
-            gather_batchnorms(net, fabric)
+            gather_batchnorms(net, fabric)  # after the copies, which one process evaluates alone
+        # `plain` is the net itself; `net` wraps it for several processes and for bf16.
         self.plain = net.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learned, self.learned_average = job.task.learned(self.plain), job.task.learned(self.average)
         freeze(self.learned, job.recipe.depth_decay, job.recipe.keeps_statistics)
@@ -207,10 +208,12 @@ class _Trainer:
             learning_rate = recipe.learning_rate(epoch, step, len(batches))
             totals += self._step(batch, task.draw(len(batch), generator), learning_rate)
             if on_step:
-                loss_sum, correct, seen = totals.tolist()
-                means = loss_sum / seen, correct / seen, seen * self.fabric.world_size / (time.monotonic() - started)
-                on_step(StepReport(epoch, recipe.epochs, step + 1, len(batches), *means))
-        loss_sum, correct, seen = summed(self.fabric, totals)
+                loss_sum, correct, seen = totals.tolist()  # of this process
+                speed = seen * self.fabric.world_size / (time.monotonic() - started)  # images per second of all
+                on_step(
+                    StepReport(epoch, recipe.epochs, step + 1, len(batches), loss_sum / seen, correct / seen, speed)
+                )
+        loss_sum, correct, seen = summed(self.fabric, totals)  # of all processes
         if not math.isfinite(loss_sum):
             raise InputError(f"the loss is NaN or infinity in epoch {epoch + 1}: lower the learning rate")
         trained_s = time.monotonic() - started
@@ -241,12 +244,14 @@ class _Trainer:
         return slice(self.fabric.global_rank, None, self.fabric.world_size)
 
     def _batches(self, order: Tensor) -> list[Tensor]:
-        """Return the epoch's global batches of indices; each length is a multiple of the number of processes.
+        """Return the epoch's batches of indices, each for all processes together.
+
+        The images that are left over if a batch is divided equally among the processes are not used.
 
         Raises:
             InputError: The batch size, or the number of images, is too small for the number of processes.
         """
-        world = self.fabric.world_size
+        world = self.fabric.world_size  # number of processes
         size = self.job.recipe.batch_size
         batches = [batch[: len(batch) // world * world] for batch in torch.split(order, size)]
         # BatchNorm needs at least two images per process for a variance.
@@ -259,7 +264,11 @@ class _Trainer:
         return batches
 
     def _step(self, batch: Tensor, numbers: Tensor, learning_rate: float) -> Tensor:
-        """Take one optimiser step on this process's share of a batch; return what `run_epoch` adds up, (3,)."""
+        """Take one optimiser step on this process's share of a batch.
+
+        Returns:
+            Sum of the losses, number of correct predictions, and number of examples of this share: (3,).
+        """
         device = self.fabric.device
         indices, numbers = batch[self._share].to(device), numbers[self._share].to(device)  # (n,), (n, ...)
         loss, correct = self.job.task.loss(self.net, indices, numbers)
@@ -299,22 +308,26 @@ class _Trainer:
 
     @torch.no_grad()
     def result(self) -> nn.Module:
-        """Return the net that is evaluated and saved, in eval mode."""
-        if self.blend is None:
+        """Return the net that is evaluated and saved, in eval mode: the averaged one, or one with interpolated weights.
+
+        The interpolated weights are share * initial + (1 - share) * averaged, with the recipe's `initial_share`.
+        """
+        if self.interpolated is None:
             return self.average.eval()
-        net, initial = self.blend
-        share, trained = self.job.recipe.initial_share, self.average.state_dict()
-        for name, value in net.state_dict().items():
-            # BatchNorm's counters are whole numbers, which are not interpolated.
-            value.copy_(trained[name].lerp(initial[name], share) if value.is_floating_point() else trained[name])
-        return net.eval()
+        share, averaged = self.job.recipe.initial_share, self.average.state_dict()
+        for name, value in self.interpolated.state_dict().items():
+            value.copy_(averaged[name])
+            if value.is_floating_point():  # not BatchNorm's counters of batches
+                value.lerp_(self.initial_state[name], share)
+        return self.interpolated.eval()
 
     def save_if_best(self, path: Path) -> None:
         """Save the averaged weights if the last epoch is the best so far, or if the recipe keeps the last epoch."""
-        *before, last = (report.rank for report in self.history)  # of equal epochs, the first one is kept
-        if self.job.recipe.keep == "last" or all(last > rank for rank in before):
-            # Without the times: equal trainings have equal files.
-            best = BestEpoch(**{each.name: getattr(self.history[-1], each.name) for each in fields(BestEpoch)})
+        *earlier, last = self.history
+        is_best = all(last.rank > report.rank for report in earlier)  # of equal epochs, the first one is kept
+        if self.job.recipe.keep == "last" or is_best:
+            # Without the fields of times: equal trainings have equal files.
+            best = BestEpoch(**{each.name: getattr(last, each.name) for each in fields(BestEpoch)})
             self.job.task.save(path, self.result(), replace(self.job.record, best=best).document())
 
     def state(self) -> TrainingState:

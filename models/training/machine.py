@@ -24,7 +24,7 @@ _CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _CPUINFO = Path("/proc/cpuinfo")
 # A step on one core with AVX-512 BF16 takes 163 ms in bf16 and 279 ms in fp32 (edgecnn; 59 and 71 ms: mini-xception).
 # The depthwise convolutions of other projects' nets gain nothing.
-_FASTER = ("edgecnn", "mini-xception")
+_FASTER_IN_BF16 = ("edgecnn", "mini-xception")
 
 
 def launch(accelerator: Accelerator, precision: str) -> Fabric:
@@ -73,6 +73,7 @@ class GatheredBatchNorm2d(nn.BatchNorm2d):
     def __init__(self, norm: nn.BatchNorm2d, fabric: Fabric) -> None:
         """Copy parameters, running statistics and mode of `norm`; frozen parameters stay frozen."""
         super().__init__(norm.num_features, norm.eps, norm.momentum)
+        # BatchNorms of timm also contain the dropout and the activation that follow.
         self.drop = getattr(norm, "drop", nn.Identity())
         self.act = getattr(norm, "act", nn.Identity())
         self.load_state_dict(norm.state_dict())
@@ -90,7 +91,7 @@ class GatheredBatchNorm2d(nn.BatchNorm2d):
     def _normalised_over_all(self, input: Tensor) -> Tensor:
         """Return the tensor (N, C, H, W), normalised with the statistics of all processes, which are also averaged."""
         x = input.float()
-        count = x.numel() // x.shape[1] * self._fabric[0].world_size
+        count = x.numel() // x.shape[1] * self._fabric[0].world_size  # values per channel in all processes
         moments = torch.stack([x.mean(dim=(0, 2, 3)), x.square().mean(dim=(0, 2, 3))])  # (2, C)
         gathered = self._fabric[0].all_gather(moments, sync_grads=True)  # (processes, 2, C)
         assert isinstance(gathered, Tensor)
@@ -102,7 +103,7 @@ class GatheredBatchNorm2d(nn.BatchNorm2d):
             assert self.num_batches_tracked is not None
             assert self.momentum is not None
             self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)  # unbiased, as in torch
             self.num_batches_tracked.add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
@@ -120,13 +121,14 @@ def gather_batchnorms(net: nn.Module, fabric: Fabric) -> None:
 
 
 def choose_precision(architecture: str) -> Precision:
-    """Return "bf16" on a CPU with bf16 instructions for edgekit's own nets in one process, else "fp32".
+    """Return "bf16" where it is faster: for edgekit's own nets on a CPU with bf16 instructions; else "fp32".
 
-    The processor decides, not a timing: times of a busy machine are noise. With several processes, all of them need the
-    same precision, also on machines of different processors.
+    The processor decides, not a timing: times of a busy machine are noise. Several processes get "fp32", because all of
+    them need the same precision, also on machines of different processors.
     """
-    is_faster = architecture.startswith(_FASTER) and processor_has_bf16()
-    return "bf16" if is_faster and os.environ.get("WORLD_SIZE", "1") == "1" else "fp32"
+    is_one_process = os.environ.get("WORLD_SIZE", "1") == "1"
+    is_faster = architecture.startswith(_FASTER_IN_BF16) and processor_has_bf16()
+    return "bf16" if is_faster and is_one_process else "fp32"
 
 
 def processor_has_bf16() -> bool:

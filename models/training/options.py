@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -114,15 +113,18 @@ class TrainingOptions(Options):
     _words: ClassVar[dict[str, Any]] = {"precision": Precision, "accelerator": Accelerator}
 
     def __post_init__(self) -> None:
+        """Convert texts to paths, choose a folder for the output if none is given, and check the fields with words."""
         super().__post_init__()
         for field in fields(self):
-            if str(field.type).startswith("Path") and isinstance(value := getattr(self, field.name), str):
-                object.__setattr__(self, field.name, Path(value))
-        if self.output == _RUNS:
+            value = getattr(self, field.name)
+            if isinstance(value, str) and str(field.type).startswith("Path"):
+                object.__setattr__(self, field.name, Path(value))  # the data class is frozen
+        if self.output == _RUNS:  # the default
             object.__setattr__(self, "output", _new_run(self.data))
-        for name, words in self._words.items():
-            if (value := getattr(self, name)) is not None and value not in get_args(words):
-                raise InputError(f"{name} is {value!r}: expected one of {', '.join(get_args(words))}")
+        for name, literal in self._words.items():
+            value, words = getattr(self, name), get_args(literal)
+            if value is not None and value not in words:
+                raise InputError(f"{name} is {value!r}: expected one of {', '.join(words)}")
 
 
 def _new_run(data: Path) -> Path:
@@ -134,8 +136,11 @@ def _new_run(data: Path) -> Path:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError("a training of several processes needs an output folder: give --output DIR")
     name = data.name.split(".")[0]
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(path for path in (_RUNS / each for each in names) if not path.exists())
+    folder, number = _RUNS / name, 1
+    while folder.exists():
+        number += 1
+        folder = _RUNS / f"{name}-{number}"
+    return folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,18 +116,21 @@ class Recipe:
         return self.augmentation
 
     def learning_rate(self, epoch: int, step: int, steps_per_epoch: int) -> float:
-        """Return the learning rate of a step; `epoch` and `step` count from 0."""
+        """Return the learning rate of a step, as the fields `schedule` and `finish` describe.
+
+        `epoch` and `step` count from 0.
+        """
         if self.finish is not None:
-            stage, epoch = self.stage(epoch)
-            return stage.learning_rate(epoch, step, steps_per_epoch)
+            stage, epoch_of_stage = self.stage(epoch)
+            return stage.learning_rate(epoch_of_stage, step, steps_per_epoch)
         if self.schedule == "warm-epoch-cosine":
             if epoch == 0:
                 return self.warmup_lr
-            return self.max_lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / self.epochs))
-        progress = (epoch * steps_per_epoch + step + 1) / (self.epochs * steps_per_epoch)
+            return self.max_lr * _cosine_decay((epoch - 1) / self.epochs)
+        progress = (epoch * steps_per_epoch + step + 1) / (self.epochs * steps_per_epoch)  # share of all steps
         if progress < self.warmup:
             return self.max_lr * progress / self.warmup
-        return self.max_lr * 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
+        return self.max_lr * _cosine_decay((progress - self.warmup) / (1 - self.warmup))
 
 
 # As published (arXiv 2507.14976): 50 epochs for few-shot training; `train_prompts` trains 5 for other tasks.
@@ -252,6 +255,11 @@ DEFAULT_RECIPE = "fer2013"
 FROM_TRAINED = ("fine-tune", "camera", "adapt", "adapt-new-classes")
 
 
+def _cosine_decay(progress: float) -> float:
+    """Return a factor that falls from 1 to 0 on a cosine while `progress` rises from 0 to 1."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
 def get_recipe(name: str) -> Recipe:
     """Return a recipe by name.
 
@@ -299,9 +307,11 @@ def layer_rates(net: nn.Module, depth_decay: float) -> list[tuple[nn.Module, flo
     input to the output, with the factors `depth_decay` to the powers 4, 3, 2 and 1.
     """
     *layers, last = (module for module in net.modules() if list(module.parameters(recurse=False)))
-    # The power of each layer: 4 for the first quarter of the layers, 1 for the last.
-    stages = [_STAGES - index * _STAGES // len(layers) for index in range(len(layers))]
-    return [*zip(layers, (depth_decay**stage for stage in stages), strict=True), (last, 1.0)]
+    rates = []
+    for index, layer in enumerate(layers):
+        stage = index * _STAGES // len(layers)  # 0 to 3, from the input
+        rates.append((layer, depth_decay ** (_STAGES - stage)))
+    return [*rates, (last, 1.0)]
 
 
 def freeze(net: nn.Module, depth_decay: float, keeps_statistics: bool = False) -> None:

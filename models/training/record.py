@@ -17,10 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgekit import __version__
 from edgekit.errors import InputError
 from edgekit.files import require_file, write_atomic
-from edgekit.models.data import DataSet
 from edgekit.models.tensor_files import load_tensors
 from edgekit.typed_json import convert
 
@@ -85,7 +83,7 @@ class TrainingRecord:
 
     @staticmethod
     def read(training: Mapping[str, Any]) -> TrainingRecord:
-        """Return the record in a checkpoint, whose `settings` stay empty.
+        """Return the record in a checkpoint's field `training`, which does not contain `settings`.
 
         Raises:
             InputError: A field has another type.
@@ -101,19 +99,6 @@ class TrainingRecord:
         """Return the record as a JSON object, without empty fields."""
         fields = {name: value for name, value in asdict(self).items() if value or name == "seed"}
         return {**fields.pop("settings", {}), **fields}
-
-
-def training_provenance(dataset: DataSet, recipe_name: str, validation_name: str) -> dict[str, Any]:
-    """Return a checkpoint's record of its training: recipe, checksum of the data, versions, number of threads."""
-    return {
-        "recipe_name": recipe_name,
-        "data_name": dataset.name,
-        "data_sha256": dataset.checksum(),
-        "validation": validation_name,
-        "edgekit_version": __version__,
-        "torch_version": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
 
 
 @dataclass(frozen=True)
@@ -152,13 +137,14 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
         state = TrainingState(**{each.name: stored[each.name] for each in fields(TrainingState)})
     except (TypeError, KeyError) as error:
         raise damage(path) from error
-    if difference := _first_difference("", state.fingerprint, fingerprint):
+    stored_fingerprint = state.fingerprint if isinstance(state.fingerprint, Mapping) else {}
+    if difference := _first_difference("", stored_fingerprint, fingerprint):
         raise InputError(f"cannot resume '{path}': {difference}: use the same settings or another -o")
     return state
 
 
 def state_fingerprint(path: Path) -> Mapping[str, Any]:
-    """Return the fingerprint in a state.
+    """Return the fingerprint in a file of a training's state: the settings that a resumed training must share.
 
     Raises:
         InputError: The file is damaged.
@@ -168,17 +154,18 @@ def state_fingerprint(path: Path) -> Mapping[str, Any]:
 
 
 def _first_difference(name: str, before: object, now: object) -> str | None:
-    """Return the first difference of two fingerprints, or of their parts called `name`; None if they are equal."""
-    if isinstance(now, Mapping) and (isinstance(before, Mapping) or not name):  # without a name: the whole fingerprints
-        before = before if isinstance(before, Mapping) else {}
+    """Return the first difference of two fingerprints, or of their parts called `name`; None if they are equal.
+
+    `name` is empty for whole fingerprints.
+    """
+    if isinstance(now, Mapping) and isinstance(before, Mapping):
         for key in sorted(before.keys() | now.keys()):
             inner = f"{name}.{key}" if name else key
             if difference := _first_difference(inner, before.get(key), now.get(key)):
                 return difference
         return None
-    # A setting that is missing, in the state of another version, was off.
-    is_equal = before == now or not (before or now)
-    return None if is_equal else f"its {name} was {before!r}, now it is {now!r}"
+    both_off = not before and not now  # a setting that is missing, in the state of another version, was off
+    return None if before == now or both_off else f"its {name} was {before!r}, now it is {now!r}"
 
 
 def _fields(path: Path) -> dict[str, Any]:

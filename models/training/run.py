@@ -12,20 +12,14 @@ from typing import Any
 
 import torch
 
+from edgekit import __version__
 from edgekit.contract import Fit
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import BEST_NAME
 from edgekit.models.callbacks import Notify, ignore_message, of_stage
 from edgekit.models.checkpoint import load_checkpoint
-from edgekit.models.data import (
-    DataSet,
-    ImageSet,
-    check_classes,
-    identical_to,
-    near_copies,
-    train_and_validation,
-)
+from edgekit.models.data import DataSet, ImageSet, check_classes, identical_to, near_copies, train_and_validation
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.ferplus import majority_part, with_ferplus
 from edgekit.models.data.groups import shared_groups
@@ -36,7 +30,7 @@ from edgekit.models.training.loop import CURVES_NAME, STATE_NAME, EpochReport, s
 from edgekit.models.training.machine import choose_precision, is_first_process
 from edgekit.models.training.options import EQUAL_WEIGHT, NetOptions, Precision, TrainingOptions
 from edgekit.models.training.recipes import FROM_TRAINED, Recipe, get_recipe
-from edgekit.models.training.record import TrainingRecord, state_fingerprint, training_provenance
+from edgekit.models.training.record import TrainingRecord, state_fingerprint
 from edgekit.models.training.task import MIN_CALIBRATION_IMAGES, NetTask, Task, TrainingJob
 from edgekit.text import counted
 
@@ -160,9 +154,10 @@ def read_training_data(
     dataset = merged(unmerged, merges, options.notify)
     if len(dataset.classes) < 2:
         raise InputError(f"data '{options.data}' has one class only, '{dataset.classes[0]}': training needs two")
-    training, validation, name = train_and_validation(dataset, options.train_split, options.val_split)
-    fitted = _calibration_images(options, unmerged, name, merges, validation)
-    return TrainingData(dataset, training, validation, name, dataset.chosen_split(options.train_split, "train"), fitted)
+    training, validation, validation_name = train_and_validation(dataset, options.train_split, options.val_split)
+    training_name = dataset.chosen_split(options.train_split, "train")
+    calibration = _calibration_images(options, unmerged, validation_name, merges, validation)
+    return TrainingData(dataset, training, validation, validation_name, training_name, calibration)
 
 
 def _calibration_images(
@@ -172,9 +167,9 @@ def _calibration_images(
 
     `unmerged` is the data with its own classes, `name` the validation split or a description of held-back images.
     """
-    if not isinstance(options, NetOptions) or not options.calibrate:
+    if not isinstance(options, NetOptions) or options.ferplus is None or not options.calibrate:
         return validation
-    if options.ferplus is None or options.label_weight >= EQUAL_WEIGHT:
+    if options.label_weight >= EQUAL_WEIGHT:  # the training targets are mostly labels, as the validation images have
         return validation
     if name not in unmerged.splits:
         options.notify("the calibration uses the labels of the held-back images, not their votes")
@@ -200,21 +195,27 @@ def check_training_images(data: TrainingData, notify: Notify) -> None:
             f"validation images ({data.validation_name}) have no image of class {missing}: "
             "their accuracy does not count these classes"
         )
-    # Held back at random from the training images, not by group.
-    is_random = data.validation_name not in data.dataset.splits and data.training.groups is None
-    if is_random and (share := near_copies(data.training.images, data.validation.images)) > _MOST_NEAR_COPIES:
-        notify(
-            f"warning: {share:.0%} of the held-back images are nearly equal to a training image, as pictures of one "
-            "recording are: their accuracy is too high; add a split 'val' with pictures of another day or place"
-        )
-    if shared := shared_groups(data.training.groups, data.validation.groups):
+    _report_overlap(data, notify)
+
+
+def _report_overlap(data: TrainingData, notify: Notify) -> None:
+    """Report validation images that are nearly or exactly training images, or belong to the same persons."""
+    training, validation = data.training, data.validation
+    is_held_back = data.validation_name not in data.dataset.splits
+    if is_held_back and training.groups is None:  # held back image by image
+        share = near_copies(training.images, validation.images)
+        if share > _MOST_NEAR_COPIES:
+            notify(
+                f"warning: {share:.0%} of the held-back images are nearly equal to a training image, as pictures of "
+                "one recording are: their accuracy is too high; add a split 'val' with pictures of another day or place"
+            )
+    if shared := shared_groups(training.groups, validation.groups):
         found = counted(len(shared), "person or group", "persons or groups")
         notify(f"{found} in both training and validation images, such as '{shared[0]}': the accuracy is too high")
-    leaked = identical_to(data.training.images, data.validation.images)
-    if leaked.any():
-        names = data.training.names
-        example = "" if names is None else f", such as {names[leaked.argmax()]}"
-        notify(f"{leaked.sum()} training images are validation images too{example}: their accuracy is too high")
+    is_leaked = identical_to(training.images, validation.images)
+    if is_leaked.any():
+        example = "" if training.names is None else f", such as {training.names[is_leaked.argmax()]}"  # the first one
+        notify(f"{is_leaked.sum()} training images are validation images too{example}: their accuracy is too high")
 
 
 def precision_for(options: TrainingOptions, architecture: str) -> Precision:
@@ -238,22 +239,25 @@ def make_job(
 ) -> TrainingJob:
     """Return the training job of a task; `record` are further fields of its `TrainingRecord`."""
     if isinstance(options, NetOptions) and options.ferplus:
-        is_mixed = options.ferplus_labels == "mixed"
-        record |= {
-            "ferplus": options.ferplus_labels,
-            "ferplus_sha256": sha256_of(options.ferplus),
-            "label_weight": options.label_weight if is_mixed else None,
-        }
-    made = TrainingRecord(
-        **training_provenance(data.dataset, options.recipe, data.validation_name),
+        record["ferplus"] = options.ferplus_labels
+        record["ferplus_sha256"] = sha256_of(options.ferplus)
+        record["label_weight"] = options.label_weight if options.ferplus_labels == "mixed" else None
+    training_record = TrainingRecord(
+        recipe_name=options.recipe,
         recipe=asdict(recipe),
         seed=options.seed,
         precision=precision,
+        data_name=data.dataset.name,
+        data_sha256=data.dataset.checksum(),
         training_split=data.training_name,
+        validation=data.validation_name,
+        edgekit_version=__version__,
+        torch_version=torch.__version__,
+        threads=torch.get_num_threads(),
         settings=task.fingerprint(),
         **record,
     )
-    return TrainingJob(task, recipe, made, options.accelerator)
+    return TrainingJob(task, recipe, training_record, options.accelerator)
 
 
 def run_training(job: TrainingJob, options: TrainingOptions, data: TrainingData) -> TrainingResult:

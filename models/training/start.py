@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from edgekit.contract import Contract, Fit, Subject
 from edgekit.device.imaging import decode_image
@@ -22,7 +21,7 @@ from edgekit.models.nets.external_nets import EFFICIENTNET_LITE0
 from edgekit.models.nets.registry import plain_name
 from edgekit.models.training.init_weights import PRETRAINED, initial_checkpoint, input_values, is_pretrained_net
 from edgekit.models.training.linear_layer import choose_fit
-from edgekit.models.training.options import NetOptions
+from edgekit.models.training.options import TrainOptions
 from edgekit.models.training.recipes import DEFAULT_RECIPE
 from edgekit.models.training.record import TrainingRecord
 
@@ -46,9 +45,7 @@ class Start:
     values: InputValues
 
 
-def choose_start(
-    options: NetOptions, model: str | None, subject: Subject | Literal["auto"], image_size_px: int | None
-) -> Start:
+def choose_start(options: TrainOptions) -> Start:
     """Return what a training starts from, and report what was chosen.
 
     What the options leave open is taken from the training to resume, or else from the initial checkpoint, or else from
@@ -59,15 +56,16 @@ def choose_start(
         InputError: The data or the initial weights cannot be read.
     """
     best, notify = options.output / BEST_NAME, options.notify
-    before = load_checkpoint(best) if options.resume and best.exists() else None
-    initial = None if options.init is None else initial_checkpoint(options.init)
-    # The contract of the training to resume, or else of the initial checkpoint.
-    earlier = before or initial
+    model, subject, image_size_px = options.model, options.subject, options.image_size
+    resumed = load_checkpoint(best) if options.resume and best.exists() else None
+    earlier = resumed
+    if earlier is None and options.init is not None:
+        earlier = initial_checkpoint(options.init)
     known = earlier.contract if earlier else None
     look = look_at(options.data, options.contempt)
     if subject == "auto":
-        subject = before.contract.subject if before else _subject(look, known, notify)
-    if subject == "face" and not look.is_square and 2 * look.squares < look.pictures:
+        subject = resumed.contract.subject if resumed else _subject(look, known, notify)
+    if subject == "face" and look.squares < look.pictures / 2:
         notify(
             f"warning: {look.pictures - look.squares} of {look.pictures} pictures are not square, but a model of faces "
             "learns from crops of faces: cut them with 'edgekit data crop', or train on whole images with subject image"
@@ -77,23 +75,29 @@ def choose_start(
         model = plain_name(known.architecture) if known else default
         notify(f"net: {model}")
     init = options.init or (PRETRAINED if model == EFFICIENTNET_LITE0 else None)
+    is_fine_tuned = init is not None and is_pretrained_net(model)
     recipe = options.recipe
     if recipe == "auto":
-        recipe = DEFAULT_RECIPE if init is None or not is_pretrained_net(model) else "fine-tune"
-        recipe = (before and TrainingRecord.read(before.training).recipe_name) or recipe
+        recipe = "fine-tune" if is_fine_tuned else DEFAULT_RECIPE
+        if resumed is not None:
+            recipe = TrainingRecord.read(resumed.training).recipe_name or recipe
     if image_size_px is None:
-        image_size_px = PRETRAINED_IMAGE_PX if init and is_pretrained_net(model) else SIDE_PX
+        image_size_px = PRETRAINED_IMAGE_PX if is_fine_tuned else SIDE_PX
         if known and known.architecture == model:
             image_size_px = known.crop.resize_hw[0]
-    if options.fit != "auto":
-        fit = options.fit
-    elif known:
-        fit = known.crop.fit
-    elif subject == "face" or look.is_square:
-        fit = "square"
-    else:
-        fit = choose_fit(options.data, options.contempt, options.train_split, notify)
+    fit = _fit(options, known, subject == "face" or look.is_square)
     return Start(subject, model, init, recipe, image_size_px, fit, input_values(model, init))
+
+
+def _fit(options: TrainOptions, known: Contract | None, are_squares: bool) -> Fit:
+    """Return how pictures become square: from the options, the contract `known`, or the fit that suits the data."""
+    if options.fit != "auto":
+        return options.fit
+    if known is not None:
+        return known.crop.fit
+    if are_squares:
+        return "square"
+    return choose_fit(options.data, options.contempt, options.train_split, options.notify)
 
 
 def _subject(look: Look, known: Contract | None, notify: Notify) -> Subject:
@@ -145,15 +149,16 @@ def look_at(path: Path, contempt: str) -> Look:
                 pictures.append(single_channel_if_gray(decode_image(files.read(name), str(name))))
             except InputError:
                 continue  # reported with all others when the images are read
-        squares = [picture.shape[0] == picture.shape[1] for picture in pictures]
-        is_cut = any(name.name.lower() == CROP_TABLE for name in files.names)
-    is_small = all(len(each) <= _MOST_FACE_PX and (each.ndim == 2 or each.shape[2] == 1) for each in pictures)
+        has_crop_table = any(name.name.lower() == CROP_TABLE for name in files.names)
+    is_square = [picture.shape[0] == picture.shape[1] for picture in pictures]
+    are_small = all(len(picture) <= _MOST_FACE_PX for picture in pictures)
+    are_gray = all(picture.ndim == 2 or picture.shape[2] == 1 for picture in pictures)
     reason = _known_faces(layout)
-    if not reason and is_cut and all(squares):
+    if not reason and has_crop_table and all(is_square):
         reason = f"its {CROP_TABLE} lists crops of faces"
-    elif not reason and is_small and all(squares):
+    elif not reason and are_small and are_gray and all(is_square):
         reason = f"its pictures are gray squares of at most {_MOST_FACE_PX} px"
-    return Look(reason, len(pictures), sum(squares))
+    return Look(reason, len(pictures), sum(is_square))
 
 
 def _known_faces(layout: Layout) -> str:

@@ -140,8 +140,8 @@ class NetTask(Task):
 
     def __post_init__(self) -> None:
         self.device = torch.device("cpu")
-        self.examples: Examples
-        self._latest: Evaluation | None = None
+        self.examples: Examples  # set by `build`
+        self._latest: Evaluation | None = None  # the result of the last call of `validate`
         self._augmentation = self._scaled(self.recipe.plain_augmentation)
         self._label_smoothing = self.recipe.label_smoothing
         self.balance = self.balance or self.recipe.balance
@@ -195,11 +195,14 @@ class NetTask(Task):
         return self._latest
 
     def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
-        """Write a checkpoint with the net's contract, calibrated; `validate` had the same net last."""
+        """Write a checkpoint with the net's contract, calibrated if there are images for it.
+
+        The net must be the one of the last call of `validate`, whose result is used again.
+        """
         checkpoint = Checkpoint(self.contract, net.state_dict(), training)
         if self.calibration is not None:
-            known = self._latest if self.calibration is self.validation else None
-            checkpoint = calibrated(checkpoint, self.calibration, self.device, known)
+            evaluation = self._latest if self.calibration is self.validation else None
+            checkpoint = calibrated(checkpoint, self.calibration, self.device, evaluation)
         save_checkpoint(path, checkpoint)
 
     def augmented(self, indices: Tensor, numbers: Tensor) -> Tensor:
@@ -211,21 +214,19 @@ class NetTask(Task):
     def normalised(self, images: Tensor) -> Tensor:
         """Return images (n, 3, h, w) in 0..1 as the net takes them, see `edgekit.contract.InputSpec`."""
         spec = self.contract.input
-        if spec.scale == 1 / 255 and not any(spec.mean) and set(spec.std) == {1.0}:
-            return images  # 0..1 already
-        mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
-        return images.mul(255 * spec.scale).sub_(mean).div_(std)
+        takes_0_to_1 = spec.scale == 1 / 255 and set(spec.mean) == {0.0} and set(spec.std) == {1.0}
+        if takes_0_to_1:
+            return images
+        mean = torch.tensor(spec.mean, device=images.device).view(1, -1, 1, 1)
+        std = torch.tensor(spec.std, device=images.device).view(1, -1, 1, 1)
+        return images.mul(255 * spec.scale).sub_(mean).div_(std)  # `scale` is a factor of pixels 0..255
 
     def label_loss(self, logits: Tensor, indices: Tensor) -> Tensor:
         """Return the cross-entropy (n,) with the targets, or with the smoothed labels where there are no targets."""
         if self.examples.targets is not None:
             return F.cross_entropy(logits, self.examples.targets[indices], reduction="none")
-        return F.cross_entropy(
-            logits,
-            self.examples.labels[indices],
-            reduction="none",
-            label_smoothing=self._label_smoothing,
-        )
+        labels = self.examples.labels[indices]
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._label_smoothing)
 
 
 class ClassificationTask(NetTask):
@@ -265,10 +266,8 @@ def calibrated(
 ) -> Checkpoint:
     """Return a checkpoint whose logits are divided by a temperature, fitted on the validation images.
 
-    `known` is the evaluation of the checkpoint on these images, if there is one already.
-
-    The last layer's weights and bias are divided, or the scale of the cosines in an embedding space, so that no
-    prediction changes. The contract records the temperature.
+    The tensors of the last layer are divided, or in an embedding space the scale of the cosines. No prediction changes.
+    The contract records the temperature. `known` is the evaluation on these images, if there is one already.
 
     The checkpoint itself is returned if there are fewer than 20 validation images, if all or none of them are
     classified correctly (then no temperature is best), or if the net does not end in a linear layer.
@@ -279,9 +278,10 @@ def calibrated(
     if before.correct in (0, before.total):
         return checkpoint
     temperature = fit_temperature(before.logits, before.truths)
-    names = _scaled_tensors(checkpoint.contract.architecture)
-    state = {name: value / temperature if name in names else value for name, value in checkpoint.state.items()}
-    # Some images show whether the division of the tensors has divided the logits.
+    state = dict(checkpoint.state)
+    for name in _scaled_tensors(checkpoint.contract.architecture):
+        state[name] = state[name] / temperature
+    # Whether this has divided the logits, as in a net that ends in a linear layer, shows in the logits of some images.
     few = validation.subset(np.arange(MIN_CALIBRATION_IMAGES))
     after = _evaluated(replace(checkpoint, state=state), few, device).logits
     if not np.allclose(after, before.logits[: len(few)] / temperature, rtol=1e-3, atol=1e-3):

@@ -48,7 +48,7 @@ def draw(tmp_path: Path) -> Draw:
 def start_of(data: Path, notices: list[str] | None = None, **options: object) -> Start:
     given = {"data": data, "output": data.parent / "run", "fit": "square", **options}
     chosen = TrainOptions(**given, notify=ignore_message if notices is None else notices.append)  # type: ignore[arg-type]
-    return choose_start(chosen, chosen.model, chosen.subject, chosen.image_size)
+    return choose_start(chosen)
 
 
 @pytest.mark.parametrize(
