@@ -157,32 +157,37 @@ def taught_graph(fit: Fit, embedder: Embedder, contract: Contract) -> onnx.Model
 
 
 def face_features(path: Path) -> onnx.ModelProto:
-    """Return a copy of a classifier of faces whose output is the input of its last layer.
+    """Return a classifier of faces without its last layer: a model that returns this layer's input, the features.
 
     Raises:
         InputError: The last layer is not a linear one.
     """
     model = onnx.load(path)
     graph = model.graph
-    last = next(node for node in graph.node if node.output[0] == graph.output[0].name)  # features → logits
+    last = next(node for node in graph.node if node.output[0] == graph.output[0].name)
     if last.op_type != "Gemm":
         raise InputError(f"model '{path}' does not end in a linear layer: teach with another model")
-    weight = next(each for each in graph.initializer if each.name == last.input[1])
-    width = max(numpy_helper.to_array(weight).shape)  # there are more features than classes
+    features, *parameters = last.input  # weight and bias
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    # The weight is (features, classes) or (classes, features), with more features than classes.
+    width = max(tensors[parameters[0]].dims)
     graph.node.remove(last)
-    for name in last.input[1:]:  # weight and bias
-        graph.initializer.remove(next(each for each in graph.initializer if each.name == name))
+    for name in parameters:
+        graph.initializer.remove(tensors[name])
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(last.input[0], TensorProto.FLOAT, ["batch", width]))
+    graph.output.append(helper.make_tensor_value_info(features, TensorProto.FLOAT, ["batch", width]))
     document = next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
     contract = replace(
-        Contract.from_json(document), labels=(), output=OutputSpec(last.input[0], "features"), uncertain_below=0.0
+        Contract.from_json(document), labels=(), output=OutputSpec(features, "features"), uncertain_below=0.0
     )
     return _finished(model, contract)
 
 
 def write_untaught(path: Path, subject: Subject) -> None:
-    """Write a model with the only label "nothing taught yet", for a run in which a user begins to teach."""
+    """Write a model with the only label "nothing taught yet", for a run in which a user begins to teach.
+
+    Its logit is always 0: the mean of the image times a weight of 0.
+    """
     side_hw = (32, 32)
     contract = Contract(
         architecture="untaught",
@@ -227,8 +232,10 @@ def _add_constants(graph: onnx.GraphProto, values: dict[str, FloatArray]) -> Non
 
 
 def _finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """Return the model with its contract, after `onnx.checker`."""
-    # Shapes of intermediate tensors, which hold for another input size.
+    """Set the contract of a model, check the model with `onnx.checker`, and return it.
+
+    The shapes of intermediate tensors are removed, because they are those of the backbone's input size.
+    """
     del model.graph.value_info[:]
     helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.checker.check_model(model, full_check=True)
