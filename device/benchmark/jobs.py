@@ -87,9 +87,7 @@ def frame_cache(source: Source, name: str, limit_mib: int) -> Iterator[tuple[Fra
         SourceError: The source has no frame.
     """
     shapes: list[tuple[int, ...]] = []  # one per frame in the file
-    size_bytes = 0
-    digest = hashlib.sha256()  # of all pixels
-    complete = True  # whether all frames are in the file
+    digest, size_bytes, complete = hashlib.sha256(), 0, True  # of all pixels; `complete`: all frames are in the file
     limit_bytes = limit_mib * 2**20
     in_memory = _MEMORY_FOLDER.is_dir() and shutil.disk_usage(_MEMORY_FOLDER).free > 2 * limit_bytes
     with tempfile.TemporaryFile(dir=_MEMORY_FOLDER if in_memory else None) as stream:
@@ -240,7 +238,4 @@ def plan_rounds(cells: Sequence[T], rounds: int, seed: int) -> list[T]:
     A short period in which the machine is hot or busy then slows one process of each cell, not all of one cell.
     """
     random_ = random.Random(seed)  # noqa: S311 (an order, not a secret)
-    order: list[T] = []
-    for _ in range(rounds):
-        order += random_.sample(list(cells), len(cells))
-    return order
+    return [cell for _round in range(rounds) for cell in random_.sample(list(cells), len(cells))]

@@ -171,8 +171,7 @@ def example_boxes(subject: Subject, count: int) -> Detections:
 def _net_samples(classifier: Classifier, batch: int) -> Generator[_Sample, None, None]:
     """Yield without end the time of an inference on always the same batch, `batch` crops of an image of noise."""
     contract = classifier.contract
-    width, height = FRAME_WH
-    noise_bgr = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    noise_bgr = np.random.default_rng(0).integers(0, 256, (*reversed(FRAME_WH), 3), np.uint8)
     frame = Frame(0, 0.0, 0.0, noise_bgr)  # its number and times have no effect
     crops = crop_faces(frame, example_boxes(contract.subject, batch), contract)
     tensor = to_input(crops, contract.input)
@@ -243,8 +242,7 @@ class _Recorder:
         self._readings: list[MachineReading] = []
         # The time, and the values of `_busy_s` and `iterations`, at the last reading of the machine.
         self._started_s = self._read_s = time.monotonic()
-        self._read_busy_s = 0.0
-        self._read_iterations = 0
+        self._read_busy_s, self._read_iterations = 0.0, 0
 
     @property
     def done(self) -> bool:
@@ -262,8 +260,7 @@ class _Recorder:
                 self.stages_ms.setdefault(stage, []).append(time_ms)
             self.ages_ms.append(result.age_ms)
             self.faces += len(result.faces)
-        period_s = max(_READ_PERIOD_S, self._job.seconds / _MAX_READINGS)
-        if self.done or time.monotonic() - self._read_s >= period_s:
+        if self.done or time.monotonic() - self._read_s >= max(_READ_PERIOD_S, self._job.seconds / _MAX_READINGS):
             self._read_machine()
 
     def _read_machine(self) -> None:

@@ -79,10 +79,9 @@ def cell_result(measured: Measured, started_s: float) -> CellResult:
         started_s: The start on the system's monotonic clock; times in the report count from this start.
     """
     runs, first = measured.runs, measured.runs[0]
-    processes = []
-    for run in runs:
-        since_start_s = round(run.process.started_s - started_s, 3)
-        processes.append(msgspec.structs.replace(run.process, started_s=since_start_s))
+    processes = [
+        msgspec.structs.replace(run.process, started_s=round(run.process.started_s - started_s, 3)) for run in runs
+    ]
     samples_ms = [np.asarray(run.samples_ms, np.float64) for run in runs]
     all_ms = np.concatenate(samples_ms)
     interval_ms = median_interval(samples_ms)  # None with too few processes

@@ -232,9 +232,8 @@ def versions() -> dict[str, str]:
         "onnxruntime": ort.__version__,
         "opencv": cv2.__version__,
     }
-    if ncnn := sys.modules.get("ncnn"):
-        found["ncnn"] = str(ncnn.__version__)
-    return found
+    ncnn = sys.modules.get("ncnn")
+    return found if ncnn is None else {**found, "ncnn": str(ncnn.__version__)}
 
 
 _NODE_TYPES: dict[ElementType, str] = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
@@ -292,8 +291,9 @@ class OnnxRuntimeEngine:
         has_labels = self.contract.output.meaning == "logits"
         columns = len(self.contract.labels) if has_labels else values.shape[-1]
         if values.shape != (images, columns):
+            shape = " x ".join(map(str, values.shape)) or "1"
             raise InputError(
-                f"model '{self._path}' returns {_shape_text(values.shape)} values for {counted(images, 'image')} and "
+                f"model '{self._path}' returns {shape} values for {counted(images, 'image')} and "
                 f"{counted(len(self.contract.labels), 'label')}: export it with a dynamic batch"
             )
         return values
@@ -342,8 +342,3 @@ def _input_contradictions(node: ort.NodeArg, spec: InputSpec) -> list[str]:
     if node.type != kind:
         found.append(f"the graph's input is {node.type}, the contract's {kind}: export it again")
     return found
-
-
-def _shape_text(shape: tuple[int, ...]) -> str:
-    """Return a shape as text, such as 2 x 7."""
-    return " x ".join(map(str, shape)) or "1"

@@ -71,12 +71,7 @@ class RuntimeMonitor:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        localizer: Callable[[], Localizer],
-        notify: Callable[[str], None],
-        *,
-        live: bool,
+        self, folder: Path, localizer: Callable[[], Localizer], notify: Callable[[str], None], *, live: bool
     ) -> None:
         """Prepare sampling and load shedding; the first sample is taken when the block is entered.
 

@@ -33,8 +33,8 @@ _MAX_DARK_LEVEL = 32
 _PERCENTILE_RANK = 4
 
 
-class _Shown(NamedTuple):
-    """The state that the latest samples show, and the time of the first one that does."""
+class _TimedState(NamedTuple):
+    """A state of the source, and the time since which it is so."""
 
     state: CameraState
     since_s: float
@@ -57,7 +57,7 @@ class CameraWatch(Sink):
         self._seen_s = time.monotonic()  # time of the latest frame
         self._sampled_s = float("-inf")
         self._sample: ImageU8 | None = None
-        self._shown = _Shown("ok", 0.0)
+        self._shown = _TimedState("ok", 0.0)  # what the latest samples show
         # Set by the thread that calls `check`: what is reported.
         self._state: CameraState = "ok"
         self._fault_began_s = 0.0
@@ -74,7 +74,7 @@ class CameraWatch(Sink):
         state = _state_in(sample, self._sample)
         self._sample = sample
         if state != self._shown.state:
-            self._shown = _Shown(state, frame.monotonic_s)
+            self._shown = _TimedState(state, frame.monotonic_s)
 
     def idle(self) -> None:
         """Accept that no image arrives, during a pause of the run."""
@@ -86,18 +86,17 @@ class CameraWatch(Sink):
         "ok" counts at once, a fault only when the samples have shown it for a while.
         """
         shown = self._shown  # read once, because another thread may replace it
-        state: CameraState
         if time.monotonic() - self._seen_s >= _LOST_AFTER_S:
-            state, since_s = "lost", self._seen_s
+            now = _TimedState("lost", self._seen_s)
         elif shown.state == "ok" or self._sampled_s - shown.since_s >= _BEGINS_AFTER_S:
-            state, since_s = shown
+            now = shown
         elif self._state == "lost":  # frames arrive again
-            state, since_s = "ok", shown.since_s
+            now = _TimedState("ok", shown.since_s)
         else:
             return self._state
-        if state != self._state:
-            self._change(state, since_s)
-        return state
+        if now.state != self._state:
+            self._change(now.state, now.since_s)
+        return now.state
 
     def _change(self, state: CameraState, since_s: float) -> None:
         """Set the state that has begun at `since_s`, count a fault and report the change."""

@@ -56,11 +56,6 @@ class CollectedCrop:
         """The track, or the crop itself without tracking: crops of a group get one label."""
         return self.track or self.name
 
-    @property
-    def margin(self) -> float:
-        """The difference of the two largest probabilities; small for an uncertain crop."""
-        return margin(self.probabilities.values())
-
 
 def parse_crop(line: bytes) -> CollectedCrop | None:
     """Return the crop of a line of crops.jsonl; None if a power cut has damaged the line."""
@@ -73,18 +68,15 @@ def parse_crop(line: bytes) -> CollectedCrop | None:
 def group_document(key: str, crops: list[CollectedCrop]) -> dict[str, Any]:
     """Return the JSON document of a group of crops for the page, the most uncertain crop first.
 
-    `probabilities` is the mean over the crops, `margin` is the smallest margin of a crop. `suggestion` is the most
-    probable class of the group or of a crop, None without probabilities.
+    `probabilities` is the mean over the crops. `margin` is the smallest difference of a crop's two largest
+    probabilities. `suggestion` is the most probable class of the group or of a crop, None without probabilities.
     """
-    totals: dict[str, float] = {}
-    for crop in crops:
-        for label, probability in crop.probabilities.items():
-            totals[label] = totals.get(label, 0.0) + probability
-    mean = {label: total / len(crops) for label, total in totals.items()}
-    uncertain_first = sorted(crops, key=lambda crop: crop.margin)
+    labels = dict.fromkeys(label for crop in crops for label in crop.probabilities)  # each once
+    mean = {label: sum(crop.probabilities.get(label, 0.0) for crop in crops) / len(crops) for label in labels}
+    uncertain_first = sorted(crops, key=lambda crop: margin(crop.probabilities.values()))
     return {
         "key": key,
-        "margin": round(uncertain_first[0].margin, 6),
+        "margin": round(margin(uncertain_first[0].probabilities.values()), 6),
         "suggestion": _suggestion(mean, crops),
         "probabilities": {label: round(value, 4) for label, value in mean.items()},
         "crops": [
@@ -116,8 +108,7 @@ def move(source: Path, target: Path) -> bool:
         try:
             source.rename(target)
         except OSError as error:
-            is_on_other_disk = error.errno == errno.EXDEV
-            if not is_on_other_disk:
+            if error.errno != errno.EXDEV:  # EXDEV: the target is on another disk
                 raise
             write_atomic(target, source.read_bytes())
             source.unlink()
@@ -200,8 +191,7 @@ class LabelStore:
         """Read the crops that were collected since the last call: the new complete lines of crops.jsonl."""
         path = self.folder / CROPS_FILE
         try:
-            is_new_file = path.stat().st_size < self._index_bytes
-            if is_new_file:
+            if path.stat().st_size < self._index_bytes:  # the file is a new one
                 self._index_bytes = 0
             with path.open("rb") as stream:
                 stream.seek(self._index_bytes)
@@ -224,8 +214,7 @@ class LabelStore:
         """Return the document of the page: classes, counts, and the waiting crops in groups, uncertain ones first."""
         groups: dict[str, list[CollectedCrop]] = {}
         for name, crop in self._crops.items():
-            is_waiting = name not in self._labels and name not in self._missing
-            if is_waiting:
+            if name not in self._labels and name not in self._missing:  # it waits for a decision
                 groups.setdefault(crop.group, []).append(crop)
         documents = [group_document(key, crops) for key, crops in groups.items()]
         documents.sort(key=lambda group: group["margin"])
@@ -398,12 +387,10 @@ class LabelStore:
 
     def _append_groups(self, names: Sequence[str], label: str) -> None:
         """Append one row per crop with a new label to groups.csv, in one write; with the header if the file is new."""
-        path = self.out / GROUPS_FILE
+        path, text = self.out / GROUPS_FILE, io.StringIO(newline="")
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
-        is_new = not path.exists() or path.stat().st_size == 0
-        if is_new:
+        if not path.exists() or path.stat().st_size == 0:
             writer.writerow(("path", "group"))
         writer.writerows((f"{label}/{name}", self._crops[name].group) for name in names)
         append_line(path, text.getvalue().encode())
@@ -448,7 +435,6 @@ def _folder_of_labelled(folder: Path, out: Path | None) -> Path:
     out = folder / LABELLED_FOLDER if out is None else out
     if out.exists() and not out.is_dir():
         raise InputError(f"'{out}' is a file: name a folder for the labelled crops")
-    folders_of_crops = (folder, folder / CROPS_FOLDER, folder / DISCARDED_FOLDER)
-    if real_path(out) in map(real_path, folders_of_crops):
+    if real_path(out) in map(real_path, (folder, folder / CROPS_FOLDER, folder / DISCARDED_FOLDER)):
         raise InputError(f"'{out}' contains the collected crops: name another folder for the labelled ones")
     return out

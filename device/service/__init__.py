@@ -46,10 +46,7 @@ class ServiceOptions(Options):
     name: str = option("--name", "Name of the service.", default="edgekit", metavar="NAME")
     user: bool = option("--user", "A user service. Default for all users except root.", default=False)
     system: bool = option(
-        "--system",
-        "A system service, which only root can change. Default for root.",
-        default=False,
-        excludes="--user",
+        "--system", "A system service, which only root can change. Default for root.", default=False, excludes="--user"
     )
 
     @property

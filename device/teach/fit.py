@@ -243,8 +243,7 @@ def _best_temperature(logits: FloatArray, labels: IntArray) -> tuple[float, floa
     losses = []
     for temperature in _TEMPERATURES:
         log_probabilities = _log_probabilities(logits / np.float32(temperature))
-        of_true_classes = log_probabilities[np.arange(len(labels)), labels]  # (N,)
-        losses.append(-float(of_true_classes.mean()))
+        losses.append(-float(log_probabilities[np.arange(len(labels)), labels].mean()))  # of the true classes
     best = int(np.argmin(losses))
     return float(_TEMPERATURES[best]), losses[best]
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -102,13 +101,12 @@ def fit_linear(
     pictures_of_class = np.maximum(targets.sum(axis=0), 1)  # (classes,)
     # (N, 1): the weight of a picture in the loss. Every class has the same sum, and all together have 1.
     picture_weight = (targets @ (1 / pictures_of_class))[:, None] / np.float32(np.unique(labels).size)
-    loss = partial(_loss_and_gradient, inputs=inputs, targets=targets, picture_weight=picture_weight, strength=strength)
     # Weights (classes * features,) and then biases (classes,).
     first = np.zeros(count * (inputs.shape[1] + 1), np.float32)
     if start is not None and start.weight.shape == (count, inputs.shape[1]):
         # `start` classifies directions; the same classifier for standardised ones.
         first = np.concatenate([(start.weight * std).ravel(), start.bias + start.weight @ mean]).astype(np.float32)
-    found = _minimise(loss, first)
+    found = _minimise(lambda flat: _loss_and_gradient(flat, inputs, targets, picture_weight, strength), first)
     # Back to the classifier of directions that are not standardised.
     weight = found[:-count].reshape(count, -1) / std
     return LinearFit(tuple(classes), weight, found[-count:] - weight @ mean, std)

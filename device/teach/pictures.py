@@ -150,9 +150,8 @@ def _check_classes(root: Path, visible: list[Path], labels: set[str]) -> None:
     for folder in folders:
         if folder.name not in labels:
             suffixes = {path.suffix.lower() for path in visible if folder in path.parents}
-            cure = "add some, or delete the folder"
-            if not suffixes.isdisjoint(UNREAD_SUFFIXES):
-                cure = "HEIC and AVIF are not read: convert them to JPEG"
+            is_unread = not suffixes.isdisjoint(UNREAD_SUFFIXES)
+            cure = "HEIC and AVIF are not read: convert them to JPEG" if is_unread else "add some, or delete the folder"
             raise InputError(f"class folder '{folder}' has no pictures that can be read: {cure}")
     if not labels and _loose_images(root, visible):
         raise InputError(f"the pictures of '{root}' are not in class folders: arrange them as CLASS/picture.jpg")
@@ -179,13 +178,8 @@ def _with_groups(files: list[PictureFile], root: Path, listed: dict[str, str]) -
     grouped, timed = [], []
     for file in files:
         relative = file.path.relative_to(root)  # CLASS/picture or CLASS/RECORDING/picture
-        group = None
-        if file.is_video:
-            group = str(relative)
-        elif relative.as_posix() in listed:
-            group = listed[relative.as_posix()]
-        elif len(relative.parts) > 2:
-            group = "/".join(relative.parts[:-1])
+        sub_folder = "/".join(relative.parts[:-1]) if len(relative.parts) > 2 else None
+        group = str(relative) if file.is_video else listed.get(relative.as_posix(), sub_folder)
         time = None if group else _recording_time(file.path)
         if time is None:
             grouped.append(PictureFile(file.path, file.label, group))

@@ -232,11 +232,10 @@ class TeachSession:
             InputError: There is no model before.
             StorageError: The disk fails.
         """
-        file = self._parts.file
         with self._writing:
-            file.exchange()
-            self._parts.use_model(file.current)
-            used_sha256 = sha256_of(file.current)
+            self._parts.file.exchange()
+            self._parts.use_model(self._parts.file.current)
+            used_sha256 = sha256_of(self._parts.file.current)
         with self._changing():
             self._used_sha256 = used_sha256
 
@@ -256,7 +255,6 @@ class TeachSession:
         """Return all that the page shows except for `live`, ready for JSON."""
         with self._changed:
             recordings, file, result = self._recordings, self._parts.file, self._result
-            newest = (result, self._region, self._used_sha256)
             return {
                 "version": self.version,
                 "subject": self._parts.subject,
@@ -272,7 +270,8 @@ class TeachSession:
                 "file": str(file.path),
                 "is_used": file.is_used,
                 "has_before": file.has_before,
-                "is_fit_used": self._stored == newest,  # else the page offers "Use it"
+                # The latest "Use it" was of the newest fit and of this region, and its file is in use.
+                "is_fit_used": self._stored == (result, self._region, self._used_sha256),
                 "base": None if file.is_for_any else file.base.name,
                 "region": None if self._region is None else vars(self._region),
                 "has_own_region": self._parts.roi is None and self._parts.subject == "image",

@@ -195,8 +195,7 @@ def _has_hidden_recordings(pictures: _Pictures, label: str) -> bool:
     directions = direction(pictures.views[compared, 0])  # of the pictures, not of their mirror images
     cosines = directions @ directions.T  # (compared, compared)
     np.fill_diagonal(cosines, 0)  # of a picture with itself
-    have_a_near_one = cosines.max(axis=1) > _SAME_RECORDING
-    return bool(have_a_near_one.mean() > 0.5)
+    return bool((cosines.max(axis=1) > _SAME_RECORDING).mean() > 0.5)
 
 
 def _in_two_classes(pictures: _Pictures) -> list[tuple[str, str]]:
