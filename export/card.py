@@ -28,8 +28,8 @@ edgekit run --source demo --model {file.name}
 
 ## Input
 
-The input `{spec.name}` has the shape (N, {channels}, {height}, {width}), type {spec.element_type} and colour order \
-{spec.channels}. {crop}
+The input `{spec.name}` has the shape (N, {channels}, {spec.size_hw[0]}, {spec.size_hw[1]}), type {spec.element_type} \
+and colour order {spec.channels}. {crop}
 It is resized to {resized}{gray}, and its centre is cut out. {normalisation}`{preprocessing}` has these values, too.
 
 ## Accuracy
@@ -115,8 +115,6 @@ def _card(file: Path, contract: Contract) -> str:
         subject="faces" if contract.subject == "face" else "whole images",
         labels=", ".join(contract.labels),
         channels=len(spec.mean),
-        height=spec.size_hw[0],
-        width=spec.size_hw[1],
         crop=_crop_sentence(contract),
         resized="x".join(map(str, crop.resize_hw)),
         gray=", made gray" if crop.grayscale else "",

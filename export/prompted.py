@@ -100,6 +100,5 @@ def open_prompts(
     net = net.with_classes(descriptions)
     texts = {name: (name, *sentences) for name, sentences in descriptions.items()}
     with torch.no_grad():
-        features = net.text_features()  # (classes, dim)
-        report_distances(net.clip, texts, features[None], notify)
+        report_distances(net.clip, texts, net.text_features()[None], notify)  # (1, classes, dim)
     return net

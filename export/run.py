@@ -141,10 +141,8 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
             if new_classes(options) and not isinstance(options.evaluate_on, str | Path):
                 report_shares(contract.labels, open_classifier(path).logits(calibration.crops), options.notify)
         evaluation = None if evaluation_data is None else (evaluation_data, options.evaluation_split)
-        types, max_drop_points = TARGETS[options.target].types, options.max_drop_points
-        result = quantize_file(
-            path, file, options.method, types, calibration, evaluation, max_drop_points, options.progress
-        )
+        types, limit = TARGETS[options.target].types, options.max_drop_points
+        result = quantize_file(path, file, options.method, types, calibration, evaluation, limit, options.progress)
     if options.card:
         write_card(file, result.contract)
     return replace(result, source=exported)

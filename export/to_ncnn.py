@@ -77,8 +77,6 @@ def export_net_to_ncnn(
         path=target,
         sha256=sha256,
         size_bytes=len(content),
-        opset=None,
-        ir_version=None,
         contract=written,
         verification=verification,
         net_parameters=parameter_count(net),

@@ -55,13 +55,13 @@ class Exported:
     path: Path
     sha256: str
     size_bytes: int
-    opset: int | None
-    ir_version: int | None
     contract: Contract
     verification: ExportCheck
     net_parameters: int
     cost: GraphCost
     changed: Mapping[str, int]
+    opset: int | None = None
+    ir_version: int | None = None
 
 
 def open_checkpoint(path: Path, options: ExportOptions) -> tuple[nn.Module, Contract]:

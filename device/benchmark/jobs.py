@@ -87,7 +87,8 @@ def frame_cache(source: Source, name: str, limit_mib: int) -> Iterator[tuple[Fra
         SourceError: The source has no frame.
     """
     shapes: list[tuple[int, ...]] = []  # one per frame in the file
-    digest, size_bytes, complete = hashlib.sha256(), 0, True  # of all pixels; `complete`: all frames are in the file
+    size_bytes, digest = 0, hashlib.sha256()  # of all pixels
+    complete = True  # whether all frames of the source are in the file
     limit_bytes = limit_mib * 2**20
     in_memory = _MEMORY_FOLDER.is_dir() and shutil.disk_usage(_MEMORY_FOLDER).free > 2 * limit_bytes
     with tempfile.TemporaryFile(dir=_MEMORY_FOLDER if in_memory else None) as stream:

@@ -196,7 +196,7 @@ def _frame_samples(
         next(loop)  # not measured: it starts the threads
         started_s = time.perf_counter()
         while True:
-            results = [next(loop)[1] for _ in range(frames)]  # without the frames
+            results = [next(loop)[1] for _ in range(frames)]  # the loop yields (frame, result)
             ended_s = time.perf_counter()
             yield _Sample(1e3 * (ended_s - started_s) / frames, frames, results)
             # While the caller records this sample, threads work on the next frames already.

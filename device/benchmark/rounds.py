@@ -109,11 +109,11 @@ def measure_all(
         run: Measures one job.
     """
     cells: dict[Cell, Measured] = {}
-    cool = read_conditions()  # the state to which the board cools down before each process
+    cool_state = read_conditions()  # to which the board cools down before each other process
     try:
         for index, job in enumerate(jobs):
             if index > 0:
-                cool_down(cool, cool_down_s)
+                cool_down(cool_state, cool_down_s)
             progress(BenchmarkProgress(job.cell, index, len(jobs)))
             discarded: list[Run] = []
             while True:
@@ -125,7 +125,7 @@ def measure_all(
                 if is_valid or len(discarded) == MAX_REPEATS:
                     break
                 discarded.append(done)
-                cool_down(cool, cool_down_s, min_s=cool_down_s / 2)
+                cool_down(cool_state, cool_down_s, min_s=cool_down_s / 2)
             measured = cells.setdefault(job.cell, Measured(job.cell))
             measured.runs.append(done)
             measured.discarded += discarded

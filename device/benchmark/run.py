@@ -16,6 +16,7 @@ import numpy as np
 from edgekit.boards import read_board
 from edgekit.device.benchmark import BenchmarkOptions
 from edgekit.device.benchmark.jobs import (
+    Cell,
     DetectorChoice,
     FrameCache,
     Job,
@@ -161,12 +162,11 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
     """
     models = [options.models] if isinstance(options.models, str | Path) else options.models
     names = [str(model) for model in models]
-    kinds = options.kinds or KINDS
     paths = [resolve_model(name, device_suffixes(name)).absolute() for name in names]
     named = [(options.report_name(name), path) for name, path in zip(names, paths, strict=True)]
     # A model of features does not classify, so only its net can be measured.
     of_features = {path for path in paths if contract_in(path).output.meaning == "features"}
-    planned = plan_cells(named, options.threads, kinds)
+    planned = plan_cells(named, options.threads, options.kinds or KINDS)
     cells = [cell for cell in planned if cell.kind == "net" or cell.path not in of_features]
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
@@ -184,23 +184,14 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
         detector_size_px=choice.input_size_px if choice else None,
     )
     with _frames(options.source if uses_frames else None, options.report_name, options.notify) as (cache, info):
-        # The processes of a cell share its time and its iterations.
-        seconds, iterations = options.seconds / options.processes, math.ceil(_MIN_ITERATIONS / options.processes)
-        jobs = []
-        for cell in cells:
-            if cell.kind == "net":
-                jobs.append(Job(cell, seconds, iterations, options.batch))
-            else:
-                jobs.append(Job(cell, seconds, iterations, 1, cache, choice))
+        order = plan_rounds(_jobs(cells, options, cache, choice), options.processes, options.seed)
         started_s = time.monotonic()
-        order = plan_rounds(jobs, options.processes, options.seed)
         measured, ended_by = measure_all(
             order, board.processors, options.cool_down_s, options.allow_throttled, progress=options.progress
         )
     results = [cell_result(one, started_s) for one in measured]
     processes = [process for cell in results for process in cell.processes]
     processes.sort(key=lambda process: process.started_s)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     result = BoardResult(
         label=None,
         board=msgspec.convert(board, BoardInfo, from_attributes=True),
@@ -214,10 +205,25 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
         models=tuple(described),
         cells=tuple(results),
     )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     report = BenchmarkReport(schema=SCHEMA, created_utc=now, boards=(result,))
     if isinstance(ended_by, EdgekitError):
         raise IncompleteError(ended_by, report) from ended_by
     return report
+
+
+def _jobs(
+    cells: Sequence[Cell], options: BenchmarkOptions, cache: FrameCache | None, detector: DetectorChoice | None
+) -> list[Job]:
+    """Return the job of each cell; the processes of a cell share its time and its iterations."""
+    seconds, iterations = options.seconds / options.processes, math.ceil(_MIN_ITERATIONS / options.processes)
+    jobs = []
+    for cell in cells:
+        if cell.kind == "net":
+            jobs.append(Job(cell, seconds, iterations, options.batch))
+        else:
+            jobs.append(Job(cell, seconds, iterations, 1, cache, detector))
+    return jobs
 
 
 @contextmanager

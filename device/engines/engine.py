@@ -58,10 +58,10 @@ def engine_of(path: Path) -> str:
 
 
 def device_suffixes(model: str) -> tuple[str, ...]:
-    """Return the suffixes of the model files that this machine can run, among which that of `model` is searched.
+    """Return the suffixes of the model files that this machine can run.
 
-    `model` is a name or a path. Installed packages with further engines are searched only if it has none of edgekit's
-    own suffixes, because this takes time.
+    Those of other packages' engines are returned only if `model`, a name or path, has none of edgekit's own, because
+    searching the installed packages takes time.
     """
     if Path(model).suffix in ("", *DEVICE_SUFFIXES):
         return DEVICE_SUFFIXES

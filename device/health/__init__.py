@@ -45,15 +45,12 @@ class Clock:
         It is wrong only while systemd-timesyncd waits for the network time and the board has no hardware clock with the
         time. Without this service, as in a container or with chrony, the clock counts as synchronised.
         """
-        self._synchronised = self._synchronised or not self._waits()
+        if not self._synchronised:
+            service = self._root / _SERVICE
+            is_waiting = service.is_dir() and not (service / _SYNCHRONISED).exists()
+            hardware_clocks = self._root.glob("sys/class/rtc/rtc*/since_epoch")
+            self._synchronised = not is_waiting or any(_has_time(clock) for clock in hardware_clocks)
         return self._synchronised
-
-    def _waits(self) -> bool:
-        """Return whether timesyncd still waits for the network time, and no hardware clock has the time."""
-        service = self._root / _SERVICE
-        if not service.is_dir() or (service / _SYNCHRONISED).exists():
-            return False
-        return not any(_has_time(file) for file in self._root.glob("sys/class/rtc/rtc*/since_epoch"))
 
 
 def _has_time(since_epoch: Path) -> bool:
@@ -226,9 +223,9 @@ class LoadShedder:
             self._calm_since_s = None
             if now_s - self._changed_s >= _RISE_S:
                 self._change(current + 1, sample)
-        elif required == current or temperature_c > self._limit_c - _HYSTERESIS_C:
+        elif required == current or temperature_c > self._limit_c - _HYSTERESIS_C:  # the level stays
             self._calm_since_s = None
-        elif self._calm_since_s is None:
+        elif self._calm_since_s is None:  # a lower level is enough from now on
             self._calm_since_s = now_s
         elif now_s - self._calm_since_s >= _FALL_S:
             self._calm_since_s = now_s

@@ -107,9 +107,8 @@ class HealthSummary:
     def as_document(self) -> dict[str, Any]:
         """Return the known extremes (`max_…`, `min_…`) and the mean CPU time per sample, ready for JSON."""
         # Copies, because the sampler's thread may add keys meanwhile.
-        peak, least = self._peak.copy(), self._least.copy()
-        extremes = {f"max_{name}": round(value, 1) for name, value in peak.items()}
-        extremes |= {f"min_{name}": round(value, 1) for name, value in least.items()}
+        extremes = {f"max_{name}": round(value, 1) for name, value in self._peak.copy().items()}
+        extremes |= {f"min_{name}": round(value, 1) for name, value in self._least.copy().items()}
         mean_ms = round(self.cost_ms / self.samples, 3) if self.samples else None
         return {"samples": self.samples, "cost_ms": mean_ms, **extremes, "throttled": list(self.throttled)}
 

@@ -236,12 +236,8 @@ def _restart_lines(systemd_version: int) -> list[str]:
     lines = ["Restart=on-failure", f"RestartPreventExitStatus={' '.join(map(str, NO_RESTART_EXIT_CODES))}"]
     if systemd_version < _GROWING_PAUSES_SINCE:
         return [*lines, f"RestartSec={STARTS_WINDOW_S / MAX_STARTS:g}"]
-    return [
-        *lines,
-        f"RestartSec={FIRST_PAUSE_S}",
-        f"RestartSteps={PAUSE_STEPS}",
-        f"RestartMaxDelaySec={LONGEST_PAUSE_S}",
-    ]
+    pauses = [f"RestartSec={FIRST_PAUSE_S}", f"RestartSteps={PAUSE_STEPS}", f"RestartMaxDelaySec={LONGEST_PAUSE_S}"]
+    return [*lines, *pauses]
 
 
 def _system_sandbox(spec: ServiceSpec, cache: Path | None) -> list[str]:

@@ -117,7 +117,7 @@ class SystemdManager:
         return [*command, "--follow"] if follow else command
 
     def remove(self, name: str) -> None:
-        """Stop the service, so that it does not start at boot either, and delete its unit file.
+        """Stop and disable the service, and delete its unit file, also if it cannot be stopped.
 
         Raises:
             InputError: The service is not installed, or edgekit did not write it.

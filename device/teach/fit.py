@@ -200,7 +200,7 @@ def folds(labels: IntArray, groups: Sequence[str] | None = None) -> IntArray:
     """Return the number of the fold of each picture (N,), for a cross-validation with at most 5 folds.
 
     Each fold has about the same share of each class, and all pictures of a group are in one fold. Only a class with a
-    single group is cut into consecutive parts; then the accuracy is higher than on another recording.
+    single group is cut into consecutive parts, which makes its measured accuracy too high.
     """
     if groups is None:
         groups = [str(index) for index in range(len(labels))]

@@ -85,7 +85,8 @@ class Recordings:
         self._recorded = 0  # pictures of the latest recording
         shutil.rmtree(folder / _REMOVED, ignore_errors=True)
         self.classes: dict[str, list[Picture]] = {}
-        for place in sorted(folder.iterdir()) if folder.is_dir() else []:
+        places = sorted(folder.iterdir()) if folder.is_dir() else []
+        for place in places:
             if place.is_dir() and not place.name.startswith("."):
                 files = sorted(place.glob(f"*{SUFFIX}"))
                 self.classes[place.name] = [Picture(file.name, file.stat().st_size) for file in files]

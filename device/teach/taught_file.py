@@ -83,7 +83,7 @@ class TaughtFile:
             write(new)
             new_sha256 = sha256_of(new)
             taught = self._keep_originals(new_sha256)
-            if not self.is_used:
+            if not self.is_used:  # `base` is in use
                 self._before.unlink(missing_ok=True)
             elif sha256_of(self.path) != new_sha256:
                 write_atomic(self._before, self.path.read_bytes())

@@ -132,6 +132,7 @@ def taught_graph(fit: Fit, embedder: Embedder, contract: Contract) -> onnx.Model
     model = face_features(embedder.path) if embedder.subject == "face" else onnx.load(embedder.path)
     graph = model.graph
     features = graph.output[0].name
+    # The backbone accepts several input sizes; the new model has one.
     for dimension, side_px in zip(graph.input[0].type.tensor_type.shape.dim[2:], contract.input.size_hw, strict=True):
         dimension.dim_value = side_px
     constants: dict[str, NDArray[Any]] = {

@@ -155,8 +155,8 @@ def _contract(
     node, shape = inputs[0], inputs[0].shape  # a dynamic axis is a name instead of a number
     channels_last = shape[1] not in (1, 3) and shape[3] in (1, 3)
     channel_axis, graph_hw = (shape[3], shape[1:3]) if channels_last else (shape[1], shape[2:4])
-    stated_channels: Channels = "gray" if channel_axis == 1 else stated.channels or "rgb"
-    channels = options.channels or stated_channels
+    default_channels: Channels = "gray" if channel_axis == 1 else stated.channels or "rgb"
+    channels = options.channels or default_channels
     if isinstance(channel_axis, int) and channel_axis != channel_count(channels):
         raise InputError(f"model '{path}' has {channel_axis} channels, not those of '{channels}': change --channels")
     size_hw = _input_hw(path, graph_hw, options.image_size or stated.size_px)

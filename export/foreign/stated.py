@@ -83,11 +83,10 @@ def _ultralytics(metadata: Mapping[str, str], path: Path) -> Stated:
         raise InputError(f"model '{path}' is for the task '{metadata['task']}': edgekit runs classifiers")
     names = ast.literal_eval(metadata["names"])
     input_hw = ast.literal_eval(metadata["imgsz"]) if "imgsz" in metadata else []
-    is_square = len(set(input_hw)) == 1
     return Stated(
         by="Ultralytics",
         labels=tuple(str(names[index]) for index in sorted(names)),
-        size_px=int(input_hw[0]) if is_square else None,
+        size_px=int(input_hw[0]) if len(set(input_hw)) == 1 else None,  # only that of a square input
         channels="rgb",
         values=(1 / 255, (0.0,) * 3, (1.0,) * 3),  # pixels of 0 to 1
         fit="square",

@@ -98,6 +98,7 @@ def _rewrite_block(graph: ir.Graph, concats: list[ir.Node]) -> bool:
         return False
     inputs = [concats[0].inputs[0], *(concat.inputs[1] for concat in concats)]
     parts = [part for part in inputs if part is not None]
+    # The convolutions that read the block: x alone, the concatenation of x and n1, that of x, n1 and n2, …
     readers = _readers(graph, parts[0], 1)
     for count, concat in enumerate(concats, start=2):
         readers += _readers(graph, concat.outputs[0], count)
@@ -106,16 +107,19 @@ def _rewrite_block(graph: ir.Graph, concats: list[ir.Node]) -> bool:
         return False
     start = 0  # of the part's channels in the block
     for index, (part, width) in enumerate(zip(parts, widths, strict=True)):
-        # The new nodes stand where the part is first read.
+        # The new nodes stand before the first node that reads the part.
         before = readers[0].conv.node if index == 0 else concats[index - 1]
-        _read_once(part, slice(start, start + width), [reader for reader in readers if reader.parts > index], before)
+        _convolve_part(
+            part, slice(start, start + width), [reader for reader in readers if reader.parts > index], before
+        )
         start += width
+    # Each convolution is replaced by the sum of its terms.
     for reader in readers:
         total = reader.terms[0]
         for term in reader.terms[1:]:
             total = insert(reader.conv.node, "Add", [term, total])
         replace(reader.conv.node, total)
-    # Other nodes, such as a pool, may read a concatenation. It is made of the parts, so that those before it can go.
+    # Other nodes, such as a pool, may read a concatenation. It is made of the parts, so that the ones before it can go.
     for count, concat in enumerate(concats[1:], start=3):
         if concat.outputs[0].uses():
             replace(concat, insert(concat, "Concat", parts[:count], {"axis": 1}))
@@ -145,11 +149,11 @@ def _readers(graph: ir.Graph, value: ir.Value | None, parts: int) -> list[_Reade
 
 def _alike(readers: list[_Reader]) -> bool:
     """Return whether all readers have equal kernel size, padding, strides and dilations."""
-    convolutions = [reader.conv for reader in readers]
-    return len({(conv.weight.shape[2:], conv.pads, conv.steps) for conv in convolutions}) == 1
+    kinds = {(reader.conv.weight.shape[2:], reader.conv.pads, reader.conv.steps) for reader in readers}
+    return len(kinds) == 1
 
 
-def _read_once(part: ir.Value, channels: slice, readers: list[_Reader], before: ir.Node) -> None:
+def _convolve_part(part: ir.Value, channels: slice, readers: list[_Reader], before: ir.Node) -> None:
     """Insert one convolution of a part for all its readers, and a Split of its output; add each output to its reader.
 
     Args:
@@ -161,9 +165,8 @@ def _read_once(part: ir.Value, channels: slice, readers: list[_Reader], before: 
     if not readers:
         return
     weight = np.concatenate([reader.conv.weight[:, channels] for reader in readers])  # (out of all, in of the part, …)
-    bias = None
-    if channels.start == 0:  # a bias is added once: with the first part
-        bias = np.concatenate([reader.conv.bias for reader in readers])
+    # A bias is added once: with the first part.
+    bias = np.concatenate([reader.conv.bias for reader in readers]) if channels.start == 0 else None
     wide = reweighted(readers[-1].conv, weight, bias, part, before)
     if len(readers) == 1:
         readers[0].terms.append(wide)

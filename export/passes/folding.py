@@ -5,15 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnxscript import ir
 
-from edgekit.export.passes.editing import (
-    Weights,
-    add_weight,
-    constant,
-    convolution,
-    insert,
-    is_read_once,
-    replace,
-)
+from edgekit.export.passes.editing import Weights, add_weight, constant, convolution, insert, is_read_once, replace
 
 _DEFAULT_EPSILON = 1e-5
 # Operators that compute the second factor of the MatMul from a student's class vectors.
