@@ -168,7 +168,7 @@ class NcnnEngine:
 
         Raises:
             InputError: The graph fails.
-            TemporaryError: The graph fails, although it did not before.
+            TemporaryError: The graph fails, although it did not before: the memory may be full.
         """
         return np.stack([self._infer_one(image) for image in np.asarray(tensor, np.float32)])
 

@@ -135,7 +135,7 @@ class SystemdManager:
         self._systemctl("restart", "--no-block", unit)
 
     def _path(self, name: str) -> Path:
-        """Return the unit file of a service, which need not exist."""
+        """Return the path of a service's unit file, in the folder for units of the administrator or of the user."""
         if self._scope == "system":
             return Path("/etc/systemd/system") / f"{name}.service"
         base = os.environ.get("XDG_CONFIG_HOME", "")

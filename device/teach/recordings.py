@@ -187,7 +187,7 @@ class Recordings:
             self._change.moves.append((self._removed(f"{label}/{name}"), self.folder / label / name))
 
     def undo(self) -> str:
-        """Undo the latest change and return what it was.
+        """Move all files of the latest change back, and return what the change was.
 
         Raises:
             InputError: There is nothing to undo.

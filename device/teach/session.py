@@ -188,7 +188,7 @@ class TeachSession:
             ]
 
     def set_region(self, region: Region | None) -> None:
-        """Look at this part of the frame only; None: at the whole frame.
+        """Teach and classify this part of the frame only; None: the whole frame.
 
         Raises:
             InputError: The run has a region of its own.

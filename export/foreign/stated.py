@@ -53,6 +53,7 @@ def read_stated(metadata: Mapping[str, str], path: Path) -> Stated:
             return _model_api(info, path)
         if config.is_file():
             return _timm(json.loads(config.read_text()))
+    # What reading Python literals, JSON and numbers raises for statements of another form.
     except (ValueError, SyntaxError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise InputError(f"the description of model '{path}' cannot be read ({error}): export it again") from error
     return Stated()

@@ -82,6 +82,7 @@ def _pooled_separately(value: ir.Value) -> list[ir.Value]:
 def _convolution_worth_merging(value: ir.Value, size: int, stride: int) -> Convolution | None:
     """Return the convolution that computes `value`; None if a pool cannot be merged into it, or this saves nothing."""
     conv = convolution(value.producer())
+    # Only 2-D convolutions without strides and dilations.
     if conv is None or not is_read_once(value) or conv.weight.ndim != 4 or conv.steps != ((1, 1), (1, 1)):
         return None
     height, width = conv.weight.shape[2:]

@@ -29,6 +29,7 @@ class Profile:
         roofline = roofline_of(board.name, self.precision, threads)
         if roofline.reason:
             return BoardEstimate(board, threads, None, roofline.reason)
+        # `profile_file` has checked that no count is None.
         macs = [layer.macs or 0 for layer in self.cost.layers]
         moved_bytes = [layer.moved_bytes or 0 for layer in self.cost.layers]
         return BoardEstimate(board, threads, estimate(macs, moved_bytes, roofline))
