@@ -16,18 +16,20 @@ from edgekit.files import write_atomic
 _CARD, _CONFIG, _PREPROCESSING = "README.md", "config.json", "preprocessor_config.json"
 _MARK = "library_name: edgekit"
 _TEXT = """{front}
-# {title}
+# {file.stem}
 
-The model classifies {subject}: {labels}. Its net is {architecture}, in {precision}, trained on {dataset}.
+The model classifies {subject}: {labels}. Its net is {contract.architecture}, in {contract.precision}, trained on \
+{contract.provenance.dataset}.
 
 ```
 pip install "edgekit-pi[device]"
-edgekit run --source demo --model {file}
+edgekit run --source demo --model {file.name}
 ```
 
 ## Input
 
-The input `{input}` has the shape (N, {channels}, {height}, {width}), type {element} and colour order {order}. {crop}
+The input `{spec.name}` has the shape (N, {channels}, {spec.size_hw[0]}, {spec.size_hw[1]}), type {spec.element_type} \
+and colour order {spec.channels}. {crop}
 It is resized to {resized}{gray}, and its centre is cut out. {normalisation}`{preprocessing}` has these values, too.
 
 ## Accuracy
@@ -41,16 +43,15 @@ Describe who may use the model for what, on which pictures it was not measured, 
 
 
 def check_card(file: Path) -> None:
-    """Check that the three files of a card can be written beside `file`: they may replace only those of an older card.
+    """Check that the three files of a card can be written beside `file`; only those of an older card are replaced.
 
     Raises:
         InputError: The folder has a README.md, config.json or preprocessor_config.json that is not of a card.
     """
     card = file.with_name(_CARD)
-    if card.exists() and _MARK in card.read_text(errors="replace"):
-        return
+    has_older_card = card.exists() and _MARK in card.read_text(errors="replace")
     for path in (card, file.with_name(_CONFIG), file.with_name(_PREPROCESSING)):
-        if path.exists():
+        if path.exists() and not has_older_card:
             raise InputError(f"'{path}' is not of a model card: write the model to a folder of its own")
 
 
@@ -72,7 +73,10 @@ def write_card(file: Path, contract: Contract) -> None:
 
 
 def _preprocessing(contract: Contract) -> dict[str, Any]:
-    """Return the preprocessing with the keys of transformers, which has no key for the box of a face."""
+    """Return the content of preprocessor_config.json: the preprocessing of a crop, with the keys of transformers.
+
+    There is no key for the box of a face.
+    """
     spec, crop = contract.input, contract.crop
     is_normalised = spec.element_type == "float32"  # a uint8 model normalises the pixels in its graph
     return {
@@ -91,7 +95,7 @@ def _preprocessing(contract: Contract) -> dict[str, Any]:
 
 
 def _card(file: Path, contract: Contract) -> str:
-    """Return the text of the card, README.md."""
+    """Return the text of the card, README.md: the template `_TEXT` with the values of the contract."""
     spec, crop = contract.input, contract.crop
     measured = contract.provenance.accuracy
     accuracy_lines = [
@@ -105,19 +109,12 @@ def _card(file: Path, contract: Contract) -> str:
         normalisation = "The file normalises the pixels. "
     return _TEXT.format(
         front=_front_matter(file, measured),
-        title=file.stem,
+        file=file,
+        contract=contract,
+        spec=spec,
         subject="faces" if contract.subject == "face" else "whole images",
         labels=", ".join(contract.labels),
-        architecture=contract.architecture,
-        precision=contract.precision,
-        dataset=contract.provenance.dataset,
-        file=file.name,
-        input=spec.name,
         channels=len(spec.mean),
-        height=spec.size_hw[0],
-        width=spec.size_hw[1],
-        element=spec.element_type,
-        order=spec.channels,
         crop=_crop_sentence(contract),
         resized="x".join(map(str, crop.resize_hw)),
         gray=", made gray" if crop.grayscale else "",
@@ -136,15 +133,19 @@ def _crop_sentence(contract: Contract) -> str:
 
 
 def _front_matter(file: Path, measured: tuple[Accuracy, ...]) -> str:
-    """Return the YAML at the beginning of the card: tags, and the measured accuracies in the Hub's `model-index`."""
+    """Return the YAML at the beginning of the card: tags, and the measured accuracies in the Hub's `model-index`.
+
+    Texts are quoted as JSON strings, which YAML can read.
+    """
     lines = ["---", _MARK, "pipeline_tag: image-classification", "tags:", f"- {file.suffix[1:]}", "- raspberry-pi"]
     if measured:
         lines += ["metrics:", "- accuracy", "model-index:", f"- name: {json.dumps(file.stem)}", "  results:"]
     for each in measured:
-        name, split = json.dumps(each.dataset), json.dumps(each.split)
+        dataset, split = json.dumps(each.dataset), json.dumps(each.split)
+        title = json.dumps(f"Accuracy, {each.protocol}")
         lines += ["  - task:", "      type: image-classification"]
-        lines += ["    dataset:", f"      type: {name}", f"      name: {name}", f"      split: {split}", "    metrics:"]
-        lines += ["    - type: accuracy", f"      name: {json.dumps(f'Accuracy, {each.protocol}')}"]
+        lines += ["    dataset:", f"      type: {dataset}", f"      name: {dataset}", f"      split: {split}"]
+        lines += ["    metrics:", "    - type: accuracy", f"      name: {title}"]
         lines += [f"      value: {100 * each.correct / each.total:.2f}"]
     return "\n".join([*lines, "---"])
 

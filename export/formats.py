@@ -19,6 +19,7 @@ from edgekit.export.verification.comparison import accuracy_drop
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.data import DataSet
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import Evaluation
 from edgekit.report.document import BenchmarkReport, BoardResult, CellResult, Kind
@@ -127,28 +128,23 @@ def benchmark_formats(
     dataset = load_dataset(Path(data), crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
     split = dataset.chosen_split(None, "test")
     target = target or this_machines_target()
-    files: list[FormatFile] = []  # float32 first
-    left_out: dict[str, str] = {}
+    files: list[FormatFile] = []
+    left_out: dict[str, str] = {}  # reasons
     with tempfile.TemporaryDirectory(prefix="edgekit-formats-") as folder:
         paths: dict[str, Path] = {}
-        for name, options in FORMATS.items():
+        for name in FORMATS:
             if name != "float32" and name not in formats:
                 continue
-            path = Path(folder) / f"{name}{NCNN_SUFFIX if 'engine' in options else ONNX_SUFFIX}"
             try:
                 progress(f"exporting {name}", 0, None)
-                if "method" in options:
-                    calibrate = dataset if name == "int8" else None
-                    quantize(checkpoint, path, target=target, calibrate=calibrate, **options)
-                else:
-                    export(checkpoint, path, target=target, **options)
+                path = _write_format(name, checkpoint, Path(folder), target, dataset)
                 evaluation = evaluate_file(path, dataset, split, partial(progress, f"evaluating {name}"))
             except (InputError, GateError, TemporaryError) as error:
-                if not files:  # float32, the first format, with which the others are compared
+                if name == "float32":
                     raise
                 left_out[name] = str(error)
                 continue
-            drop = accuracy_drop(files[0].evaluation, evaluation, MAX_DROP) if files else None
+            drop = accuracy_drop(files[0].evaluation, evaluation, MAX_DROP) if files else None  # float32 is the first
             files.append(FormatFile(name, path.stat().st_size, evaluation, drop))
             paths[name] = path
         report = measure(paths)
@@ -157,8 +153,20 @@ def benchmark_formats(
     return FormatsReport(str(model), target, dataset.name, split, tuple(files), left_out, report)
 
 
+def _write_format(name: str, checkpoint: Path, folder: Path, target: str, dataset: DataSet) -> Path:
+    """Export a checkpoint in one of `FORMATS` to a file in `folder`, and return the file; raises as `export`."""
+    options = FORMATS[name]
+    path = folder / f"{name}{NCNN_SUFFIX if 'engine' in options else ONNX_SUFFIX}"
+    if "method" in options:
+        calibrate = dataset if name == "int8" else None
+        quantize(checkpoint, path, target=target, calibrate=calibrate, **options)
+    else:
+        export(checkpoint, path, target=target, **options)
+    return path
+
+
 def this_machines_target() -> str:
-    """Return the preset for this machine's processor; generic if there is none for it."""
+    """Return the preset of rewrites for this machine's processor; "generic" if there is none for it."""
     board = read_board()
     if board.architecture == "x86_64":
         return "x86"

@@ -34,7 +34,10 @@ class PromptedTower(nn.Module):
     """Module that returns logits (N, classes) of normalised images (N, 3, size, size)."""
 
     def __init__(self, net: PromptedClip, ensemble: bool) -> None:
-        """Compute prompts and class matrix once; without `ensemble` the frozen tower is left out."""
+        """Compute the prompts of the image tower, and the class matrix (dim, classes) from the texts, once.
+
+        Without `ensemble` the frozen tower is left out, see `forward`.
+        """
         super().__init__()
         self.visual = net.clip.model.visual
         self.ensemble = ensemble
@@ -45,13 +48,16 @@ class PromptedTower(nn.Module):
             self.register_buffer("class_matrix", (net.clip.logit_scale * net.text_features()).T.contiguous())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of normalised images."""
+        """Return the logits (N, classes) of normalised images (N, 3, H, W).
+
+        The ensemble is the mean of the features of the prompted and of the frozen (unprompted) tower.
+        """
         patches = embed_patches(self.visual, images)  # once for both towers
-        features = F.normalize(encode_patches(self.visual, patches, self.prompts), dim=-1)
+        features = F.normalize(encode_patches(self.visual, patches, self.prompts), dim=-1)  # (N, dim)
         if self.ensemble:
             frozen = F.normalize(encode_patches(self.visual, patches), dim=-1)
             features = F.normalize(features + frozen, dim=-1)
-        return features @ self.class_matrix
+        return features @ self.class_matrix  # (dim, classes)
 
 
 def open_prompted_tower(path: Path, options: ExportOptions) -> tuple[PromptedTower, Contract]:
@@ -62,22 +68,18 @@ def open_prompted_tower(path: Path, options: ExportOptions) -> tuple[PromptedTow
     """
     descriptions = described_classes(new_classes(options), options.notify) or None
     net = open_prompts(path, options.clip, descriptions, options.notify)
-    # The file classifies crops of faces, converted to gray if the prompts were trained on gray pictures.
-    training = load_prompts(path).training
-    name, gray = str(training.get("data_name", "unknown")), bool(training.get("gray"))
-    contract = clip_contract(PROMPTED, net.clip.config, net.classes, name, gray)
+    training = load_prompts(path).training  # the record of the training
+    data_name, gray = str(training.get("data_name", "unknown")), bool(training.get("gray"))
+    contract = clip_contract(PROMPTED, net.clip.config, net.classes, data_name, gray)
     origin = replace(contract.provenance, checkpoint_sha256=sha256_of(path))
     contract = replace(contract, provenance=origin, uncertain_below=options.uncertain_below or 0.0)
     return PromptedTower(net, not options.without_ensemble), contract
 
 
 def open_prompts(
-    path: Path,
-    clip: str | None,
-    descriptions: Mapping[str, Sequence[str]] | None,
-    notify: Notify = ignore_message,
+    path: Path, clip: str | None, descriptions: Mapping[str, Sequence[str]] | None, notify: Notify = ignore_message
 ) -> PromptedClip:
-    """Return the prompted CLIP made of trained prompts and the CLIP they were trained for.
+    """Return the prompted CLIP: trained prompts in the CLIP that they were trained for.
 
     Args:
         path: A file of trained prompts.
@@ -98,5 +100,5 @@ def open_prompts(
     net = net.with_classes(descriptions)
     texts = {name: (name, *sentences) for name, sentences in descriptions.items()}
     with torch.no_grad():
-        report_distances(net.clip, texts, net.text_features()[None], notify)
+        report_distances(net.clip, texts, net.text_features()[None], notify)  # (1, classes, dim)
     return net

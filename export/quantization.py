@@ -81,13 +81,13 @@ def refused_path(target: Path) -> Path:
 
 
 def calibration_crops(dataset: DataSet, split: str, contract: Contract, count: int) -> Calibration:
-    """Return `count` random crops of a split, always the same; all crops if the split has fewer.
+    """Return `count` random crops of a split, always the same ones; all crops if the split has fewer.
 
     Raises:
         InputError: The split does not exist or is empty, or its images have another size.
     """
     images = with_contract_channels(dataset.split(split), contract)
-    if not len(images):
+    if len(images) == 0:
         raise InputError(f"split '{split}' has no image to calibrate on: choose another calibration split")
     chosen = np.random.default_rng(0).permutation(len(images))[:count]
     crops = center_crop(images.images[np.sort(chosen)], contract.input.size_hw)
@@ -104,7 +104,7 @@ def quantize_file(
     max_drop_points: float,
     progress: StageProgress = ignore_progress,
 ) -> QuantizedExport:
-    """Quantise an exported float32 file and write it to `target` if it passes the gate.
+    """Quantise an exported float32 file, and write it to `target` if its accuracy does not drop by too much.
 
     Args:
         source: The float32 file.
@@ -123,7 +123,8 @@ def quantize_file(
     """
     reference, own = None, None
     if evaluation is not None:  # before the slow calibration, because the data may not fit the model
-        reference = evaluate_file(source, *evaluation, partial(progress, "evaluating float32"))
+        dataset, split = evaluation
+        reference = evaluate_file(source, dataset, split, partial(progress, "evaluating float32"))
     error = None
     if quantization == "fp16":
         model = to_float16(load_graph(source))
@@ -134,14 +135,15 @@ def quantize_file(
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             path.write_bytes(model.SerializeToString(deterministic=True))
-            own = evaluate_file(path, *evaluation, partial(progress, f"evaluating {quantization}"))
-        model = _with_accuracy(model, evaluation, own)
+            own = evaluate_file(path, dataset, split, partial(progress, f"evaluating {quantization}"))
+        model = _with_accuracy(model, dataset, split, own)
     content = model.SerializeToString(deterministic=True)
     quantized = QuantizedExport(target, len(content), contract_of(model), error, reference, own)
-    if reference and own and (quantized.drop_points or 0.0) > max_drop_points:
+    drop_points = quantized.drop_points  # None without evaluation
+    if reference and own and drop_points is not None and drop_points > max_drop_points:
         write_atomic(refused_path(target), content)
         raise GateError(
-            f"accuracy of {quantization} drops by {quantized.drop_points:.2f} points, from {reference.accuracy:.2%} to "
+            f"accuracy of {quantization} drops by {drop_points:.2f} points, from {reference.accuracy:.2%} to "
             f"{own.accuracy:.2%}, allowed: {max_drop_points:g}: the file is kept as '{refused_path(target)}'"
         )
     write_atomic(target, content)
@@ -158,18 +160,20 @@ def evaluate_file(path: Path, dataset: DataSet, split: str, progress: Progress) 
     return evaluate(classifier, aligned(dataset, dataset.split(split), classifier.contract), _PROTOCOL, progress)
 
 
-def _with_accuracy(model: onnx.ModelProto, evaluation: tuple[DataSet, str], own: Evaluation) -> onnx.ModelProto:
-    """Return the model with the accuracy of `own`, its evaluation on a data set and split, in its contract."""
-    contract, (dataset, split) = contract_of(model), evaluation
-    measured_on = named_split(dataset.splits, split)
-    accuracy = (Accuracy(dataset.name, measured_on, _PROTOCOL, own.correct, own.total),)
-    return finished(model, replace(contract, provenance=replace(contract.provenance, accuracy=accuracy)))
+def _with_accuracy(model: onnx.ModelProto, dataset: DataSet, split: str, own: Evaluation) -> onnx.ModelProto:
+    """Return the model with a contract that states the accuracy of `own`, its evaluation on a split."""
+    contract = contract_of(model)
+    accuracy = Accuracy(dataset.name, named_split(dataset.splits, split), _PROTOCOL, own.correct, own.total)
+    return finished(model, replace(contract, provenance=replace(contract.provenance, accuracy=(accuracy,))))
 
 
 def quantize_static(
     model: onnx.ModelProto, types: QuantizedTypes, calibration: Calibration, progress: Progress = lambda _, __: None
 ) -> tuple[onnx.ModelProto, float]:
-    """Return `model` with int8 weights (per channel) and 8-bit activations, and its error on the calibration crops.
+    """Return `model` with int8 weights (per channel) and 8-bit activations, and the error of its logits.
+
+    The range of each activation is the one that it has on the calibration crops. The error is the `relative_difference`
+    of the logits on these crops.
 
     Args:
         model: A float32 model with a contract.
@@ -181,8 +185,8 @@ def quantize_static(
         StorageError: The disk of the temporary folder is full.
     """
     contract, crops = contract_of(model), calibration.crops
-    # Files, because the quantiser moves the tensors out of a model that it gets in memory. It logs advice that does not
-    # apply here.
+    # From file to file, because the quantiser moves the tensors out of a model that it gets in memory. `only_errors`
+    # hides advice that it logs and that does not apply here.
     with only_errors(), tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
         source.write_bytes(model.SerializeToString())
@@ -206,21 +210,20 @@ def quantize_static(
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `model` with float16 weights and arithmetic, and unchanged input and output types."""
-    contract = contract_of(model)
+    """Return `model` with float16 weights and arithmetic; the types of its input and output stay."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    with only_errors(), redirect_stdout(StringIO()):
+    with only_errors(), redirect_stdout(StringIO()):  # the converter prints and logs its decisions
         converted = ir.from_proto(convert_float_to_float16(copy, keep_io_types=True))
     converted.graph.sort()  # the converter appends its casts at the end
-    result = ir.to_proto(converted)
-    return _with_contract(result, contract, "float16", None)
+    return _with_contract(ir.to_proto(converted), contract_of(model), "float16", None)
 
 
 class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
-    """Calibration data: one preprocessed crop at a time; its length is rounded up to a multiple of the stride.
+    """Calibration data in the interface of ONNX Runtime's quantiser: one preprocessed crop at a time.
 
-    The quantiser calls `set_range` for each stride, and then `get_next` until it returns None.
+    The quantiser calls `set_range` for each stride, and then `get_next` until it returns None. The length must be a
+    multiple of the stride, so it is rounded up.
     """
 
     def __init__(self, crops: ImageU8, contract: Contract, progress: Progress) -> None:
@@ -235,13 +238,13 @@ class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
         self._next, self._end = start_index, min(end_index, len(self._crops))
 
     def get_next(self) -> dict[str, Any] | None:
-        """Return the net's input for the next crop; None at the end of the range."""
+        """Return the net's input for the next crop, by its name; None at the end of the range."""
         if self._next == self._end:
             return None
-        crop = self._crops[self._next : self._next + 1]
+        batch_of_one = self._crops[self._next : self._next + 1]
         self._next += 1
         self._progress(self._next, len(self._crops))
-        return {self._spec.name: to_input(crop, self._spec)}
+        return {self._spec.name: to_input(batch_of_one, self._spec)}
 
 
 def _logits(model: onnx.ModelProto, crops: ImageU8, contract: Contract) -> FloatArray:
@@ -249,7 +252,7 @@ def _logits(model: onnx.ModelProto, crops: ImageU8, contract: Contract) -> Float
     options = ort.SessionOptions()
     options.log_severity_level = 4  # fatal errors only
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    logits = []
+    logits: list[FloatArray] = []  # of each batch
     for start in range(0, len(crops), _BATCH_CROPS):
         tensor = to_input(crops[start : start + _BATCH_CROPS], contract.input)
         logits += session.run([contract.output.name], {contract.input.name: tensor})
@@ -259,7 +262,10 @@ def _logits(model: onnx.ModelProto, crops: ImageU8, contract: Contract) -> Float
 def _with_contract(
     model: onnx.ModelProto, contract: Contract, precision: Literal["float16", "int8"], calibration: str | None
 ) -> onnx.ModelProto:
-    """Return the model with the contract of a quantised file, without the accuracies measured on the float32 model."""
+    """Return a quantised model with its contract: that of the float32 model, with the new precision.
+
+    The accuracy is left out, because it was measured on the float32 model. `calibration` describes the images.
+    """
     provenance = replace(contract.provenance, accuracy=())
     new = replace(contract, schema=SCHEMA_VERSION, precision=precision, calibration=calibration, provenance=provenance)
     return finished(model, new)

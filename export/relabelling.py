@@ -30,9 +30,14 @@ def relabelled(
 ) -> tuple[nn.Module, Contract]:
     """Return a checkpoint's net and contract, with the labels and the threshold that the options of an export state.
 
-    Merged labels have the sum of the old labels' probabilities; old labels in no merge are removed. With new classes,
-    the old labels of the merges are those classes. `text_tower` is the file of the teacher's text tower, which need
-    not exist. Without `uncertain_below`, merged and new labels have no threshold.
+    There are two ways to other labels, which can be combined: new classes described by text, and merges. A merged label
+    has the sum of the old labels' probabilities; an old label in no merge is removed. With new classes, these are the
+    old labels of the merges. Without `uncertain_below`, merged and new labels have no threshold.
+
+    Args:
+        checkpoint: A net.
+        options: The options of the export.
+        text_tower: File of the teacher's text tower, for new classes; it need not exist.
 
     Raises:
         InputError: There is one label only, two are equal, a merge does not fit the labels, or `clip` or `prompts` are
@@ -46,8 +51,7 @@ def relabelled(
     net: nn.Module
     merges = _merges(options, tuple(classes) or checkpoint.contract.labels) if options.merges else None
     if classes:
-        # New classes that are in no merge are removed before their vectors are computed.
-        kept = {name: classes[name] for name in merges.old} if merges else classes
+        kept = {name: classes[name] for name in merges.old} if merges else classes  # those in a merge
         prompts = None if options.prompts is None else Path(options.prompts)
         net, contract = relabel_by_text(checkpoint, kept, options.clip, prompts, options.notify, text_tower)
         if merges:
@@ -62,7 +66,7 @@ def relabelled(
 
 
 def _merges(options: ExportOptions, labels: tuple[str, ...]) -> LabelMap:
-    """Return the merged labels that the options state, and report the labels that are in no merge."""
+    """Return the merged labels that the options state, and report the labels that are removed, being in no merge."""
     merges = parse_merges(options.merges, labels)
     if len(merges.labels) < 2:
         raise InputError(f"merge '{options.merges[0]}' alone leaves one label: a classifier needs at least two")
@@ -84,12 +88,15 @@ def new_classes(options: ExportOptions) -> NewClasses:
 
 
 def report_shares(labels: Sequence[str], logits: FloatArray, notify: Notify) -> None:
-    """Warn about labels by text that are predicted for almost all or almost no images, from logits (N, labels)."""
+    """Warn about labels by text that are predicted for almost all or almost no images: they may be worded badly.
+
+    `logits` (N, labels) are those of images of a data set.
+    """
     if len(logits) < _LEAST_IMAGES:
         return
-    shares = np.bincount(logits.argmax(axis=1), minlength=len(labels)) / len(logits)
+    shares = np.bincount(logits.argmax(axis=1), minlength=len(labels)) / len(logits)  # (labels,)
     for name, share in zip(labels, shares.tolist(), strict=True):
-        if not _LEAST_SHARE <= share <= _MOST_SHARE:
+        if share < _LEAST_SHARE or share > _MOST_SHARE:
             found = f"label '{one_line(name)}' is predicted for {share:.1%} of {len(logits)} images"
             notify(
                 f"warning: {found}: if that is wrong, describe the labels in other words, or merge old ones (--merge)"
@@ -97,7 +104,7 @@ def report_shares(labels: Sequence[str], logits: FloatArray, notify: Notify) -> 
 
 
 def described_classes(classes: NewClasses, notify: Notify) -> Descriptions:
-    """Return the sentences of each new class; classes without sentences get the shipped ones or the template.
+    """Return the sentences that describe each new class; classes without sentences get shipped or default ones.
 
     Raises:
         InputError: There is one class only, or two are equal (see `require_labels`).

@@ -64,22 +64,35 @@ def export(options: ExportOptions) -> Exported:
         raise InputError(f"precision {options.precision} is for .ncnn files: leave it out, or quantise to fp16")
     if options.card:
         check_card(file)
-    # `write` exports a net with its contract to a file.
-    if is_prompts_file(path):
-        _check_prompts(path, options, to_ncnn)
-        write = partial(export_net, tolerance=PROMPTS_TOLERANCE, shares_weights=True)
-    elif not to_ncnn:
-        write = partial(export_net, passes=chosen_passes(options.target))
-    else:
-        pnnx_program()  # raises if pnnx is not installed
-        precision = options.precision
-        if precision == "auto":
-            precision = "fp16" if TARGETS[options.target].half_floats else "fp32"
-        write = partial(export_net_to_ncnn, passes=chosen_passes(options.target), precision=precision)
-    exported = _export(path, file, options, write)
+    exported = _export(path, file, options, _exporter(path, options, to_ncnn))
     if options.card:
         write_card(file, exported.contract)
     return exported
+
+
+def _exporter(path: Path, options: ExportOptions, to_ncnn: bool) -> Callable[..., Exported]:
+    """Return the function that exports a net with its contract to a file, after a check of its options.
+
+    Args:
+        path: The checkpoint, or a file of trained prompts.
+        options: The options of the export.
+        to_ncnn: Export to an .ncnn file.
+    """
+    if is_prompts_file(path):
+        if options.merges or options.prompts or options.target != GENERIC or to_ncnn:
+            raise InputError(
+                f"'{path}' holds trained prompts, which are exported for ONNX Runtime without rewrites and merged "
+                "labels: leave target, merges, prompts and engine out"
+            )
+        return partial(export_net, tolerance=PROMPTS_TOLERANCE, shares_weights=True)
+    passes = chosen_passes(options.target)
+    if not to_ncnn:
+        return partial(export_net, passes=passes)
+    pnnx_program()  # raises if pnnx is not installed
+    precision = options.precision
+    if precision == "auto":
+        precision = "fp16" if TARGETS[options.target].half_floats else "fp32"
+    return partial(export_net_to_ncnn, passes=passes, precision=precision)
 
 
 @takes(QuantizeOptions)
@@ -109,27 +122,26 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
     passes = chosen_passes(options.target, quantized=True)
     contract = load_checkpoint(path).contract if is_checkpoint else contract_of(load_graph(path))
     refuse_quantized(contract, path)
-    # Both data sets are read, and their splits looked up, before the slow steps. Equal ones are read once.
-    calibrate = _data_with_split(options.calibrate, options.calibrate_split, contract, options)
-    measured_on = calibrate
+    # The data is read before the slow steps, because it may not fit. A data set for both purposes is read once.
+    calibration_data = _data_with_split(options.calibrate, options.calibrate_split, contract, options)
+    evaluation_data = calibration_data
     if options.evaluate_on != options.calibrate:
-        measured_on = _data_with_split(options.evaluate_on, options.evaluation_split, contract, options)
-    types = TARGETS[options.target].types
+        evaluation_data = _data_with_split(options.evaluate_on, options.evaluation_split, contract, options)
     with tempfile.TemporaryDirectory() as folder:
         exported = None
-        if is_checkpoint:  # the quantiser takes a float32 file
+        if is_checkpoint:  # the quantiser needs a float32 file
             write = partial(export_net, passes=passes)
             exported = _export(path, Path(folder) / "float32.onnx", options, write, refused_path(file))
             path, contract = exported.path, exported.contract
         calibration = None
-        if calibrate is not None:
+        if calibration_data is not None:
             count = options.calibration_images
-            calibration = calibration_crops(calibrate, options.calibrate_split, contract, count)
-            # With a path in `evaluate_on`, the export above has reported the shares of these images.
+            calibration = calibration_crops(calibration_data, options.calibrate_split, contract, count)
+            # If `evaluate_on` is a path, `_export` has reported the shares of the labels already.
             if new_classes(options) and not isinstance(options.evaluate_on, str | Path):
                 report_shares(contract.labels, open_classifier(path).logits(calibration.crops), options.notify)
-        evaluation = None if measured_on is None else (measured_on, options.evaluation_split)
-        limit = options.max_drop_points
+        evaluation = None if evaluation_data is None else (evaluation_data, options.evaluation_split)
+        types, limit = TARGETS[options.target].types, options.max_drop_points
         result = quantize_file(path, file, options.method, types, calibration, evaluation, limit, options.progress)
     if options.card:
         write_card(file, result.contract)
@@ -140,7 +152,7 @@ def refuse_quantized(contract: Contract, path: Path) -> None:
     """Check that a model is not quantised yet.
 
     Raises:
-        InputError: It is, as every file of `edgekit teach`.
+        InputError: It is int8 already, such as a file of `edgekit teach`.
     """
     if contract.precision == "int8":
         raise InputError(f"model '{path}' is int8 already: use it as it is")
@@ -149,7 +161,9 @@ def refuse_quantized(contract: Contract, path: Path) -> None:
 def _export(
     path: Path, file: Path, options: ExportOptions, write: Callable[..., Exported], refused: Path | None = None
 ) -> Exported:
-    """Write the float32 file of a checkpoint; if `evaluate_on` is a path, only after verifying it on these images.
+    """Write the float32 file of a checkpoint, after the verification that the options request.
+
+    If `evaluate_on` is the path of a data set, the file is compared with the net on images of it.
 
     Args:
         path: The checkpoint, or a file of trained prompts.
@@ -178,16 +192,17 @@ def _export(
         return write(net, contract, file)
     with tempfile.TemporaryDirectory() as folder:
         exported = write(net, contract, Path(folder) / file.name)
-        reference, tolerance = TorchClassifier(net, contract), PROMPTS_TOLERANCE if is_prompts else None
+        reference = TorchClassifier(net, contract)
+        tolerance = PROMPTS_TOLERANCE if is_prompts else None
         logits = verify_on(images, exported.path, reference, refused or refused_path(file), tolerance, progress, notify)
-        if new_classes(options):  # labels by text may be worded badly: warn of one that all or no images get
+        if new_classes(options):  # a label by text may be worded so badly that all or no images get it
             report_shares(contract.labels, logits, notify)
         write_atomic(file, exported.path.read_bytes())
     return replace(exported, path=file)
 
 
 def _check_quantization(options: QuantizeOptions, is_checkpoint: bool, path: Path) -> None:
-    """Check that the options of a quantisation fit the model, each other and the method."""
+    """Raise InputError if the options of a quantisation do not fit the model `path`, the method or each other."""
     label_options = (new_classes(options), options.merges, options.clip, options.prompts, options.without_ensemble)
     if not is_checkpoint and (any(label_options) or options.uncertain_below is not None):
         raise InputError(f"'{path}' is exported already: choose labels and uncertain_below when you export it")
@@ -204,7 +219,13 @@ def _check_quantization(options: QuantizeOptions, is_checkpoint: bool, path: Pat
 def _data_with_split(
     data: str | Path | DataSet | None, split: str, contract: Contract, options: ExportOptions
 ) -> DataSet | None:
-    """Return the data set at a path, resized as the contract states, or the given one; check that it has the split."""
+    """Return a data set that has the split; None without data. A data set given by its path is read.
+
+    The images are resized as the contract states.
+
+    Raises:
+        InputError: The data cannot be read, or has no such split.
+    """
     if data is None:
         return None
     if not isinstance(data, DataSet):
@@ -213,12 +234,3 @@ def _data_with_split(
         data = load_dataset(path, crop.resize_hw[0], reading, notify=options.notify, fit=crop.fit)
     data.split(split)  # raises if there is no such split
     return data
-
-
-def _check_prompts(path: Path, options: ExportOptions, to_ncnn: bool) -> None:
-    """Check that the options of an export fit a file of trained prompts."""
-    if options.merges or options.prompts or options.target != GENERIC or to_ncnn:
-        raise InputError(
-            f"'{path}' holds trained prompts, which are exported for ONNX Runtime without rewrites and merged labels: "
-            "leave target, merges, prompts and engine out"
-        )

@@ -42,15 +42,15 @@ _FULL_PRECISION = "fp16=0"
 def export_net_to_ncnn(
     net: nn.Module, contract: Contract, target: Path, passes: Collection[str], precision: NcnnPrecision
 ) -> Exported:
-    """Export a net to `target` for ncnn, with its contract; equal nets and contracts give equal bytes.
+    """Export a net to an .ncnn file with its contract; equal nets and contracts give equal bytes.
 
     Args:
         net: Takes the contract's input and returns one logit per label.
         contract: The contract stored in the file.
         target: The .ncnn file.
         passes: Names of the rewrites; see `edgekit.export.targets`.
-        precision: "fp16": ncnn computes in half floats where the processor has them. The check against torch is that of
-            the float32 file; then half floats are compared with it on this processor.
+        precision: "fp16": ncnn computes in half floats where the processor has them. Then the float32 file is compared
+            with torch, and the file in half floats with the float32 file.
 
     Raises:
         InputError: The net does not fit its contract, `target` does not end in .ncnn, pnnx is not installed or does not
@@ -70,15 +70,13 @@ def export_net_to_ncnn(
                 content = pack_ncnn(replace(file.contract, precision="float16"), file.graph, file.weights)
                 temporary.write_bytes(content)
                 check_half_floats(temporary, portrait_crops(contract))
-        except InputError as error:
+        except InputError as error:  # the message names the temporary file
             raise InputError(str(error).replace(str(temporary), str(target))) from error
         sha256, written = sha256_of(temporary), read_ncnn(temporary).contract
     return Exported(
         path=target,
         sha256=sha256,
         size_bytes=len(content),
-        opset=None,
-        ir_version=None,
         contract=written,
         verification=verification,
         net_parameters=parameter_count(net),
@@ -103,18 +101,21 @@ def to_ncnn(model: onnx.ModelProto) -> bytes:
         try:
             return _converted(folder, contract, shape)
         except InputError as error:
-            # On a full disk, pnnx fails or writes incomplete files. It writes several files of this size.
+            # On a full disk, pnnx fails or writes incomplete files. It writes several files as large as `content`.
             if shutil.disk_usage(folder).free < len(content):
                 raise StorageError(f"no space left in '{folder.parent}': free some, or set TMPDIR") from error
             raise
 
 
 def _converted(folder: Path, contract: Contract, shape: tuple[int, ...]) -> bytes:
-    """Return the content of the .ncnn file that pnnx makes of `model.onnx` in a folder."""
-    size = f"inputshape=[{','.join(map(str, shape))}]f32"
+    """Convert `model.onnx` in a folder with pnnx, and return the content of its .ncnn file.
+
+    `shape` is that of the input: (1, channels, H, W).
+    """
+    input_shape = f"inputshape=[{','.join(map(str, shape))}]f32"
     try:
         done = subprocess.run(
-            [pnnx_program(), "model.onnx", size, _FULL_PRECISION],
+            [pnnx_program(), "model.onnx", input_shape, _FULL_PRECISION],
             cwd=folder,
             capture_output=True,
             stdin=subprocess.DEVNULL,
@@ -124,25 +125,29 @@ def _converted(folder: Path, contract: Contract, shape: tuple[int, ...]) -> byte
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(f"pnnx did not convert {contract.architecture} within {_TIMEOUT_S} s") from error
-    made = [folder / "model.ncnn.param", folder / "model.ncnn.bin"]
-    if done.returncode or not all(path.exists() for path in made):
+    graph, weights = folder / "model.ncnn.param", folder / "model.ncnn.bin"
+    if done.returncode or not graph.exists() or not weights.exists():
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         reason = one_line(lines[-1])[:200]
         raise InputError(f"pnnx does not convert {contract.architecture} to ncnn: {reason}")
-    # pnnx gives input and output its own names.
+    # The contract of the new file: pnnx names input and output; the verified level is one of ONNX Runtime.
     spec, output = replace(contract.input, name=INPUT), replace(contract.output, name=OUTPUT)
-    renamed = replace(contract, input=spec, output=output, verified_level=None)
+    contract_of_file = replace(contract, input=spec, output=output, verified_level=None)
     try:
-        return pack_ncnn(renamed, made[0].read_text(), made[1].read_bytes())
+        return pack_ncnn(contract_of_file, graph.read_text(), weights.read_bytes())
     except InputError as error:
         raise InputError(f"{contract.architecture} cannot be exported to ncnn: in pnnx's output {error}") from error
 
 
 def check_half_floats(path: Path, crops: ImageU8) -> None:
-    """Check that half floats change a file's logits on these crops by at most the tolerance, on this processor.
+    """Check that a file has almost the same logits with half floats as with float32, on this processor.
+
+    Args:
+        path: An .ncnn file.
+        crops: Crops in the file's input size: uint8 (N, H, W, 1 or 3).
 
     Raises:
-        InputError: They change the logits by more.
+        InputError: The logits differ by more than the tolerance.
     """
     half, full = NcnnEngine(path, 1), NcnnEngine(path, 1, precision="float32")
     tensor = to_input(crops, half.contract.input)
@@ -152,14 +157,14 @@ def check_half_floats(path: Path, crops: ImageU8) -> None:
 
 
 def pnnx_program() -> Path:
-    """Return the path of pnnx.
+    """Return the path of the program pnnx, which is in the folder of the Python package pnnx.
 
     Raises:
         InputError: pnnx is not installed.
     """
-    spec = importlib.util.find_spec("pnnx")
+    spec = importlib.util.find_spec("pnnx")  # does not import it
     folders = spec.submodule_search_locations if spec else None
-    program = Path(next(iter(folders))) / "pnnx" if folders else None  # the program lies in the Python package
+    program = Path(next(iter(folders))) / "pnnx" if folders else None
     if program is None or not program.exists():
         raise InputError(f"export to ncnn needs pnnx, which is not installed: {install_command('export', 'ncnn')}")
     return program

@@ -55,13 +55,13 @@ class Exported:
     path: Path
     sha256: str
     size_bytes: int
-    opset: int | None
-    ir_version: int | None
     contract: Contract
     verification: ExportCheck
     net_parameters: int
     cost: GraphCost
     changed: Mapping[str, int]
+    opset: int | None = None
+    ir_version: int | None = None
 
 
 def open_checkpoint(path: Path, options: ExportOptions) -> tuple[nn.Module, Contract]:
@@ -136,29 +136,35 @@ def check_target(target: Path, suffix: str = ONNX_SUFFIX) -> None:
         StorageError: Its folder is not writable.
     """
     if target.suffix != suffix:
-        engines = {ONNX_SUFFIX: "onnx", NCNN_SUFFIX: "ncnn"}
-        other = f", or choose engine {engines[target.suffix]} for '{target.suffix}'" if target.suffix in engines else ""
-        raise InputError(f"output '{target}' must end in '{suffix}': rename it{other}")
+        engine = {ONNX_SUFFIX: "onnx", NCNN_SUFFIX: "ncnn"}.get(target.suffix)
+        other_cure = f", or choose engine {engine} for '{target.suffix}'" if engine else ""
+        raise InputError(f"output '{target}' must end in '{suffix}': rename it{other_cure}")
     check_writable(target)
 
 
 def to_onnx(net: nn.Module, contract: Contract, passes: Collection[str] = TARGETS[GENERIC].passes) -> onnx.ModelProto:
     """Return `net` as a checked ONNX model with `contract` in its metadata and a dynamic batch size.
 
+    Learned group convolutions are first replaced by equal ones that infer faster, see `condensed`.
+
     Raises:
         InputError: The net does not take the contract's input or does not return one logit per label.
     """
-    return convert(condensed(net.eval()), contract, passes)[0]
+    model, _changed = convert(condensed(net.eval()), contract, passes)
+    return model
 
 
 def convert(
     net: nn.Module, contract: Contract, passes: Collection[str], shares_weights: bool = False
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
-    """Return the model of `to_onnx` and the number of changes that each rewrite made."""
+    """Export a net to ONNX and apply rewrites; return the checked model, and how often each rewrite changed it.
+
+    `shares_weights` is that of `export_net`. Raises as `to_onnx`.
+    """
     model = _exported_graph(net.eval(), contract)
     contract, changed = rewritten(model, contract, passes)
     if shares_weights:
-        # Constant folding has transposed, and so duplicated, each weight that is used twice.
+        # Constant folding has stored a transposed copy of a weight for each of its uses.
         DeduplicateInitializersPass(size_limit=_NO_LIMIT)(model)
     contract = replace(contract, schema=SCHEMA_VERSION, verified_level=VERIFIED_LEVEL)
     return finished(ir.to_proto(model), contract), changed
@@ -177,7 +183,11 @@ def contract_of(model: onnx.ModelProto) -> Contract:
 
 
 def _exported_graph(net: nn.Module, contract: Contract) -> ir.Model:
-    """Return the graph that torch exports of a net, with a dynamic batch size, before all rewrites."""
+    """Return the graph that torch exports of a net, with a dynamic batch size, before all rewrites.
+
+    Raises:
+        InputError: The net does not fit the contract.
+    """
     spec = contract.input
     example = torch.zeros(_EXAMPLE_BATCH, channel_count(spec.channels), *spec.size_hw)
     _check_fit(net, example, contract)
@@ -200,7 +210,10 @@ def _exported_graph(net: nn.Module, contract: Contract) -> ir.Model:
 
 
 def _check_fit(net: nn.Module, example: torch.Tensor, contract: Contract) -> None:
-    """Check that the net takes the contract's input and returns one logit per label, with an example batch."""
+    """Run a net on an example batch; raise InputError if its input or its output does not fit the contract.
+
+    The net must return one logit per label.
+    """
     shape = list(example.shape[1:])
     try:
         with torch.no_grad():
@@ -219,13 +232,12 @@ def _check_fit(net: nn.Module, example: torch.Tensor, contract: Contract) -> Non
 
 
 def finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """Set contract (the only metadata) and producer fields, check the model with `onnx.checker`, and return it."""
+    """Set the contract of a model as its only metadata, check the model with `onnx.checker`, and return it."""
     model.ir_version = IR_VERSION
     model.producer_name = "edgekit"
     model.producer_version = __version__
     model.graph.name = contract.architecture
-    # Every reader infers these again from the graph.
-    del model.graph.value_info[:]
+    del model.graph.value_info[:]  # shapes of intermediate tensors, which every reader infers again
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     try:
         onnx.checker.check_model(model, full_check=True)

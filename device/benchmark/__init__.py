@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _thread_counts(text: str) -> tuple[int, ...]:
-    """Return the numbers of the text `1,2,4`; raise ValueError if it is no such list, or has a number twice."""
+    """Return the numbers of a text such as "1,2,4"; raise ValueError for another text, or for a repeated number."""
     parts = text.split(",")
     if not all(re.fullmatch("[0-9]{1,4}", part) and 1 <= int(part) <= MAX_THREADS for part in parts):
         raise ValueError(f"'{text}' is not a list of numbers from 1 to {MAX_THREADS}, such as 1,2,4")

@@ -53,15 +53,17 @@ class CachedSource(RecordedSource):
     name = "frames in memory"
 
     def __init__(self, cache: FrameCache) -> None:
+        """Map the cache's file; the frames are views of it."""
         self.fps = cache.fps
         with cache.path.open("rb") as stream:
             self._mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         pixels = np.frombuffer(self._mapping, np.uint8)  # of all frames, one after the other
-        ends = list(itertools.accumulate(map(math.prod, cache.shapes)))  # of each frame, in bytes
-        self.frames: list[ImageU8] = [
-            flat.reshape(shape)
-            for flat, shape in zip(np.split(pixels[: ends[-1]], ends[:-1]), cache.shapes, strict=True)
-        ]
+        self.frames: list[ImageU8] = []
+        start = 0
+        for shape in cache.shapes:
+            size = math.prod(shape)
+            self.frames.append(pixels[start : start + size].reshape(shape))
+            start += size
 
     def __iter__(self) -> Iterator[Frame]:
         for sequence, image_bgr in enumerate(itertools.cycle(self.frames)):
@@ -76,18 +78,18 @@ class CachedSource(RecordedSource):
 
 @contextmanager
 def frame_cache(source: Source, name: str, limit_mib: int) -> Iterator[tuple[FrameCache, FrameCacheInfo]]:
-    """Read a source's frames, as many as fit into the limit, into a file; yield it and its description with `name`.
+    """Write the first frames of a source to a file of at most `limit_mib`, and yield the file and its description.
 
-    The file is in memory if there is enough space. It has no name in any folder, so its space is freed however this
-    process ends.
+    `name` is the source's name in the description. The file is in memory if it uses at most half of the space there.
+    It has no name in any folder, so its space is freed however this process ends.
 
     Raises:
         SourceError: The source has no frame.
     """
-    shapes: list[tuple[int, ...]] = []
-    digest, size_bytes, complete = hashlib.sha256(), 0, True
-    limit_bytes = limit_mib << 20
-    # The other half stays free for other programs.
+    shapes: list[tuple[int, ...]] = []  # one per frame in the file
+    size_bytes, digest = 0, hashlib.sha256()  # of all pixels
+    complete = True  # whether all frames of the source are in the file
+    limit_bytes = limit_mib * 2**20
     in_memory = _MEMORY_FOLDER.is_dir() and shutil.disk_usage(_MEMORY_FOLDER).free > 2 * limit_bytes
     with tempfile.TemporaryFile(dir=_MEMORY_FOLDER if in_memory else None) as stream:
         with source:
@@ -149,7 +151,7 @@ class DetectorChoice:
     input_size_px: int | None
 
     def create(self, intra_op_threads: int | None = None, notify: Callable[[str], None] = lambda _: None) -> Detector:
-        """Return the detector, or the one that replaces it, with one line for `notify`."""
+        """Return the detector; if it is not available, the one that replaces it, with one line for `notify`."""
         return create_detector(
             str(self.model_path or self.name),
             input_size_px=self.input_size_px,
@@ -201,8 +203,8 @@ def plan_cells(
 
     Args:
         models: Name and file of each model.
-        thread_counts: Numbers of threads. None: 1 and the number of processors, and one run per model with the threads
-            of `edgekit run`.
+        thread_counts: Numbers of threads. None: 1 and the number of processors; for the kind "run" instead one cell
+            per model, with the threads that `edgekit run` plans.
         kinds: Kinds of measurements.
 
     Raises:
@@ -219,8 +221,10 @@ def plan_cells(
         raise InputError(f"thread count {min(counts)} is below 1")
     cells = []
     for (name, path), kind in itertools.product(models, kinds):
-        is_planned_by_run = kind == "run" and thread_counts is None
-        cells += [Cell(name, path, threads, kind) for threads in ([None] if is_planned_by_run else counts)]
+        if kind == "run" and thread_counts is None:
+            cells.append(Cell(name, path, None, kind))
+        else:
+            cells += [Cell(name, path, threads, kind) for threads in counts]
     return cells
 
 
@@ -230,9 +234,9 @@ def default_thread_counts() -> tuple[int, ...]:
 
 
 def plan_rounds(cells: Sequence[T], rounds: int, seed: int) -> list[T]:
-    """Return the cells, or their jobs, `rounds` times, each round in its own order that the seed determines.
+    """Return the cells (or their jobs) shuffled, `rounds` times, each time in another order that the seed determines.
 
     A short period in which the machine is hot or busy then slows one process of each cell, not all of one cell.
     """
     random_ = random.Random(seed)  # noqa: S311 (an order, not a secret)
-    return [cell for _ in range(rounds) for cell in random_.sample(list(cells), len(cells))]
+    return [cell for _round in range(rounds) for cell in random_.sample(list(cells), len(cells))]

@@ -93,7 +93,9 @@ class _Sample(NamedTuple):
 
 
 def measure(job: Job, make_detector: Callable[[int], Detector] | None = None) -> Run:
-    """Measure a job in this process; OpenCV's number of threads is set, and not reset afterwards.
+    """Load a job's model, warm up, and time iterations in this process until there are enough.
+
+    OpenCV's number of threads is set for the whole process and not reset afterwards.
 
     Args:
         job: What to measure and how.
@@ -104,28 +106,31 @@ def measure(job: Job, make_detector: Callable[[int], Detector] | None = None) ->
     """
     cell, contract = job.cell, contract_in(job.cell.path)
     is_run, detects = cell.kind == "run", contract.subject == "face"
-    # A run has the threads of `edgekit run`, unless the cell states their number; the other kinds have no stages.
-    threads = cell.threads if is_run else (cell.threads or 1)
-    plan = plan_threads(None if is_run else False, threads, detects=detects)
+    if is_run:  # threads as in `edgekit run`, unless the cell states their number
+        plan = plan_threads(staged=None, threads=cell.threads, detects=detects)
+    else:  # no thread per stage
+        plan = plan_threads(staged=False, threads=cell.threads or 1, detects=detects)
     cv2.setNumThreads(plan.opencv)
     before = read_conditions()
     loading_s = time.perf_counter()
     classifier = Classifier(cell.path, plan.classifier)
     load_ms = _ms_since(loading_s)
-    if job.cache is None:
-        source, detector, samples = None, None, _net_samples(classifier, job.batch)
-    else:
-        source, options = CachedSource(job.cache), StreamOptions()
-        make = partial(make_detector or job.make_detector, plan.detector)
-        localizer: Localizer
-        if is_run:
-            localizer = create_localizer(contract, source, options, make)
-            smoothing = {"smooth_s": options.smooth_s, "classify_every": options.classify_every}
-            samples = _frame_samples(source, localizer, classifier, BLOCK_FRAMES, plan.staged, **smoothing)
-        else:
-            localizer = FaceTracker(make(), None) if detects else WholeImage(None, is_sequence=True)
-            samples = _frame_samples(source, localizer, classifier, 1, threaded=False)
-        detector = localizer.detector_name
+
+    source = CachedSource(job.cache) if job.cache else None
+    make = partial(make_detector or job.make_detector, plan.detector)
+    localizer: Localizer | None = None
+    if source is None:  # kind "net"
+        samples = _net_samples(classifier, job.batch)
+    elif is_run:
+        options = StreamOptions()
+        localizer = create_localizer(contract, source, options, make)
+        smoothing = {"smooth_s": options.smooth_s, "classify_every": options.classify_every}
+        samples = _frame_samples(source, localizer, classifier, BLOCK_FRAMES, plan.staged, **smoothing)
+    else:  # kind "frame"
+        localizer = FaceTracker(make(), None) if detects else WholeImage(None, is_sequence=True)
+        samples = _frame_samples(source, localizer, classifier, 1, threaded=False)
+    detector = localizer.detector_name if localizer else None
+
     with closing(samples):
         warm_up = _warm_up(samples, min(job.seconds, MAX_WARM_UP_S))
         recorder = _Recorder(job)
@@ -164,10 +169,12 @@ def example_boxes(subject: Subject, count: int) -> Detections:
 
 
 def _net_samples(classifier: Classifier, batch: int) -> Generator[_Sample, None, None]:
-    """Yield the time of each inference on one prepared batch of random pixels."""
+    """Yield without end the time of an inference on always the same batch, `batch` crops of an image of noise."""
     contract = classifier.contract
-    frame = Frame(0, 0.0, 0.0, np.random.default_rng(0).integers(0, 256, (*FRAME_WH[::-1], 3), np.uint8))
-    tensor = to_input(crop_faces(frame, example_boxes(contract.subject, batch), contract), contract.input)
+    noise_bgr = np.random.default_rng(0).integers(0, 256, (*reversed(FRAME_WH), 3), np.uint8)
+    frame = Frame(0, 0.0, 0.0, noise_bgr)  # its number and times have no effect
+    crops = crop_faces(frame, example_boxes(contract.subject, batch), contract)
+    tensor = to_input(crops, contract.input)
     while True:
         started_s = time.perf_counter()
         classifier.infer(tensor)
@@ -175,38 +182,45 @@ def _net_samples(classifier: Classifier, batch: int) -> Generator[_Sample, None,
 
 
 def _frame_samples(
-    source: CachedSource, localizer: Localizer, classifier: Classifier, block: int, threaded: bool, **smoothing: Any
+    source: CachedSource, localizer: Localizer, classifier: Classifier, frames: int, threaded: bool, **smoothing: Any
 ) -> Generator[_Sample, None, None]:
-    """Yield the mean time of each `block` of frames; `smoothing` are arguments of `frame_results`."""
+    """Yield without end the mean time per frame of the next `frames` frames in the loop of `edgekit run`.
+
+    `smoothing` are arguments of `frame_results`, which is that loop.
+    """
     times = presentation_time_s(source)
-    results = frame_results(
+    loop = frame_results(
         source, localizer, classifier, LatencyMeter(), presentation_time_s=times, threaded=threaded, **smoothing
     )
-    with closing(results):
-        next(results)  # not measured: the threads start with it
+    with closing(loop):
+        next(loop)  # not measured: it starts the threads
         started_s = time.perf_counter()
         while True:
-            found = [next(results)[1] for _ in range(block)]
-            # A block in threads starts when the one before has ended: they work while its sample is recorded.
-            block_ms, started_s = _ms_since(started_s), time.perf_counter()
-            yield _Sample(block_ms / block, block, found)
-            if not threaded:
-                started_s = time.perf_counter()
+            results = [next(loop)[1] for _ in range(frames)]  # the loop yields (frame, result)
+            ended_s = time.perf_counter()
+            yield _Sample(1e3 * (ended_s - started_s) / frames, frames, results)
+            # While the caller records this sample, threads work on the next frames already.
+            started_s = ended_s if threaded else time.perf_counter()
 
 
 def _warm_up(samples: Generator[_Sample, None, None], max_s: float) -> WarmUp:
-    """Take samples until the medians of the last windows are stable, or for `max_s` seconds."""
-    started_s, iterations, medians_ms = time.perf_counter(), 0, list[float]()
+    """Take and drop samples until their times are stable, for at most about `max_s` seconds.
+
+    The samples are taken in windows. The times are stable if the medians of the last windows are about equal.
+    """
+    started_s = time.perf_counter()
+    iterations = 0
+    medians_ms: list[float] = []  # one per window
     while True:
-        window: list[_Sample] = []
-        # Until it is long enough, in iterations and in time.
-        while (
-            sum(one.iterations for one in window) < _WINDOW_ITERATIONS
-            or sum(one.ms * one.iterations for one in window) < _WINDOW_MS
-        ):
-            window.append(next(samples))
-        iterations += sum(one.iterations for one in window)
-        medians_ms.append(float(np.median([one.ms for one in window])))
+        times_ms: list[float] = []
+        window_iterations, window_ms = 0, 0.0
+        while window_iterations < _WINDOW_ITERATIONS or window_ms < _WINDOW_MS:
+            sample = next(samples)
+            times_ms.append(sample.ms)
+            window_iterations += sample.iterations
+            window_ms += sample.ms * sample.iterations
+        iterations += window_iterations
+        medians_ms.append(float(np.median(times_ms)))
         elapsed_s, stable = time.perf_counter() - started_s, is_stable(medians_ms)
         if stable or elapsed_s > max_s:
             return WarmUp(iterations=iterations, seconds=round(elapsed_s, 3), stable=stable)
@@ -216,16 +230,19 @@ class _Recorder:
     """Records samples until there are enough, and the state of the machine at intervals; see `measure`."""
 
     def __init__(self, job: Job) -> None:
+        """Begin now; the numbers of the job state when there are enough samples."""
         self._job = job
         self._others = OtherLoad()
-        # `_read_…` are the values at the last reading of the machine's state.
-        self._started_s = self._read_s = time.monotonic()
-        self._busy_s = self._read_busy_s = 0.0
-        self._readings: list[MachineReading] = []
-        self.iterations = self._read_iterations = self.faces = 0
+        # Of all samples so far.
         self.samples_ms: list[float] = []
         self.ages_ms: list[float] = []
         self.stages_ms: dict[str, list[float]] = {}
+        self.iterations = self.faces = 0
+        self._busy_s = 0.0  # measured time, without the pauses between iterations
+        self._readings: list[MachineReading] = []
+        # The time, and the values of `_busy_s` and `iterations`, at the last reading of the machine.
+        self._started_s = self._read_s = time.monotonic()
+        self._read_busy_s, self._read_iterations = 0.0, 0
 
     @property
     def done(self) -> bool:
@@ -234,7 +251,7 @@ class _Recorder:
         return enough and len(self.samples_ms) >= _MIN_SAMPLES
 
     def add(self, sample: _Sample) -> None:
-        """Add a sample, and read the state of the machine if it is time or the last sample."""
+        """Add a sample; at intervals and after the last sample, also record the state of the machine."""
         self.samples_ms.append(sample.ms)
         self.iterations += sample.iterations
         self._busy_s += sample.ms * sample.iterations / 1e3
@@ -247,14 +264,14 @@ class _Recorder:
             self._read_machine()
 
     def _read_machine(self) -> None:
-        """Record the state of the machine, and the rate since the reading before."""
+        """Append a reading: temperature, clock and throttle flags, and the images per second since the last reading."""
         at_s, state = time.monotonic() - self._started_s, read_conditions()
         images = self._job.batch * (self.iterations - self._read_iterations)
-        # Of the measured work only, without the time between iterations.
+        busy_s = max(self._busy_s - self._read_busy_s, 1e-9)  # not 0, for the division
         self._readings.append(
             MachineReading(
                 at_s=round(at_s, 3),
-                images_per_s=round(images / max(self._busy_s - self._read_busy_s, 1e-9), 3),
+                images_per_s=round(images / busy_s, 3),
                 temperature_c=state.temperature_c,
                 clock_mhz=state.clock_mhz,
                 throttle_flags=f"{state.throttling.bits:#x}" if state.throttling else None,
@@ -263,7 +280,7 @@ class _Recorder:
         self._read_iterations, self._read_busy_s, self._read_s = self.iterations, self._busy_s, time.monotonic()
 
     def result(self, load_ms: float, warm_up: WarmUp, before: Conditions) -> ProcessResult:
-        """Return the result of this process, without quality flags, which are determined later."""
+        """Return the result of this process; its quality flags are empty, because `rounds.py` determines them."""
         own = read_process()
         assert own is not None  # this process can be read
         return ProcessResult(
@@ -295,6 +312,13 @@ class OtherLoad:
         clock: Callable[[], float] = time.monotonic,
         own_processor_s: Callable[[], float] = lambda: sum(os.times()[:4]),
     ) -> None:
+        """Begin now. The arguments replace the machine and this process in tests.
+
+        Args:
+            root: The folder with `proc`.
+            clock: Returns the time in seconds.
+            own_processor_s: Returns the processor time that this process and its children have used.
+        """
         self._stat = root / "proc/stat"
         self._clock = clock
         self._own_processor_s = own_processor_s
@@ -308,8 +332,11 @@ class OtherLoad:
         return round(max(0.0, after_s - before_s) / (now_s - started_s), 3)
 
     def _now(self) -> tuple[float, float | None]:
-        """Return the time and the busy time of all processors since boot, without this process's own, in seconds."""
-        # The first line has the times of all processors together, in clock ticks.
+        """Return the time, and the processor seconds that other programs have used since boot.
+
+        The second value is None if the kernel does not provide it.
+        """
+        # The first line of /proc/stat has eight times of all processors together, in clock ticks.
         match = re.match(r"cpu((?: +\d+){8})", self._stat.read_text()) if self._stat.exists() else None
         if match is None:
             return self._clock(), None

@@ -25,10 +25,17 @@ _COOL_WITHIN_C = 2.0
 _MIN_PAUSE_S = 0.5
 _POLL_PERIOD_S = 1.0
 _CLOCK_TOLERANCE = 0.03
+# A board is busy if other programs use more than this number of processors, and this share of all processors.
 _BUSY_PROCESSORS = 0.25
 _BUSY_SHARE = 0.05
 # The throttle flags of now; the higher bits are those since the board started.
 _NOW_BITS = 0xF
+# What the exit code of a worker means.
+_CRASHES = {
+    -signal.SIGILL: "used an instruction that this processor lacks: install another version of onnxruntime, see "
+    "'edgekit doctor'",
+    -signal.SIGKILL: "was killed: the memory probably ran out; close other programs or use fewer threads",
+}
 
 
 @dataclass
@@ -73,7 +80,8 @@ def run_worker(job: Job) -> Run:
     except msgspec.DecodeError:
         raise EdgekitError(_why_it_died(job.cell, done.returncode, done.stderr.decode(errors="replace"))) from None
     if isinstance(answer, Failure):
-        raise (InputError if answer.exit_code == InputError.exit_code else EdgekitError)(answer.error)
+        error_class = InputError if answer.exit_code == InputError.exit_code else EdgekitError
+        raise error_class(answer.error)
     return answer
 
 
@@ -86,10 +94,11 @@ def measure_all(
     progress: Callable[[BenchmarkProgress], None] = lambda _: None,
     run: Callable[[Job], Run] = run_worker,
 ) -> tuple[list[Measured], KeyboardInterrupt | EdgekitError | None]:
-    """Measure jobs in their order; return their cells with the runs, and what ended the measurement early.
+    """Measure each job in its own process, in order; return the runs per cell, and the error that ended it early.
 
-    Ctrl-C and a cell that cannot be measured end the measurement early: the runs of finished processes are returned,
-    that of the current one is lost; if there is none, the error is raised. An invalid run is repeated.
+    A run that is invalid, such as on a throttled board, is repeated. Ctrl-C and a cell that cannot be measured end the
+    measurement early: the finished runs are returned, and the current one is lost. Without a finished run, the error is
+    raised.
 
     Args:
         jobs: What to measure, each cell once per round.
@@ -100,22 +109,23 @@ def measure_all(
         run: Measures one job.
     """
     cells: dict[Cell, Measured] = {}
-    start = read_conditions()
+    cool_state = read_conditions()  # to which the board cools down before each other process
     try:
         for index, job in enumerate(jobs):
-            if index:
-                cool_down(start, cool_down_s)
+            if index > 0:
+                cool_down(cool_state, cool_down_s)
             progress(BenchmarkProgress(job.cell, index, len(jobs)))
             discarded: list[Run] = []
             while True:
                 done = run(job)
                 flags = find_quality_flags(done.process, processors)
-                # The same run, with its flags.
-                done = msgspec.structs.replace(done, process=msgspec.structs.replace(done.process, quality_flags=flags))
-                if allow_throttled or INVALIDATING.isdisjoint(flags) or len(discarded) == MAX_REPEATS:
+                process = msgspec.structs.replace(done.process, quality_flags=flags)
+                done = msgspec.structs.replace(done, process=process)
+                is_valid = allow_throttled or INVALIDATING.isdisjoint(flags)
+                if is_valid or len(discarded) == MAX_REPEATS:
                     break
                 discarded.append(done)
-                cool_down(start, cool_down_s, min_s=cool_down_s / 2)
+                cool_down(cool_state, cool_down_s, min_s=cool_down_s / 2)
             measured = cells.setdefault(job.cell, Measured(job.cell))
             measured.runs.append(done)
             measured.discarded += discarded
@@ -134,17 +144,19 @@ def cool_down(
     read: Callable[[], Conditions] = read_conditions,
     sleep: Callable[[float], None] = time.sleep,
 ) -> float:
-    """Wait until the board is as cool as at the `start` and not throttled, at most `max_s`; return the seconds waited.
+    """Wait until the board is about as cool as in the state `start`, and not throttled; return the seconds waited.
 
-    If the temperature is unknown, the pause is `min_s`.
+    The pause is at least `min_s`, but never longer than `max_s`. An unknown temperature counts as cool. `read` and
+    `sleep` replace the board and the time in tests.
     """
     waited_s = min(min_s, max_s)
     sleep(waited_s)
     while waited_s < max_s:
         now = read()
-        # An unknown temperature counts as cool.
-        limit_c = (start.temperature_c or now.temperature_c or 0) + _COOL_WITHIN_C
-        if not (now.throttling and now.throttling.now) and (now.temperature_c or 0) <= limit_c:
+        is_throttled = now.throttling is not None and now.throttling.now
+        start_c = start.temperature_c or now.temperature_c or 0
+        is_cool = (now.temperature_c or 0) <= start_c + _COOL_WITHIN_C
+        if is_cool and not is_throttled:
             break
         sleep(_POLL_PERIOD_S)
         waited_s += _POLL_PERIOD_S
@@ -152,21 +164,20 @@ def cool_down(
 
 
 def _why_it_died(cell: Cell, return_code: int, stderr: str) -> str:
-    """Return the message for a worker that ended without a result; a negative code is the signal that ended it."""
-    last = (stderr.strip().splitlines() or ["no message"])[-1]
-    reason = {
-        -signal.SIGILL: "used an instruction that this processor lacks: install another version of onnxruntime, see "
-        "'edgekit doctor'",
-        -signal.SIGKILL: "was killed: the memory probably ran out; close other programs or use fewer threads",
-    }.get(return_code, f"ended with code {return_code}: {last}")
+    """Return the message for a worker that ended without a result.
+
+    A negative `return_code` is the signal that ended it. `stderr` is what it has printed.
+    """
+    lines = stderr.strip().splitlines() or ["no message"]
+    reason = _CRASHES.get(return_code, f"ended with code {return_code}: {lines[-1]}")
     return f"the process that measured {cell.name} {reason}"
 
 
 def find_quality_flags(process: ProcessResult, processors: int | None) -> tuple[QualityFlag, ...]:
-    """Return the quality flags of one process's measurement.
+    """Return the reasons to doubt the measurement of one process: throttled, clock changed, not warm, busy.
 
-    The measurement counts as throttled if a throttle flag was set at any reading, or if the firmware has recorded one
-    since the process started.
+    It counts as throttled if a throttle flag was set at any reading or at the end, or if the firmware has recorded a
+    flag since the process started.
 
     Args:
         process: The measurement.

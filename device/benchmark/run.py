@@ -16,6 +16,7 @@ import numpy as np
 from edgekit.boards import read_board
 from edgekit.device.benchmark import BenchmarkOptions
 from edgekit.device.benchmark.jobs import (
+    Cell,
     DetectorChoice,
     FrameCache,
     Job,
@@ -43,6 +44,7 @@ from edgekit.report.document import (
     CellResult,
     FrameCacheInfo,
     ModelInfo,
+    ProcessResult,
     RepeatedProcess,
     Settings,
 )
@@ -71,10 +73,10 @@ def describe_model(name: str, path: Path) -> ModelInfo:
 
 
 def cell_result(measured: Measured, started_s: float) -> CellResult:
-    """Return the result of a cell with at least one run, over all its processes.
+    """Return the figures of a cell over all its processes, for the report.
 
     Args:
-        measured: The cell and its runs.
+        measured: The cell and its runs, at least one.
         started_s: The start on the system's monotonic clock; times in the report count from this start.
     """
     runs, first = measured.runs, measured.runs[0]
@@ -83,11 +85,16 @@ def cell_result(measured: Measured, started_s: float) -> CellResult:
     ]
     samples_ms = [np.asarray(run.samples_ms, np.float64) for run in runs]
     all_ms = np.concatenate(samples_ms)
-    interval = median_interval(samples_ms)
+    interval_ms = median_interval(samples_ms)  # None with too few processes
+    if interval_ms:
+        interval_ms = (_rounded(interval_ms[0]), _rounded(interval_ms[1]))
     images_per_s = first.batch / (float(all_ms.mean()) / 1e3)
     faces = [run.faces_per_frame for run in runs if run.faces_per_frame is not None]
     ages_ms = [age_ms for run in runs for age_ms in run.ages_ms]
-    stages = dict.fromkeys(name for run in runs for name in run.stages_ms)  # each name once, in order
+    stages_ms: dict[str, list[float]] = {}  # times by stage, of all runs
+    for run in runs:
+        for stage, times_ms in run.stages_ms.items():
+            stages_ms.setdefault(stage, []).extend(times_ms)
     return CellResult(
         kind=measured.cell.kind,
         model=measured.cell.model,
@@ -97,22 +104,23 @@ def cell_result(measured: Measured, started_s: float) -> CellResult:
         detector=first.detector,
         faces_per_frame=round(float(np.mean(faces)), 4) if faces else None,
         latency=latency_of(all_ms),
-        # None with too few processes.
-        median_interval_ms=interval and (_rounded(interval[0]), _rounded(interval[1])),
+        median_interval_ms=interval_ms,
         images_per_s=round(images_per_s, 3),
         load_ms=round(float(np.median([process.load_ms for process in processes])), 3),
         resident_mib=max(process.resident_mib for process in processes),
         histogram=histogram(all_ms),
-        stages={name: latency_of(t for run in runs for t in run.stages_ms.get(name, ())) for name in stages},
+        stages={stage: latency_of(times_ms) for stage, times_ms in stages_ms.items()},
         age=latency_of(ages_ms) if ages_ms else None,
         quality_flags=tuple(sorted({flag for process in processes for flag in process.quality_flags})),
-        repeated=tuple(
-            RepeatedProcess(quality_flags=one.quality_flags, p50_ms=one.latency.p50_ms, after=one.after)
-            for one in (run.process for run in measured.discarded)
-        ),
+        repeated=tuple(_repeated(run.process) for run in measured.discarded),
         processes=tuple(processes),
         threads=first.threads,
     )
+
+
+def _repeated(process: ProcessResult) -> RepeatedProcess:
+    """Return what the report states of an invalid process, which was measured again."""
+    return RepeatedProcess(quality_flags=process.quality_flags, p50_ms=process.latency.p50_ms, after=process.after)
 
 
 def _rounded(limit_ms: float) -> float:
@@ -154,21 +162,16 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
     """
     models = [options.models] if isinstance(options.models, str | Path) else options.models
     names = [str(model) for model in models]
-    kinds = options.kinds or KINDS
-    # The name in the report and the file of each model.
-    named = [(options.report_name(name), resolve_model(name, device_suffixes(name)).absolute()) for name in names]
-    # A model of features classifies no frames.
-    features = {path for _, path in named if contract_in(path).output.meaning == "features"}
-    cells = [
-        cell for cell in plan_cells(named, options.threads, kinds) if cell.kind == "net" or cell.path not in features
-    ]
+    paths = [resolve_model(name, device_suffixes(name)).absolute() for name in names]
+    named = [(options.report_name(name), path) for name, path in zip(names, paths, strict=True)]
+    # A model of features does not classify, so only its net can be measured.
+    of_features = {path for path in paths if contract_in(path).output.meaning == "features"}
+    planned = plan_cells(named, options.threads, options.kinds or KINDS)
+    cells = [cell for cell in planned if cell.kind == "net" or cell.path not in of_features]
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
     uses_frames = any(cell.kind != "net" for cell in cells)
-    detector = "" if options.detector is None else str(options.detector)  # "": what the models need
-    detector_file = Path(detector).absolute() if detector.endswith(ONNX_SUFFIX) else None
-    wanted = DetectorChoice(detector if detector_file is None else "yunet", detector_file, options.detector_size_px)
-    choice = _detector([path for _, path in named], wanted, options.notify) if uses_frames else None
+    choice = _detector(paths, _wanted_detector(options), options.notify) if uses_frames else None
     settings = Settings(
         seconds=options.seconds,
         min_iterations=_MIN_ITERATIONS,
@@ -181,21 +184,14 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
         detector_size_px=choice.input_size_px if choice else None,
     )
     with _frames(options.source if uses_frames else None, options.report_name, options.notify) as (cache, info):
-        # Seconds and iterations per process.
-        amount = options.seconds / options.processes, math.ceil(_MIN_ITERATIONS / options.processes)
-        jobs = [
-            Job(cell, *amount, options.batch) if cell.kind == "net" else Job(cell, *amount, 1, cache, choice)
-            for cell in cells
-        ]
+        order = plan_rounds(_jobs(cells, options, cache, choice), options.processes, options.seed)
         started_s = time.monotonic()
-        order = plan_rounds(jobs, options.processes, options.seed)
         measured, ended_by = measure_all(
             order, board.processors, options.cool_down_s, options.allow_throttled, progress=options.progress
         )
     results = [cell_result(one, started_s) for one in measured]
-    # The first and the last process have the state of the board before and after everything.
-    by_start = sorted((process for cell in results for process in cell.processes), key=lambda one: one.started_s)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    processes = [process for cell in results for process in cell.processes]
+    processes.sort(key=lambda process: process.started_s)
     result = BoardResult(
         label=None,
         board=msgspec.convert(board, BoardInfo, from_attributes=True),
@@ -203,23 +199,41 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
         notes=dict(options.notes),
         settings=settings,
         complete=ended_by is None,
-        before=by_start[0].before,
-        after=by_start[-1].after,
+        before=processes[0].before,
+        after=processes[-1].after,
         frame_cache=info,
         models=tuple(described),
         cells=tuple(results),
     )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     report = BenchmarkReport(schema=SCHEMA, created_utc=now, boards=(result,))
     if isinstance(ended_by, EdgekitError):
         raise IncompleteError(ended_by, report) from ended_by
     return report
 
 
+def _jobs(
+    cells: Sequence[Cell], options: BenchmarkOptions, cache: FrameCache | None, detector: DetectorChoice | None
+) -> list[Job]:
+    """Return the job of each cell; the processes of a cell share its time and its iterations."""
+    seconds, iterations = options.seconds / options.processes, math.ceil(_MIN_ITERATIONS / options.processes)
+    jobs = []
+    for cell in cells:
+        if cell.kind == "net":
+            jobs.append(Job(cell, seconds, iterations, options.batch))
+        else:
+            jobs.append(Job(cell, seconds, iterations, 1, cache, detector))
+    return jobs
+
+
 @contextmanager
 def _frames(
     source: str | None, report_name: Callable[[str], str], notify: Callable[[str], None]
 ) -> Iterator[tuple[FrameCache | None, FrameCacheInfo | None]]:
-    """Yield the frames of a source in a cache, with its description; two times None without a source."""
+    """Yield a cache with the frames of a source, and the cache's description; (None, None) without a source.
+
+    `report_name` returns the name of the source in the report.
+    """
     if source is None:
         yield None, None
         return
@@ -230,21 +244,28 @@ def _frames(
         yield cache, info
 
 
-def _detector(paths: Sequence[Path], wanted: DetectorChoice, notify: Callable[[str], None]) -> DetectorChoice | None:
-    """Return the detector for the models that classify faces; None if all models are of whole images.
+def _wanted_detector(options: BenchmarkOptions) -> DetectorChoice:
+    """Return the detector that the options request; its name is empty if they request none."""
+    wanted = "" if options.detector is None else str(options.detector)
+    if wanted.endswith(ONNX_SUFFIX):
+        return DetectorChoice("yunet", Path(wanted).absolute(), options.detector_size_px)
+    return DetectorChoice(wanted, None, options.detector_size_px)
 
-    It is created once here: a detector that is not available is replaced, with one line for the user, and a file of
-    fixed input size sets the size.
+
+def _detector(models: Sequence[Path], wanted: DetectorChoice, notify: Callable[[str], None]) -> DetectorChoice | None:
+    """Return the detector with which the models are measured; None if all of them classify whole images.
+
+    It is created here once to learn which one is available, and the size of its input.
 
     Raises:
-        InputError: A detector is requested and no model is of faces, or the detector cannot be created.
+        InputError: A detector is requested and no model classifies faces, or the detector cannot be created.
     """
-    faces = [path for path in paths if contract_in(path).subject == "face"]
-    if not faces:
-        # Raises if the user has requested a detector.
-        needed_detector("image", wanted.name or str(wanted.model_path or "none"), paths[0])
+    face_models = [path for path in models if contract_in(path).subject == "face"]
+    if not face_models:
+        needed_detector("image", wanted.name or "none", models[0])  # raises if a detector is requested
         return None
-    wanted = replace(wanted, name=needed_detector("face", wanted.name or None, faces[0]))
+    wanted = replace(wanted, name=needed_detector("face", wanted.name or None, face_models[0]))
     detector = wanted.create(None, notify)
     size_px = detector.input_size_px if isinstance(detector, Sizable) else wanted.input_size_px
-    return DetectorChoice(detector.name, wanted.model_path if detector.name == "yunet" else None, size_px)
+    model_path = wanted.model_path if detector.name == "yunet" else None  # another one may have replaced it
+    return DetectorChoice(detector.name, model_path, size_px)

@@ -72,8 +72,11 @@ class Classifier:
     """
 
     def __init__(self, path: Path, intra_op_threads: int | None = None) -> None:
-        """Load the model file at `path`; see `open_engine`. The default of `intra_op_threads` is
-        `default_intra_op_threads`.
+        """Load the model file at `path` with its engine.
+
+        Args:
+            path: An .onnx or .ncnn file, or a file for an engine of another package.
+            intra_op_threads: Threads within one inference; default: `default_intra_op_threads`.
 
         Raises:
             InputError: As `open_engine`.
@@ -82,7 +85,7 @@ class Classifier:
         self.intra_op_threads = intra_op_threads or default_intra_op_threads()
         self._engine = open_engine(path, self.intra_op_threads)
         self.contract = self._engine.contract
-        self.mirror = False
+        self.mirror = False  # callers set it
 
     def __repr__(self) -> str:
         """Return what the model is: file, architecture, subject, input and labels."""
@@ -113,11 +116,12 @@ class Classifier:
         if channels not in ("bgr", "rgb"):
             raise InputError(f"channels is {channels!r}: expected 'bgr' or 'rgb'")
 
-        size_hw, crops = self.contract.input.size_hw, []
+        crops = []
         for each in _as_list(images):
             image = check_image(each)
-            image_bgr = image[:, :, ::-1] if channels == "rgb" and image.ndim == 3 else image
-            crops.append(crop_image(image_bgr, self.contract.crop, size_hw, resize))
+            if channels == "rgb" and image.ndim == 3:
+                image = image[:, :, ::-1]  # to B, G, R
+            crops.append(crop_image(image, self.contract.crop, self.contract.input.size_hw, resize))
         if not crops:
             return Predictions(self.labels, np.zeros((0, len(self.labels)), np.float32))
         return Predictions(self.labels, self.probabilities(np.stack(crops)))
@@ -133,22 +137,20 @@ class Classifier:
         return softmax(logits)
 
     def outputs(self, crops: ImageU8) -> tuple[FloatArray, FloatArray | None]:
-        """Return the class probabilities (N, classes) of crops, and their distances (N,); see `Contract.distance`.
+        """Return the class probabilities (N, classes) of crops, and their distances (N,) from the training images.
 
-        The distances are None for a model without them.
+        Only taught models compute distances, see `Contract.distance`; for others they are None.
 
         Raises:
             InputError: As `probabilities`.
         """
         if self.contract.distance is None or len(crops) == 0:
             return self.probabilities(crops), None
-        views = with_mirror_images(crops) if self.mirror else crops
-        # Only files of ONNX Runtime have distances.
-        logits, distances = cast("OnnxRuntimeEngine", self._engine).infer_with_distance(
-            to_input(views, self.contract.input)
-        )
+        views = with_mirror_images(crops) if self.mirror else crops  # N or 2 N
+        engine = cast("OnnxRuntimeEngine", self._engine)  # the only engine of files with distances
+        logits, distances = engine.infer_with_distance(to_input(views, self.contract.input))
         self._require_finite(logits)
-        # (1 or 2 views, N, ...): the crops and, with `mirror`, their mirror images.
+        # (1 or 2, N, ...): the crops, and with `mirror` their mirror images.
         probabilities = softmax(logits).reshape(-1, len(crops), len(self.labels))
         return probabilities.mean(axis=0), distances.reshape(-1, len(crops)).mean(axis=0)
 
@@ -161,8 +163,8 @@ class Classifier:
             return np.zeros((0, len(self.labels)), np.float32)
         if not self.mirror:
             return self.infer(to_input(crops, self.contract.input))
-        both = self.infer(to_input(with_mirror_images(crops), self.contract.input))
-        return log_mean_probabilities(both.reshape(2, len(crops), -1))  # (views, N, classes)
+        both = self.infer(to_input(with_mirror_images(crops), self.contract.input))  # (2 N, classes)
+        return log_mean_probabilities(both.reshape(2, len(crops), -1))  # the mean over the first axis
 
     def _require_finite(self, logits: FloatArray) -> None:
         """Raise InputError if the model's output contains NaN or infinity."""
@@ -193,10 +195,9 @@ def load_model(model: str | Path = "default", *, threads: int | None = None) -> 
 
 
 def _as_list(images: AnyImage | Sequence[AnyImage]) -> Sequence[AnyImage]:
-    """Return `images` as a list of images; a single image becomes a list with one element.
+    """Return one or several images as a list of images, which `check_image` checks later.
 
-    An array of three axes whose last axis has at most four elements is one image with channels, not a stack of gray
-    images. The images are not checked here; `check_image` does that.
+    An array (N, H, W) is a stack of gray images, but (H, W, 4 or fewer channels) is one image.
     """
     if isinstance(images, np.ndarray):
         is_stack = images.ndim == 4 or (images.ndim == 3 and images.shape[2] > 4)
@@ -212,21 +213,23 @@ _SHIFTS = (-0.12, 0.0, 0.12)
 
 
 def portrait_crops(contract: Contract) -> ImageU8:
-    """Return crops of the face in the shipped portrait: 27 shifted and scaled boxes, each also mirrored.
+    """Return different crops of the face in the shipped portrait, on which exported files are compared with their nets.
+
+    There are 27 boxes, one for each combination of 3 scales and 3 x 3 shifts; each is also cut from the mirror image.
 
     Returns:
         uint8 (54, H, W, 1 or 3) in the contract's input size.
     """
     portrait_bgr = read_image(asset(_PORTRAIT))
+    mirrored_bgr = np.ascontiguousarray(portrait_bgr[:, ::-1])
     width = portrait_bgr.shape[1]
-    x0, y0, x1, y1 = _FACE_XYXY
-    side = max(x1 - x0, y1 - y0)
+    face_x0, face_y0, face_x1, face_y1 = _FACE_XYXY
+    side = max(face_x1 - face_x0, face_y1 - face_y0)
     crops = []
     for scale, shift_x, shift_y in product(_SCALES, _SHIFTS, _SHIFTS):
-        centre_x, centre_y = (x0 + x1) / 2 + shift_x * side, (y0 + y1) / 2 + shift_y * side
+        centre_x, centre_y = (face_x0 + face_x1) / 2 + shift_x * side, (face_y0 + face_y1) / 2 + shift_y * side
         half = scale * side / 2
-        box = (centre_x - half, centre_y - half, centre_x + half, centre_y + half)
-        mirrored_box = (width - box[2], box[1], width - box[0], box[3])
-        for image, xyxy in ((portrait_bgr, box), (np.ascontiguousarray(portrait_bgr[:, ::-1]), mirrored_box)):
-            crops.append(crop_face(image, xyxy, contract.crop, contract.input.size_hw, resize))
+        x0, y0, x1, y1 = centre_x - half, centre_y - half, centre_x + half, centre_y + half
+        for image_bgr, xyxy in ((portrait_bgr, (x0, y0, x1, y1)), (mirrored_bgr, (width - x1, y0, width - x0, y1))):
+            crops.append(crop_face(image_bgr, xyxy, contract.crop, contract.input.size_hw, resize))
     return np.stack(crops)

@@ -58,9 +58,10 @@ def engine_of(path: Path) -> str:
 
 
 def device_suffixes(model: str) -> tuple[str, ...]:
-    """Return the suffixes of the files that a device can run, edgekit's own first.
+    """Return the suffixes of the model files that this machine can run.
 
-    Other packages are searched only if `model`, a name or path, has none of edgekit's own, because that takes time.
+    Those of other packages' engines are returned only if `model`, a name or path, has none of edgekit's own, because
+    searching the installed packages takes time.
     """
     if Path(model).suffix in ("", *DEVICE_SUFFIXES):
         return DEVICE_SUFFIXES
@@ -86,6 +87,8 @@ def open_engine(path: Path, intra_op_threads: int) -> InferenceEngine:
 
 def contract_in(path: Path) -> Contract:
     """Return the contract inside a model file of any engine.
+
+    Only the engine of the file is imported, and an .onnx graph is not optimised, because both take time.
 
     Raises:
         InputError: The file cannot be read or has no valid contract.

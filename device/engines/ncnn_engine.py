@@ -59,7 +59,7 @@ class NcnnFile:
 
 
 def pack_ncnn(contract: Contract, graph: str, weights: bytes) -> bytes:
-    """Return the file of a contract, a graph and its weights.
+    """Return the bytes of the .ncnn file of a contract, a graph and its weights, equal for equal contents.
 
     Raises:
         InputError: The contract does not describe a net for ncnn, or the graph is not a .param file.
@@ -68,25 +68,26 @@ def pack_ncnn(contract: Contract, graph: str, weights: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in zip(MEMBERS, (contract.to_json().encode(), graph.encode(), weights), strict=True):
+            # By default these depend on the time and the system.
             entry = zipfile.ZipInfo(name, _DATE)
-            entry.create_system, entry.external_attr = _MADE_ON_UNIX, _UNIX_MODE
+            entry.create_system = _MADE_ON_UNIX
+            entry.external_attr = _UNIX_MODE
             archive.writestr(entry, content)
     return buffer.getvalue()
 
 
 def read_ncnn(path: Path) -> NcnnFile:
-    """Return the content of a file.
+    """Return the content of a .ncnn file.
 
     Raises:
         InputError: The file is missing, damaged, or not a .ncnn file.
     """
     require_file(path, "model")
     try:
-        contract, graph, weights = _members(path)
-        document = Contract.from_json(contract.decode())
-        text = graph.decode("ascii")
-        _check(document, text)
-        return NcnnFile(document, text, weights)
+        contract_json, graph_ascii, weights = _members(path)
+        contract, graph = Contract.from_json(contract_json.decode()), graph_ascii.decode("ascii")
+        _check(contract, graph)
+        return NcnnFile(contract, graph, weights)
     except InputError as error:
         raise InputError(f"model '{path}': {one_line(str(error))}") from error
     except _DAMAGES as error:
@@ -109,11 +110,12 @@ def _members(path: Path) -> tuple[bytes, bytes, bytes]:
 
 
 def _check(contract: Contract, graph: str) -> None:
-    """Check the contract's tensor names and types, and the beginning of the graph."""
-    spec = contract.input
-    names = (spec.name, contract.output.name)
-    if names != (INPUT, OUTPUT):
-        raise InputError(f"its contract names the tensors '{names[0]}' and '{names[1]}', ncnn '{INPUT}' and '{OUTPUT}'")
+    """Raise InputError if ncnn cannot run a net with this contract, or if `graph` is not the text of a .param file."""
+    spec, output_name = contract.input, contract.output.name
+    if (spec.name, output_name) != (INPUT, OUTPUT):
+        raise InputError(
+            f"its contract names the tensors '{spec.name}' and '{output_name}', ncnn '{INPUT}' and '{OUTPUT}'"
+        )
     if spec.element_type != "float32" or contract.precision == "int8":
         raise InputError(
             f"its contract has {spec.element_type} pixels and precision {contract.precision}: ncnn needs float32 "
@@ -135,9 +137,10 @@ class NcnnEngine:
     contract: Contract
 
     def __init__(self, path: Path, intra_op_threads: int, *, precision: Precision | None = None) -> None:
-        """Load the file and run it once; see `edgekit.device.engines.engine.open_engine`.
+        """Load the file, and run it once to check that graph, weights and contract fit together.
 
-        `precision` replaces that of the contract.
+        `precision` replaces that of the contract. For the other arguments and the errors see
+        `edgekit.device.engines.engine.open_engine`.
         """
         file = read_ncnn(path)
         self._path = path
@@ -146,13 +149,15 @@ class NcnnEngine:
         self.contract = file.contract
         precision = precision or file.contract.precision
         self._net = self._ncnn.Net()
+        options = self._net.opt
+        options.num_threads = intra_op_threads
         for name in _ROUNDING_OPTIONS:
-            if hasattr(self._net.opt, name):  # older versions lack some of them
-                setattr(self._net.opt, name, precision == "float16" and name in _FLOAT16_OPTIONS)
-        self._net.opt.num_threads = intra_op_threads
-        # ncnn would keep references to weights that it loads from memory.
-        with _as_file(file.weights) as weights:
-            if self._net.load_param_mem(file.graph) or self._net.load_model(weights):  # they return 0 on success
+            if hasattr(options, name):  # older versions of ncnn lack some of them
+                setattr(options, name, precision == "float16" and name in _FLOAT16_OPTIONS)
+        # From a file, because ncnn would keep references to weights that it loads from memory.
+        with _as_file(file.weights) as weights_path:
+            # Both return 0 on success.
+            if self._net.load_param_mem(file.graph) or self._net.load_model(weights_path):
                 raise self._refusal(f"ncnn {self._ncnn.__version__} cannot load its graph and weights")
         spec = self.contract.input
         self.infer(np.zeros((1, channel_count(spec.channels), *spec.size_hw), np.float32))
@@ -163,14 +168,14 @@ class NcnnEngine:
 
         Raises:
             InputError: The graph fails.
-            TemporaryError: The graph fails, although it did not before.
+            TemporaryError: The graph fails, although it did not before: the memory may be full.
         """
         return np.stack([self._infer_one(image) for image in np.asarray(tensor, np.float32)])
 
     def _infer_one(self, image: FloatArray) -> FloatArray:
         """Return the logits (labels,) of one image float32 (channels, H, W)."""
         extractor = self._net.create_extractor()
-        # The copy aligns each channel as ncnn's instructions require.
+        # `clone` aligns each channel in memory as ncnn's instructions require.
         extractor.input(INPUT, self._ncnn.Mat(np.ascontiguousarray(image)).clone())
         try:
             failed, output = extractor.extract(OUTPUT)
@@ -196,12 +201,14 @@ class NcnnEngine:
 
 
 def _load_library(path: Path) -> Any:
-    """Import ncnn and return its module. ncnn's idle threads sleep, unless the user has set OMP_WAIT_POLICY.
+    """Import ncnn so that its idle threads sleep, and return its module.
+
+    OpenMP reads this wish from the variable OMP_WAIT_POLICY once, when ncnn loads it; so the variable is set for the
+    import only. A value that the user has set is kept.
 
     Raises:
         InputError: ncnn is not installed; `path` is the model in the message.
     """
-    # OpenMP reads the variable once, when it is loaded.
     is_set_by_user = _WAIT_POLICY in os.environ
     if not is_set_by_user:
         os.environ[_WAIT_POLICY] = "PASSIVE"
@@ -219,11 +226,11 @@ def _load_library(path: Path) -> Any:
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """Yield the path of an in-memory file that contains `content`."""
-    handle = os.memfd_create("weights")
+    """Yield the path of a file in memory that contains `content`, for a library that reads files only."""
+    descriptor = os.memfd_create("weights")
     try:
-        with open(handle, "wb", closefd=False) as stream:
+        with open(descriptor, "wb", closefd=False) as stream:
             stream.write(content)
-        yield f"/proc/self/fd/{handle}"
+        yield f"/proc/self/fd/{descriptor}"
     finally:
-        os.close(handle)
+        os.close(descriptor)

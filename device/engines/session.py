@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edgekit import __version__
-from edgekit.contract import METADATA_KEY, Contract, ElementType, GraphLevel, channel_count, required_fields
+from edgekit.contract import METADATA_KEY, Contract, ElementType, GraphLevel, InputSpec, channel_count, required_fields
 from edgekit.errors import EdgekitError, InputError, TemporaryError
 from edgekit.files import require_file
 from edgekit.install_hint import from_debian
@@ -34,24 +34,24 @@ ort.set_default_logger_severity(_LOG_FATAL)
 
 
 def _register_schemas() -> None:
-    """Register the operators of ONNX, as the first session would, without 567 messages of Debian's onnxruntime.
+    """Let onnxruntime register ONNX's operators now, and drop the error messages that Debian's build prints.
 
-    Debian's build registers each operator twice, and ONNX prints every refusal to stderr, past the logger. Other text
-    that threads print meanwhile follows afterwards. Called once, by the import.
+    Debian's build registers each operator twice, and C++ code prints 567 errors to file descriptor 2, past the logger.
+    So the descriptor is a file in memory meanwhile; all other text in the file is printed afterwards.
     """
     try:
         stderr = os.dup(2)
     except OSError:  # stderr is closed
         return
-    messages = os.memfd_create("stderr")
+    printed = os.memfd_create("stderr")
     try:
-        os.dup2(messages, 2)  # from here on, what is printed to stderr goes to this file in memory
-        ort.capi.onnxruntime_pybind11_state.get_all_operator_schema()
+        os.dup2(printed, 2)
+        ort.capi.onnxruntime_pybind11_state.get_all_operator_schema()  # registers them
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-        text = os.pread(messages, os.fstat(messages).st_size, 0)
-        os.close(messages)
+        text = os.pread(printed, os.fstat(printed).st_size, 0)
+        os.close(printed)
         os.write(2, re.sub(rb"Schema error: [^\n]*\n\n?", b"", text))
 
 
@@ -78,28 +78,29 @@ def available_processors() -> int:
 def plan_threads(
     staged: bool | None, threads: int | None, processors: int | None = None, *, detects: bool = True
 ) -> ThreadUse:
-    """Return the threads for this machine.
+    """Return how many threads the pipeline, its nets and OpenCV use on this machine.
 
-    Parallel stages use the processors better than threads within one stage: on a Pi's Cortex-A53 four threads make a
-    net 1.4 to 1.9 times as fast, not four times. So the detector, the longest stage, gets the processors that the other
-    stages do not need, and everything else gets one thread. Threads do not spin, because spinning takes processors from
-    the other stages. Without a detector, the classifier is the longest stage.
+    Stages in parallel use the processors better than threads within one stage: on a Pi's Cortex-A53 four threads make a
+    net 1.4 to 1.9 times as fast, not four times. So only the longest stage gets several threads: the detector, or the
+    classifier of a model without one.
 
     Args:
-        staged: Whether each stage gets a thread; None: if there is more than one processor.
+        staged: Whether each stage of the pipeline runs in a thread of its own; None: if there are several processors.
         threads: Threads within each net and OpenCV; None: chosen here.
         processors: Number of processors; default: those that this process may use.
         detects: Whether there is a detector.
     """
     processors = processors or available_processors()
-    staged = processors > 1 if staged is None else staged
+    if staged is None:
+        staged = processors > 1
     if threads is not None:
         return ThreadUse(staged=staged, detector=threads, classifier=threads, opencv=threads)
+    threads_of_a_net = default_intra_op_threads()
     if not staged:
-        alone = min(default_intra_op_threads(), processors)
+        alone = min(threads_of_a_net, processors)
         return ThreadUse(staged=False, detector=alone, classifier=alone, opencv=processors)
-    # The other stages need about two processors.
-    longest_stage = 1 if default_intra_op_threads() == 1 else max(processors - 2, 1)
+    # Two processors are for the other stages. A PC's nets are fastest with one thread.
+    longest_stage = 1 if threads_of_a_net == 1 else max(processors - 2, 1)
     detector, classifier = (longest_stage, 1) if detects else (1, longest_stage)
     return ThreadUse(staged=True, detector=detector, classifier=classifier, opencv=1)
 
@@ -121,10 +122,15 @@ def open_session(path: Path, intra_op_threads: int, level: GraphLevel = "all") -
 
 
 def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
-    """Return a session with other options than `open_session`; `source` is the file's name or a model in memory.
+    """Return a CPU session with any options, of a file or of a model in memory.
+
+    Args:
+        path: The model file in messages.
+        source: Name of the file, or the serialised model.
+        options: The session's options.
 
     Raises:
-        InputError: As `open_session`; `path` is the name in messages.
+        InputError: As `open_session`.
         TemporaryError: There is too little memory.
     """
     try:
@@ -140,7 +146,13 @@ def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -
 def run_session(
     session: ort.InferenceSession, path: Path, names: Sequence[str] | None, feed: Mapping[str, Any]
 ) -> list[Any]:
-    """Return the outputs `names` (None: all) of an inference with the inputs `feed`; `path` is the file in messages.
+    """Run one inference and return its outputs.
+
+    Args:
+        session: The session.
+        path: The model file in messages.
+        names: Names of the outputs; None: all.
+        feed: The inputs by name.
 
     Raises:
         TemporaryError: There is too little memory.
@@ -162,14 +174,14 @@ def _raise_if_out_of_memory(what: str, error: Exception) -> None:
 
 
 def session_options(intra_op_threads: int, level: GraphLevel = "all") -> ort.SessionOptions:
-    """Return the session options of `open_session`."""
+    """Return ONNX Runtime's options for a net of the pipeline; for the arguments see `open_session`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = _LEVELS[level]
     options.log_severity_level = _LOG_FATAL
-    # A single model is faster with spinning threads, but the pipeline takes nearly twice as long with two spinning
-    # threads as with one, because they take processors from capture.
+    # Idle threads sleep. Spinning threads make a single model faster, but take processors from the other stages: with
+    # two of them, the pipeline takes nearly twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
@@ -213,15 +225,15 @@ def versions() -> dict[str, str]:
     """Return the versions of edgekit, Python and the libraries by name; ncnn's only if this process uses ncnn."""
     import cv2
 
-    ncnn = sys.modules.get("ncnn")
-    return {
+    found = {
         "edgekit": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "onnxruntime": ort.__version__,
         "opencv": cv2.__version__,
-        **({"ncnn": str(ncnn.__version__)} if ncnn else {}),
     }
+    ncnn = sys.modules.get("ncnn")
+    return found if ncnn is None else {**found, "ncnn": str(ncnn.__version__)}
 
 
 _NODE_TYPES: dict[ElementType, str] = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
@@ -247,10 +259,11 @@ class OnnxRuntimeEngine:
             InputError: The graph fails, or does not return one row per image.
             TemporaryError: As `run_session`.
         """
-        return self._checked(self._run([self.contract.output.name], tensor)[0], len(tensor))
+        (output,) = self._run([self.contract.output.name], tensor)
+        return self._checked(output, len(tensor))
 
     def infer_with_distance(self, tensor: FloatArray | ImageU8) -> tuple[FloatArray, FloatArray]:
-        """Return `infer`'s logits and the distances (N,) of `Contract.distance`, which must not be None.
+        """Return the logits (N, labels) of `infer`, and the distances (N,); the contract must have a `distance`.
 
         Raises:
             InputError, TemporaryError: As `infer`.
@@ -263,23 +276,27 @@ class OnnxRuntimeEngine:
         """Return the outputs `names` of an inference; raises as `infer`."""
         try:
             return run_session(self._session, self._path, names, {self.contract.input.name: tensor})
-        except EdgekitError:
+        except EdgekitError:  # too little memory: has its own message
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             reason = one_line(str(error))
             raise InputError(f"model '{self._path}' fails in inference: export it again ({reason})") from error
 
     def _checked(self, output: Any, images: int) -> FloatArray:
-        """Return the output as float32 (images, labels or features), or raise InputError if it has another shape."""
-        logits = np.asarray(output, np.float32)
+        """Return the output as float32, or raise InputError if its shape is not (images, labels or features).
+
+        The contract states the number of labels, but not that of features.
+        """
+        values = np.asarray(output, np.float32)
         has_labels = self.contract.output.meaning == "logits"
-        columns = len(self.contract.labels) if has_labels else logits.shape[-1]
-        if logits.shape != (images, columns):
+        columns = len(self.contract.labels) if has_labels else values.shape[-1]
+        if values.shape != (images, columns):
+            shape = " x ".join(map(str, values.shape)) or "1"
             raise InputError(
-                f"model '{self._path}' returns {_shape_text(logits.shape)} values for {counted(images, 'image')} and "
+                f"model '{self._path}' returns {shape} values for {counted(images, 'image')} and "
                 f"{counted(len(self.contract.labels), 'label')}: export it with a dynamic batch"
             )
-        return logits
+        return values
 
 
 def contradictions(session: ort.InferenceSession, contract: Contract) -> list[str]:
@@ -287,26 +304,16 @@ def contradictions(session: ort.InferenceSession, contract: Contract) -> list[st
     spec = contract.input
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
-    named = [contract.output.name]
+    named_outputs = [contract.output.name]
     if contract.distance:
-        named.append(contract.distance.name)
-    if list(inputs) != [spec.name] or not outputs.keys() >= set(named):
+        named_outputs.append(contract.distance.name)
+    if list(inputs) != [spec.name] or not outputs.keys() >= set(named_outputs):
         return [
-            f"the contract names input '{spec.name}' and output {', '.join(map(repr, named))}, "
+            f"the contract names input '{spec.name}' and output {', '.join(map(repr, named_outputs))}, "
             f"but the graph has {list(inputs)} and {list(outputs)}: export it again"
         ]
-    node, output = inputs[spec.name], outputs[contract.output.name]
-    found = []
-    expected = [None, channel_count(spec.channels), *spec.size_hw]  # None: any batch size
-    sides = zip(node.shape[1:], expected[1:], strict=False)  # a dynamic side of a graph is a name or None
-    has_other_side = any(isinstance(side, int) and side != wanted for side, wanted in sides)
-    if len(node.shape) != len(expected) or has_other_side:
-        found.append(f"the contract's input shape {expected} is not the graph's {node.shape}: export it again")
-    elif isinstance(node.shape[0], int):
-        found.append(f"the batch size is fixed at {node.shape[0]}: export it with a dynamic batch")
-    if node.type != _NODE_TYPES[spec.element_type]:
-        kind = _NODE_TYPES[spec.element_type]
-        found.append(f"the graph's input is {node.type}, the contract's {kind}: export it again")
+    found = _input_contradictions(inputs[spec.name], spec)
+    output = outputs[contract.output.name]
     has_labels = contract.output.meaning == "logits"
     if len(output.shape) != 2 or (has_labels and output.shape[1] != len(contract.labels)):
         found.append(
@@ -320,6 +327,18 @@ def contradictions(session: ort.InferenceSession, contract: Contract) -> list[st
     return found
 
 
-def _shape_text(shape: tuple[int, ...]) -> str:
-    """Return a shape as text, such as 2 x 7."""
-    return " x ".join(map(str, shape)) or "1"
+def _input_contradictions(node: ort.NodeArg, spec: InputSpec) -> list[str]:
+    """Return one line for each statement about the input that differs from the graph's input `node`."""
+    found = []
+    expected = [None, channel_count(spec.channels), *spec.size_hw]  # None: any batch size
+    # A side of the graph that is not a number is dynamic, and fits each number.
+    sides = zip(node.shape[1:], expected[1:], strict=False)
+    has_other_side = any(isinstance(side, int) and side != wanted for side, wanted in sides)
+    if len(node.shape) != len(expected) or has_other_side:
+        found.append(f"the contract's input shape {expected} is not the graph's {node.shape}: export it again")
+    elif isinstance(node.shape[0], int):
+        found.append(f"the batch size is fixed at {node.shape[0]}: export it with a dynamic batch")
+    kind = _NODE_TYPES[spec.element_type]
+    if node.type != kind:
+        found.append(f"the graph's input is {node.type}, the contract's {kind}: export it again")
+    return found

@@ -40,19 +40,17 @@ class Clock:
         self._synchronised = False
 
     def is_synchronised(self) -> bool:
-        """Return False while systemd-timesyncd runs without the network time, and no hardware clock has the time.
+        """Return whether the system clock is right.
 
-        Without this service, as in a container or with chrony, the clock counts as synchronised.
+        It is wrong only while systemd-timesyncd waits for the network time and the board has no hardware clock with the
+        time. Without this service, as in a container or with chrony, the clock counts as synchronised.
         """
-        self._synchronised = self._synchronised or not self._waits()
+        if not self._synchronised:
+            service = self._root / _SERVICE
+            is_waiting = service.is_dir() and not (service / _SYNCHRONISED).exists()
+            hardware_clocks = self._root.glob("sys/class/rtc/rtc*/since_epoch")
+            self._synchronised = not is_waiting or any(_has_time(clock) for clock in hardware_clocks)
         return self._synchronised
-
-    def _waits(self) -> bool:
-        """Return whether timesyncd still waits for the network time, and no hardware clock has the time."""
-        service = self._root / _SERVICE
-        if not service.is_dir() or (service / _SYNCHRONISED).exists():
-            return False
-        return not any(_has_time(file) for file in self._root.glob("sys/class/rtc/rtc*/since_epoch"))
 
 
 def _has_time(since_epoch: Path) -> bool:
@@ -70,12 +68,7 @@ class RuntimeMonitor:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        localizer: Callable[[], Localizer],
-        notify: Callable[[str], None],
-        *,
-        live: bool,
+        self, folder: Path, localizer: Callable[[], Localizer], notify: Callable[[str], None], *, live: bool
     ) -> None:
         """Prepare sampling and load shedding; the first sample is taken when the block is entered.
 
@@ -83,20 +76,16 @@ class RuntimeMonitor:
             folder: Where results are written; the free space of its disk is sampled.
             localizer: Returns the localizer in use; it detects less often, and on smaller images, while load is shed.
             notify: Receives one line for each change of the load level and of the camera's state.
-            live: Whether the source is live; only then it is watched, and load is shed: the results of a file do not
-                depend on the temperature.
+            live: Whether the source is live. Only then its images are watched and load is shed, because the results of
+                a file must not depend on the temperature.
         """
-        self._returned: Health | None = None  # by `annotated`
-
-        def shed(level: LoadLevel) -> None:
-            """Apply a load level to the detector."""
-            if live:
-                localizer().set_load_level(level.detect_every_at_least, level.detector_scale)
-
-        self._shedder = LoadShedder(read_board(), notify, shed)
-        self._camera = CameraWatch(notify) if live else None
+        self._localizer = localizer
+        self._live = live
         self._clock = Clock()
+        self._camera = CameraWatch(notify) if live else None
+        self._shedder = LoadShedder(read_board(), notify, self._set_load_level)
         self._sampler = HealthSampler(folder, notify, self._shedder.observe, camera=self._camera)
+        self._returned: Health | None = None  # the latest sample that `annotated` has added to a result
 
     def __enter__(self) -> Self:
         self._sampler.__enter__()
@@ -105,12 +94,20 @@ class RuntimeMonitor:
     def __exit__(self, *exception: object) -> None:
         self._sampler.__exit__(*exception)
 
+    def _set_load_level(self, level: LoadLevel) -> None:
+        """Let the detector of a live source work less per frame."""
+        if self._live:
+            self._localizer().set_load_level(level.detect_every_at_least, level.detector_scale)
+
     def health(self) -> Health | None:
         """Return the newest sample; None before the first."""
         return self._sampler.latest
 
     def annotated(self, result: FrameResult) -> FrameResult:
-        """Return `result` with the newest sample, if it is new, and marked while the clock is not synchronised."""
+        """Return `result` with the newest health sample and the state of the clock.
+
+        A sample is added to one result only: the first one after it.
+        """
         if not self._clock.is_synchronised():
             result = replace(result, clock_synchronised=False)
         latest = self.health()
@@ -120,20 +117,20 @@ class RuntimeMonitor:
         return replace(result, health=latest.as_document())
 
     def sinks(self, controls: Controls) -> list[Sink]:
-        """Return the sinks that watch a live source and send heartbeats to a service manager; they must be the last.
+        """Return the sink that watches a live source's images, and the one that sends heartbeats to systemd.
 
-        Heartbeats continue during the pauses of `controls`.
+        They must be the last sinks of a run, so that a heartbeat means that all other sinks have worked. Without a live
+        source or systemd, the sink is left out. `controls` calls `idle` of both while the run is paused.
         """
-        sinks: list[Sink] = []
+        sinks: list[CameraWatch | HeartbeatSink] = []
         if self._camera is not None:
-            controls.while_paused(self._camera.idle)
             sinks.append(self._camera)
         notifier = find_notifier()
         if notifier is not None:
-            heartbeats = HeartbeatSink(notifier, self._status)
-            controls.while_paused(heartbeats.idle)
-            sinks.append(heartbeats)
-        return sinks
+            sinks.append(HeartbeatSink(notifier, self._status))
+        for sink in sinks:
+            controls.while_paused(sink.idle)
+        return [*sinks]
 
     def as_document(self) -> dict[str, Any]:
         """Return the summary of all samples and the highest load level, ready for JSON."""
@@ -215,24 +212,30 @@ class LoadShedder:
         self._calm_since_s: float | None = None
 
     def observe(self, sample: Health) -> None:
-        """Update the level from one health sample, and report a change."""
-        now_s, number = sample.monotonic_s, self.level.number
+        """Raise or lower the load level by one step, or keep it, as one health sample requires.
+
+        The level rises at most every `_RISE_S`. It falls when a lower level has been enough for `_FALL_S`.
+        """
+        now_s, current = sample.monotonic_s, self.level.number
         temperature_c = sample.conditions.temperature_c or 0.0
-        target = self._target(sample, temperature_c)
-        if target > number:
+        required = self._required_level(sample, temperature_c)
+        if required > current:
             self._calm_since_s = None
             if now_s - self._changed_s >= _RISE_S:
-                self._change(number + 1, sample)
-        elif target == number or temperature_c > self._limit_c - _HYSTERESIS_C:  # this level is required
+                self._change(current + 1, sample)
+        elif required == current or temperature_c > self._limit_c - _HYSTERESIS_C:  # the level stays
             self._calm_since_s = None
-        elif self._calm_since_s is None:
+        elif self._calm_since_s is None:  # a lower level is enough from now on
             self._calm_since_s = now_s
         elif now_s - self._calm_since_s >= _FALL_S:
             self._calm_since_s = now_s
-            self._change(number - 1, sample)
+            self._change(current - 1, sample)
 
-    def _target(self, sample: Health, temperature_c: float) -> int:
-        """Return the number of the level to which a sample leads, step by step."""
+    def _required_level(self, sample: Health, temperature_c: float) -> int:
+        """Return the number of the load level that temperature and throttle flags of a sample require.
+
+        It is the highest level if the board is hot or its clock is lowered, and a low one if a flag warns of this.
+        """
         throttling = sample.conditions.throttling
         bits = throttling.bits if throttling else 0
         if temperature_c >= self._limit_c or bits & _SLOWED_BITS:
@@ -240,7 +243,7 @@ class LoadShedder:
         return _WARNING_LEVEL if bits & _WARNING_BITS else 0
 
     def _change(self, number: int, sample: Health) -> None:
-        """Set, apply and report the level `number`; `sample` is the reason."""
+        """Set the level to `number`, apply it to the detector and report it; `sample` is the reason."""
         self._changed_s = sample.monotonic_s
         self.level = LEVELS[number]
         self.max_level = max(self.max_level, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,6 +33,13 @@ _MAX_DARK_LEVEL = 32
 _PERCENTILE_RANK = 4
 
 
+class _TimedState(NamedTuple):
+    """A state of the source, and the time since which it is so."""
+
+    state: CameraState
+    since_s: float
+
+
 class CameraWatch(Sink):
     """Sink that samples the images of a live source; `check` returns the state and reports each change.
 
@@ -43,56 +51,62 @@ class CameraWatch(Sink):
     """
 
     def __init__(self, notify: Callable[[str], None]) -> None:
-        """Watch a source from now on; `notify` receives one line at the begin and end of each state."""
+        """Watch a source from now on; `notify` receives one line at the begin and end of each fault."""
         self._notify = notify
-        self._seen_s = time.monotonic()
+        # Set by the thread of the sinks.
+        self._seen_s = time.monotonic()  # time of the latest frame
         self._sampled_s = float("-inf")
         self._sample: ImageU8 | None = None
-        # What the latest samples show, and since when.
-        self._shown: tuple[CameraState, float] = ("ok", 0.0)
+        self._shown = _TimedState("ok", 0.0)  # what the latest samples show
+        # Set by the thread that calls `check`: what is reported.
         self._state: CameraState = "ok"
-        self._began_s = 0.0
+        self._fault_began_s = 0.0
         self.faults: dict[str, int] = {}
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Sample the frame, if it is time."""
+        """Note that a frame has arrived, and sample it if the latest sample is old enough."""
         del result
         self._seen_s = time.monotonic()
         if frame.monotonic_s - self._sampled_s < _SAMPLE_PERIOD_S:
             return
         self._sampled_s = frame.monotonic_s
         sample = _sample(frame)
-        shown = _state_in(sample, self._sample)
+        state = _state_in(sample, self._sample)
         self._sample = sample
-        if shown != self._shown[0]:
-            self._shown = shown, frame.monotonic_s
+        if state != self._shown.state:
+            self._shown = _TimedState(state, frame.monotonic_s)
 
     def idle(self) -> None:
         """Accept that no image arrives, during a pause of the run."""
         self._seen_s = time.monotonic()
 
     def check(self) -> CameraState:
-        """Return the state now; called about once per second, by one thread."""
-        now_s = time.monotonic()
-        shown, since_s = self._shown
-        # Without another reason the state stays, but an image ends "lost".
-        state: CameraState = "ok" if self._state == "lost" else self._state
-        if now_s - self._seen_s >= _LOST_AFTER_S:
-            state = "lost"
-        elif shown == "ok" or self._sampled_s - since_s >= BEGINS_AFTER_S:
-            state = shown
-        if state != self._state:
-            self._change(state, self._seen_s if state == "lost" else since_s)
-        return state
+        """Return the state now, and report it if it has changed; called about once per second, by one thread.
+
+        "ok" counts at once, a fault only when the samples have shown it for a while.
+        """
+        shown = self._shown  # read once, because another thread may replace it
+        if time.monotonic() - self._seen_s >= _LOST_AFTER_S:
+            now = _TimedState("lost", self._seen_s)
+        elif shown.state == "ok" or self._sampled_s - shown.since_s >= BEGINS_AFTER_S:
+            now = shown
+        elif self._state == "lost":  # frames arrive again
+            now = _TimedState("ok", shown.since_s)
+        else:
+            return self._state
+        if now.state != self._state:
+            self._change(now.state, now.since_s)
+        return now.state
 
     def _change(self, state: CameraState, since_s: float) -> None:
         """Set the state that has begun at `since_s`, count a fault and report the change."""
         if state == "ok":
-            lasted_s = time.monotonic() - self._began_s
+            lasted_s = time.monotonic() - self._fault_began_s
             self._notify(f"the camera was {self._state} for {lasted_s:.0f} s, and delivers usable images again")
         else:
-            if self._state == "ok":  # else one fault follows another, and their times are added
-                self._began_s = since_s
+            # If one fault follows another, their times are added.
+            if self._state == "ok":
+                self._fault_began_s = since_s
             self.faults[state] = self.faults.get(state, 0) + 1
             self._notify(f"the camera is {_MEANINGS[state]}: no events until this ends")
         self._state = state
@@ -115,9 +129,14 @@ def _sample(frame: Frame) -> ImageU8:
 
 
 def _state_in(sample: ImageU8, previous: ImageU8 | None) -> CameraState:
-    """Return the state that a sample shows in comparison with the sample before."""
+    """Return the state that a sample of the luma shows; "frozen" if it equals the sample before, `previous`.
+
+    Without detail, the sample is "dark" or "covered". Detail is a large difference between neighbouring cells of a
+    coarse grid of means.
+    """
     grid = cv2.resize(sample, _GRID_WH, interpolation=cv2.INTER_AREA).astype(np.int16)
-    differences = np.concatenate([np.abs(np.diff(grid, axis=axis)).ravel() for axis in (0, 1)])  # of neighbours
-    if np.sort(differences)[-_PERCENTILE_RANK] < _MIN_DETAIL:
+    vertical, horizontal = np.diff(grid, axis=0), np.diff(grid, axis=1)
+    differences = np.sort(np.abs(np.concatenate([vertical.ravel(), horizontal.ravel()])))
+    if differences[-_PERCENTILE_RANK] < _MIN_DETAIL:
         return "dark" if grid.mean() < _MAX_DARK_LEVEL else "covered"
     return "frozen" if previous is not None and np.array_equal(sample, previous) else "ok"

@@ -86,7 +86,7 @@ class HealthSummary:
         self._least: dict[str, float] = {}
 
     def add(self, sample: Health, cost_ms: float) -> None:
-        """Add a sample and the CPU time that it took."""
+        """Update the extremes with a sample, which took `cost_ms` of CPU time; unknown values are left out."""
         self.samples += 1
         self.cost_ms += cost_ms
         now, own = sample.conditions, sample.process
@@ -106,11 +106,11 @@ class HealthSummary:
 
     def as_document(self) -> dict[str, Any]:
         """Return the known extremes (`max_…`, `min_…`) and the mean CPU time per sample, ready for JSON."""
-        # These are copies, because the sampler's thread may add to the originals.
-        rounded = {f"max_{name}": round(value, 1) for name, value in self._peak.copy().items()}
-        rounded |= {f"min_{name}": round(value, 1) for name, value in self._least.copy().items()}
+        # Copies, because the sampler's thread may add keys meanwhile.
+        extremes = {f"max_{name}": round(value, 1) for name, value in self._peak.copy().items()}
+        extremes |= {f"min_{name}": round(value, 1) for name, value in self._least.copy().items()}
         mean_ms = round(self.cost_ms / self.samples, 3) if self.samples else None
-        return {"samples": self.samples, "cost_ms": mean_ms, **rounded, "throttled": list(self.throttled)}
+        return {"samples": self.samples, "cost_ms": mean_ms, **extremes, "throttled": list(self.throttled)}
 
     def describe(self) -> str:
         """Return the extremes as one line of text; empty without samples."""
@@ -166,13 +166,17 @@ class HealthSampler:
         self._thread.join(_JOIN_S)
 
     def _sample(self) -> None:
-        """Take a sample every `period_s` until the end; this is the work of the thread."""
+        """Take a sample every `period_s` until the end of the block; this is the work of the thread.
+
+        A sample may fail, such as with too many open files. Then the next ones are tried, because load shedding must go
+        on; only the first failure of a series is reported.
+        """
         next_s, is_failing = time.monotonic(), False
         while True:
             try:
                 self._take_sample()
                 is_failing = False
-            except Exception as error:  # such as too many open files: load shedding must go on when there are fewer
+            except Exception as error:
                 if not is_failing:
                     self.notify(f"health sampling failed, the run continues: {type(error).__name__}: {error}")
                 is_failing = True
@@ -182,24 +186,31 @@ class HealthSampler:
                 return
 
     def _take_sample(self) -> None:
-        """Take one sample, add it to the summary, and pass it to `watch`."""
+        """Take one sample, add it to the summary, and pass it to `watch`.
+
+        The firmware tool is a slow process, so it runs for one of `FIRMWARE_EVERY` samples only. In between, a cache
+        returns its output.
+        """
         started_s = time.thread_time()
-        # A new cache lets vcgencmd run again; until the next one, its output is repeated.
         if self.summary.samples % FIRMWARE_EVERY == 0:
-            self._cached_run = functools.cache(self.run)
-        # As a tuple, because a cache needs hashable arguments.
+            self._cached_run = functools.cache(self.run)  # an empty cache
+        # Arguments as a tuple, because those of a cached function must be hashable.
         sample = read_health(self.folder, self.root, lambda arguments: self._cached_run(tuple(arguments)))
         if self.camera is not None:
             sample = replace(sample, camera=self.camera.check(), camera_faults=dict(self.camera.faults))
-        self.summary.add(sample, (time.thread_time() - started_s) * 1e3)
+        cpu_ms = (time.thread_time() - started_s) * 1e3
+        self.summary.add(sample, cpu_ms)
         self.latest = sample
         self.watch(sample)
 
 
 def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -> Health:
-    """Return one sample of board, process and disk."""
+    """Return one sample of the board, this process and the disk of `folder`.
+
+    `root` is the folder of /proc and /sys, `run` executes the firmware tool.
+    """
     try:
-        disk_free_mib = shutil.disk_usage(folder).free >> 20
+        disk_free_mib = shutil.disk_usage(folder).free // 2**20
     except OSError:
         disk_free_mib = None
     return Health(time.monotonic(), time.time(), read_conditions(root, run), read_process(), disk_free_mib)
@@ -229,6 +240,7 @@ def read_process(pid: int | None = None) -> ProcessUse | None:
         open_files = len(os.listdir(folder / "fd"))  # noqa: PTH208 - no Path is made of each
     except OSError:
         return None
+    # Lines such as "VmRSS:     1234 kB".
     found = dict(re.findall(r"^(VmRSS|VmHWM|Threads):\s*(\d+)", status, re.MULTILINE))
     if len(found) < 3:  # a zombie has no memory
         return None

@@ -41,7 +41,9 @@ class _Change:
 
 
 def label_page(store: LabelStore, address: str, token: str | None) -> WebServer:
-    """Return the server of the page for labelling, to be entered with `with`; see `WebServer` for arguments and errors.
+    """Return the server of the page for labelling; it serves inside its `with` block.
+
+    `WebServer` describes arguments and errors.
 
     with label_page(LabelStore(Path("collected")), "127.0.0.1:8080", token=None) as page:
         print(page.url)
@@ -51,7 +53,10 @@ def label_page(store: LabelStore, address: str, token: str | None) -> WebServer:
 
 
 def make_app(access: Access, store: LabelStore) -> ASGIApp:
-    """Return the application; all requests but one run in the server's thread, one after the other."""
+    """Return the application of the page for labelling.
+
+    All requests but `/api/teach` run in the server's thread, one after the other, so the store needs no lock.
+    """
     label = _Label(store)
     routes = [
         *Site(access, _FILES).routes(),
@@ -66,6 +71,8 @@ def make_app(access: Access, store: LabelStore) -> ASGIApp:
 
 
 class _Label:
+    """Answers the requests of the page."""
+
     def __init__(self, store: LabelStore) -> None:
         self._store = store
         self._teaching = asyncio.Lock()
@@ -86,33 +93,33 @@ class _Label:
 
     async def decide(self, request: Request) -> Response:
         """Apply a decision. The response has the new counts, and the crops whose files were already deleted."""
+        return await self._change(request, self._decide)
 
-        def work(change: _Change) -> dict[str, Any]:
-            decision = self._store.decide(change.files, change.label)
-            return {**self._store.summary(), "gone": decision.missing}
-
-        return await self._change(request, work)
+    def _decide(self, change: _Change) -> dict[str, Any]:
+        decision = self._store.decide(change.files, change.label)
+        return {**self._store.summary(), "gone": decision.missing}
 
     async def undo(self, request: Request) -> Response:
         """Undo the latest decision. The response has the whole state."""
+        return await self._change(request, self._undo)
 
-        def work(change: _Change) -> dict[str, Any]:
-            decision = self._store.undo(change.id)
-            return {**self._store.state(), "restored": decision.files, "gone": decision.missing}
-
-        return await self._change(request, work)
+    def _undo(self, change: _Change) -> dict[str, Any]:
+        decision = self._store.undo(change.id)
+        return {**self._store.state(), "restored": decision.files, "gone": decision.missing}
 
     async def add_class(self, request: Request) -> Response:
         """Add a class. The response has the whole state."""
+        return await self._change(request, self._add_class)
 
-        def work(change: _Change) -> dict[str, Any]:
-            self._store.add_class(change.name)
-            return self._store.state()
-
-        return await self._change(request, work)
+    def _add_class(self, change: _Change) -> dict[str, Any]:
+        self._store.add_class(change.name)
+        return self._store.state()
 
     async def teach(self, request: Request) -> Response:
-        """Teach a model from the labelled crops, in another thread; respond with its accuracy and the next command."""
+        """Teach a model from the labelled crops; respond with its accuracy and the next command.
+
+        This takes seconds, so it runs in another thread, and only once at a time.
+        """
         if not is_from_page(request):
             return PlainTextResponse("only the page itself may send this\n", 403)
         if self._teaching.locked():
@@ -123,10 +130,15 @@ class _Label:
             except EdgekitError as error:
                 return refused(error)
 
-    async def _change(self, request: Request, work: Callable[[_Change], dict[str, Any]]) -> Response:
-        """Apply `work` to the body of a request and return the response; an error response has the whole state, too."""
+    async def _change(self, request: Request, apply: Callable[[_Change], dict[str, Any]]) -> Response:
+        """Apply the change in the body of a request, and respond with the document that `apply` returns.
+
+        The response to an error has the whole state, with which the page continues.
+        """
         try:
             change = await read_change(request, _Change, _MAX_BODY_BYTES)
-            return change if isinstance(change, Response) else JSONResponse(work(change))
+            if isinstance(change, Response):  # the request is refused
+                return change
+            return JSONResponse(apply(change))
         except EdgekitError as error:
             return refused(error, **self._store.state())

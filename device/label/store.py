@@ -66,16 +66,17 @@ def parse_crop(line: bytes) -> CollectedCrop | None:
 
 
 def group_document(key: str, crops: list[CollectedCrop]) -> dict[str, Any]:
-    """Return the JSON document of a group of crops, for the page.
+    """Return the JSON document of a group of crops for the page, the most uncertain crop first.
 
-    `probabilities` is the mean over the crops, `margin` is the smallest margin of a crop. `suggestion` is the most
-    probable class of the group or of a crop, None without probabilities.
+    `probabilities` is the mean over the crops. `margin` is the smallest difference of a crop's two largest
+    probabilities. `suggestion` is the most probable class of the group or of a crop, None without probabilities.
     """
-    labels = dict.fromkeys(label for crop in crops for label in crop.probabilities)
+    labels = dict.fromkeys(label for crop in crops for label in crop.probabilities)  # each once
     mean = {label: sum(crop.probabilities.get(label, 0.0) for crop in crops) / len(crops) for label in labels}
+    uncertain_first = sorted(crops, key=lambda crop: margin(crop.probabilities.values()))
     return {
         "key": key,
-        "margin": round(min(margin(crop.probabilities.values()) for crop in crops), 6),
+        "margin": round(margin(uncertain_first[0].probabilities.values()), 6),
         "suggestion": _suggestion(mean, crops),
         "probabilities": {label: round(value, 4) for label, value in mean.items()},
         "crops": [
@@ -85,15 +86,15 @@ def group_document(key: str, crops: list[CollectedCrop]) -> dict[str, Any]:
                 "probabilities": crop.probabilities,
                 "suggestion": _suggestion(crop.probabilities, [crop]),
             }
-            for crop in sorted(crops, key=lambda crop: margin(crop.probabilities.values()))
+            for crop in uncertain_first
         ],
     }
 
 
 def _suggestion(probabilities: Mapping[str, float], crops: Sequence[CollectedCrop]) -> str | None:
     """Return the most probable class; of equal ones, the label that most of the crops had in the run."""
-    counts = Counter(crop.label for crop in crops)
-    return max(probabilities, key=lambda label: (probabilities[label], counts[label]), default=None)
+    label_counts = Counter(crop.label for crop in crops)
+    return max(probabilities, key=lambda label: (probabilities[label], label_counts[label]), default=None)
 
 
 def move(source: Path, target: Path) -> bool:
@@ -107,7 +108,7 @@ def move(source: Path, target: Path) -> bool:
         try:
             source.rename(target)
         except OSError as error:
-            if error.errno != errno.EXDEV:  # another disk
+            if error.errno != errno.EXDEV:  # EXDEV: the target is on another disk
                 raise
             write_atomic(target, source.read_bytes())
             source.unlink()
@@ -171,13 +172,13 @@ class LabelStore:
         self._has_given_classes = bool(classes)
         for name in classes:
             self.add_class(name)
+        # All crops of crops.jsonl by name. Each is decided (in `_labels`), deleted (in `_missing`), or else waits.
         self._crops: dict[str, CollectedCrop] = {}
-        # Where the decided crops are: a class, None for discarded ones. Neither here nor in `_missing`: waiting.
-        self._labels: dict[str, str | None] = {}
+        self._labels: dict[str, str | None] = {}  # the class; None: discarded
         self._missing: set[str] = set()
-        self._decisions: list[Decision] = []
+        self._decisions: list[Decision] = []  # of this process, for `undo`
         self._last_id = 0
-        self._index_bytes = 0
+        self._index_bytes = 0  # how much of crops.jsonl is read
         self._read_placed()
         self.refresh()
 
@@ -187,17 +188,17 @@ class LabelStore:
         return tuple(self._classes)
 
     def refresh(self) -> None:
-        """Read the crops that were collected since the last call."""
+        """Read the crops that were collected since the last call: the new complete lines of crops.jsonl."""
         path = self.folder / CROPS_FILE
         try:
-            if path.stat().st_size < self._index_bytes:  # deleted and collected anew
+            if path.stat().st_size < self._index_bytes:  # the file is a new one
                 self._index_bytes = 0
             with path.open("rb") as stream:
                 stream.seek(self._index_bytes)
                 data = stream.read()
         except FileNotFoundError:
             return
-        complete_bytes = data.rfind(b"\n") + 1  # the last line may still be written
+        complete_bytes = data.rfind(b"\n") + 1  # without a line that a run is still writing
         self._index_bytes += complete_bytes
         damaged = 0
         for line in data[:complete_bytes].splitlines():
@@ -213,7 +214,7 @@ class LabelStore:
         """Return the document of the page: classes, counts, and the waiting crops in groups, uncertain ones first."""
         groups: dict[str, list[CollectedCrop]] = {}
         for name, crop in self._crops.items():
-            if name not in self._labels and name not in self._missing:  # it waits
+            if name not in self._labels and name not in self._missing:  # it waits for a decision
                 groups.setdefault(crop.group, []).append(crop)
         documents = [group_document(key, crops) for key, crops in groups.items()]
         documents.sort(key=lambda group: group["margin"])
@@ -224,7 +225,7 @@ class LabelStore:
         return f"edgekit train --data {shlex.quote(printable(str(self.out)))} -o runs/mine"
 
     def teach(self) -> dict[str, Any]:
-        """Fit a model on the labelled crops, write it to DIR/taught.onnx, and return the document of the page.
+        """Fit a model on the labelled crops, write it to DIR/taught.onnx, and return its accuracy for the page.
 
         Raises:
             InputError: There are too few labelled crops.
@@ -233,7 +234,7 @@ class LabelStore:
         from edgekit.device.teach.teach import teach
 
         notes: list[str] = []
-        subject: Subject = next((crop.subject for crop in self._crops.values()), "face")
+        subject: Subject = next((crop.subject for crop in self._crops.values()), "face")  # all crops have one subject
         taught = teach(self.out, output=self.folder / TAUGHT_FILE, subject=subject, notify=notes.append)
         low, high = taught.interval
         return {
@@ -243,7 +244,7 @@ class LabelStore:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts and the latest decision."""
+        """Return how many crops are in each state, and the latest decision, ready for JSON."""
         counts = Counter(label for label in self._labels.values() if label is not None)
         last = self._decisions[-1] if self._decisions else None
         return {
@@ -270,7 +271,9 @@ class LabelStore:
             raise InputError(f"crop '{name}' was deleted") from error
 
     def decide(self, names: Sequence[str], label: str | None) -> Decision:
-        """Move crops to the folder of a class, or to that of discarded crops; files that were deleted are skipped.
+        """Move crops to the folder of a class, or to that of discarded crops, and return what was moved.
+
+        A crop whose file was deleted is skipped.
 
         Args:
             names: File names of waiting crops.
@@ -284,7 +287,7 @@ class LabelStore:
         """
         if label is not None and label not in self._classes:
             raise InputError(f"class '{label}' does not exist: choose one of {', '.join(self._classes)}")
-        names = tuple(dict.fromkeys(names))
+        names = tuple(dict.fromkeys(names))  # each once
         if not names or any(name not in self._crops for name in names):
             raise InputError("the decision names a crop that does not exist: reload the page")
         if any(name in self._labels for name in names):
@@ -292,37 +295,40 @@ class LabelStore:
         if label is not None:
             self._append_groups(names, label)
         moved: list[str] = []
+        missing: list[str] = []
         try:
             for name in names:
-                target = self._folder_of(label) / name
-                if move(self.folder / CROPS_FOLDER / name, target):
+                if move(self.folder / CROPS_FOLDER / name, self._folder_of(label) / name):
                     self._labels[name] = label
                     self._missing.discard(name)
                     moved.append(name)
                 else:
                     self._missing.add(name)
-        finally:
+                    missing.append(name)
+        finally:  # after an error, too: what was moved before it can be undone
             self.version += 1
-            decision = Decision(self._last_id + 1, label, tuple(moved), tuple(n for n in names if n in self._missing))
+            decision = Decision(self._last_id + 1, label, tuple(moved), tuple(missing))
             if moved:
                 self._last_id += 1
                 self._decisions.append(decision)
         return decision
 
     def undo(self, decision_id: int) -> Decision:
-        """Move the crops of the latest decision of this process back; files that were deleted are skipped.
+        """Move the crops of the latest decision of this process back, and return the decision.
+
+        A crop whose file was deleted is skipped; `missing` of the returned decision names it.
 
         Raises:
-            ConflictError: The latest decision is another one. Nothing is changed.
-            StorageError: A file cannot be moved. The files before it have been moved.
+            ConflictError: The latest decision is not `decision_id`, but another one. Nothing is changed.
+            StorageError: A file cannot be moved. The files before it have been moved; another `undo` continues.
         """
         if not self._decisions or self._decisions[-1].id != decision_id:
             raise ConflictError("the latest decision is another one: nothing is changed")
         decision = self._decisions[-1]
         missing = []
         for name in decision.files:
-            if name not in self._labels:
-                continue  # moved back before a disk error
+            if name not in self._labels:  # an `undo` that failed has moved it back
+                continue
             if not move(self._place(name), self.folder / CROPS_FOLDER / name):
                 self._missing.add(name)
                 missing.append(name)
@@ -347,7 +353,10 @@ class LabelStore:
         self.version += 1
 
     def _add_crop(self, crop: CollectedCrop) -> None:
-        """Add a crop that was just read from crops.jsonl, with its decision by an earlier labelling."""
+        """Add a crop that was just read from crops.jsonl, with its decision by an earlier labelling.
+
+        Without given classes, the user chooses from those of the model that collected the crop.
+        """
         self._crops[crop.name] = crop
         self.version += 1
         if crop.name not in self._labels:
@@ -355,29 +364,33 @@ class LabelStore:
                 self._labels[crop.name] = self._placed[crop.name]
             elif not self._place(crop.name).is_file():
                 self._missing.add(crop.name)
-        # The classes of the model that collected the crop.
-        for name in () if self._has_given_classes else crop.probabilities:
-            with suppress(InputError):  # offered already, or it cannot be the name of a folder
-                self.add_class(name)
+        if not self._has_given_classes:
+            for name in crop.probabilities:
+                with suppress(InputError):  # offered already, or it cannot be the name of a folder
+                    self.add_class(name)
 
     def _read_placed(self) -> None:
-        """Find the crops that an earlier labelling has moved, and add the classes of that labelling."""
+        """Set `_placed`: the label of each crop that an earlier labelling has moved. Add the classes of that labelling.
+
+        The label of a discarded crop is None.
+        """
         self._placed: dict[str, str | None] = {}
         for path in (self.folder / DISCARDED_FOLDER).glob("*.png"):
             self._placed[path.name] = None
-        labelled = [path for path in self.out.glob("*/*.png") if not path.parent.name.startswith(".")]
-        for path in sorted(labelled):
+        for path in sorted(self.out.glob("*/*.png")):
             label = path.parent.name
+            if label.startswith("."):
+                continue
             if label not in self._classes:
                 self.add_class(label)
             self._placed[path.name] = label
 
     def _append_groups(self, names: Sequence[str], label: str) -> None:
-        """Append rows for crops with a new label to groups.csv, with the header if the file is new."""
+        """Append one row per crop with a new label to groups.csv, in one write; with the header if the file is new."""
         path, text = self.out / GROUPS_FILE, io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not (path.exists() and path.stat().st_size):
+        writer = csv.writer(text, lineterminator="\n")
+        if not path.exists() or path.stat().st_size == 0:
             writer.writerow(("path", "group"))
         writer.writerows((f"{label}/{name}", self._crops[name].group) for name in names)
         append_line(path, text.getvalue().encode())
@@ -396,7 +409,9 @@ class LabelStore:
 def exclusive_store(
     folder: Path, out: Path | None, classes: Sequence[str], notify: Callable[[str], None]
 ) -> Iterator[LabelStore]:
-    """Lock both folders of a `LabelStore` against other processes, and yield the store; see there for the arguments.
+    """Lock both folders of a `LabelStore` against other processes, and yield the store.
+
+    `LabelStore` describes the arguments.
 
     Raises:
         InputError: As `LabelStore`.
@@ -410,12 +425,16 @@ def exclusive_store(
 
 
 def _folder_of_labelled(folder: Path, out: Path | None) -> Path:
-    """Return the folder of the class folders, DIR/labelled by default, after a check of both folders."""
+    """Return the folder of the class folders: `out`, or by default `folder`/labelled.
+
+    Raises:
+        InputError: `folder` has no crops, or `out` is a file or one of the folders of the crops.
+    """
     if not (folder / CROPS_FILE).is_file():
         raise InputError(f"'{folder}' has no {CROPS_FILE}: collect crops with edgekit run --collect {folder}")
     out = folder / LABELLED_FOLDER if out is None else out
     if out.exists() and not out.is_dir():
         raise InputError(f"'{out}' is a file: name a folder for the labelled crops")
-    if real_path(out) in (real_path(folder / name) for name in ("", CROPS_FOLDER, DISCARDED_FOLDER)):
+    if real_path(out) in map(real_path, (folder, folder / CROPS_FOLDER, folder / DISCARDED_FOLDER)):
         raise InputError(f"'{out}' contains the collected crops: name another folder for the labelled ones")
     return out

@@ -46,10 +46,7 @@ class ServiceOptions(Options):
     name: str = option("--name", "Name of the service.", default="edgekit", metavar="NAME")
     user: bool = option("--user", "A user service. Default for all users except root.", default=False)
     system: bool = option(
-        "--system",
-        "A system service, which only root can change. Default for root.",
-        default=False,
-        excludes="--user",
+        "--system", "A system service, which only root can change. Default for root.", default=False, excludes="--user"
     )
 
     @property
@@ -82,11 +79,13 @@ class ServiceSpec:
     run_as: str | None = None
 
     def __post_init__(self) -> None:
+        """Check name and folders, and that no text of the unit has a line break."""
         check_name(self.name)
-        for folder in (self.folder, *self.writable):
+        folders = (self.folder, *self.writable)
+        for folder in folders:
             if not folder.is_absolute() or not folder.is_dir():
                 raise InputError(f"folder '{folder}' does not exist: create it first")
-        for text in (*self.command, *map(str, (self.folder, *self.writable)), *self.environment.values()):
+        for text in (*self.command, *map(str, folders), *self.environment.values()):
             if any(char in text for char in "\0\n\r"):
                 raise InputError(f"{text!r} contains a line break, which a systemd unit does not allow: remove it")
 
@@ -180,6 +179,7 @@ def unit_text(
         cache: Existing folder of downloads for a system service; None: systemd creates one.
     """
     system = scope == "system"
+    # Each section has its lines in order; an empty one is left out.
     sections = {
         "Unit": [
             f"Description=edgekit run ({_escaped_specifiers(spec.name)})",
@@ -211,8 +211,10 @@ def unit_text(
         ],
         "Install": [f"WantedBy={'multi-user' if system else 'default'}.target"],
     }
-    blocks = ["\n".join([f"[{title}]", *filter(None, lines)]) for title, lines in sections.items()]
-    return f"{MARK}\n\n" + "\n\n".join(blocks) + "\n"
+    text = MARK
+    for title, lines in sections.items():
+        text += f"\n\n[{title}]\n" + "\n".join(line for line in lines if line)
+    return f"{text}\n"
 
 
 def quote(text: str) -> str:
@@ -227,31 +229,33 @@ def _escaped_specifiers(text: str) -> str:
 
 
 def _restart_lines(systemd_version: int) -> list[str]:
-    """Return the lines that state when a service is restarted, and the pauses before."""
-    ends = ["Restart=on-failure", f"RestartPreventExitStatus={' '.join(map(str, NO_RESTART_EXIT_CODES))}"]
-    if systemd_version >= _GROWING_PAUSES_SINCE:
-        pauses = [
-            f"RestartSec={FIRST_PAUSE_S}",
-            f"RestartSteps={PAUSE_STEPS}",
-            f"RestartMaxDelaySec={LONGEST_PAUSE_S}",
-        ]
-    else:
-        # One constant pause, long enough that the limit of starts is never reached.
-        pauses = [f"RestartSec={STARTS_WINDOW_S / MAX_STARTS:g}"]
-    return ends + pauses
+    """Return the lines of a unit that let systemd restart a failed service, after pauses that grow.
+
+    systemd before `_GROWING_PAUSES_SINCE` makes equal pauses, so long that the limit of starts is never reached.
+    """
+    lines = ["Restart=on-failure", f"RestartPreventExitStatus={' '.join(map(str, NO_RESTART_EXIT_CODES))}"]
+    if systemd_version < _GROWING_PAUSES_SINCE:
+        return [*lines, f"RestartSec={STARTS_WINDOW_S / MAX_STARTS:g}"]
+    pauses = [f"RestartSec={FIRST_PAUSE_S}", f"RestartSteps={PAUSE_STEPS}", f"RestartMaxDelaySec={LONGEST_PAUSE_S}"]
+    return [*lines, *pauses]
 
 
 def _system_sandbox(spec: ServiceSpec, cache: Path | None) -> list[str]:
-    """Return the lines that restrict a system service, and the folders and devices that it may use."""
-    # Without the cache, which may be cleared, the service starts, too: "-".
-    writable = [*map(str, (spec.folder, *spec.writable)), *([f"-{cache}"] if cache else [])]
-    # %C of the system is /var/cache; edgekit uses its subfolder `edgekit`.
-    own_cache = [] if cache else ["CacheDirectory=edgekit", "Environment=XDG_CACHE_HOME=%C"]
+    """Return the lines of a unit that restrict a system service to certain folders and devices.
+
+    Downloads are in the existing folder `cache`, or if it is None in /var/cache/edgekit, which systemd creates.
+    """
+    writable = [str(folder) for folder in (spec.folder, *spec.writable)]
+    if cache:
+        writable.append(f"-{cache}")  # with "-" the service starts even if the folder was deleted
+        own_cache = []
+    else:
+        own_cache = ["CacheDirectory=edgekit", "Environment=XDG_CACHE_HOME=%C"]  # %C is /var/cache
     return [
         *_SYSTEM_SANDBOX,
         *(f"DeviceAllow={device} rw" for device in _DEVICES),
         f"ReadWritePaths={' '.join(quote(path) for path in writable)}",
-        # The folder for data that outlives a run (the MQTT buffer), because home folders are read-only.
+        # For data that outlives a run (the MQTT buffer), because home folders are read-only.
         f"StateDirectory=edgekit/{spec.name}",
         *own_cache,
     ]

@@ -30,6 +30,7 @@ class Notifier:
         self.watchdog_s = watchdog_s
         import socket  # slow to import, and needed by services only
 
+        # `@` stands for the zero byte at the start of an abstract address.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
@@ -46,13 +47,18 @@ class Notifier:
 
 
 def find_notifier(environ: Mapping[str, str] = os.environ) -> Notifier | None:
-    """Return a notifier for the service manager that started this process (NOTIFY_SOCKET); None if there is none."""
+    """Return a notifier for the service manager that started this process; None if none has started it.
+
+    systemd states its socket and the time of its watchdog in environment variables. The watchdog is for the process
+    WATCHDOG_PID only, because children inherit the variables.
+    """
     address = environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return None
-    is_monitored = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    own_pid = str(os.getpid())
     watchdog_us = environ.get("WATCHDOG_USEC", "")
-    return Notifier(address, int(watchdog_us) / 1e6 if is_monitored and watchdog_us.isdecimal() else None)
+    has_watchdog = environ.get("WATCHDOG_PID", own_pid) == own_pid and watchdog_us.isdecimal()
+    return Notifier(address, int(watchdog_us) / 1e6 if has_watchdog else None)
 
 
 @dataclass(eq=False)
@@ -90,7 +96,7 @@ class HeartbeatSink(Sink):
             self._sent_s, self._sent_frames = now_s, self._frames
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Count the frame and send a heartbeat when one is due."""
+        """Count the frame; send READY after the first one, then a heartbeat with the frame rate when one is due."""
         del frame, result
         self._frames += 1
         now_s = self.clock()
@@ -100,7 +106,8 @@ class HeartbeatSink(Sink):
             return
         else:
             fps = (self._frames - self._sent_frames) / (now_s - self._sent_s)
-            text = f"{self._frames} frames, {fps:.1f} frames/s"
-            more = self.describe()
-            self.notifier.send(WATCHDOG="1", STATUS=f"{text}; {more}" if more else text)
+            status = f"{self._frames} frames, {fps:.1f} frames/s"
+            if more := self.describe():
+                status += f"; {more}"
+            self.notifier.send(WATCHDOG="1", STATUS=status)
         self._sent_s, self._sent_frames = now_s, self._frames

@@ -46,11 +46,11 @@ class SystemdManager:
         self._flags = [] if scope == "system" else ["--user"]
 
     def install(self, spec: ServiceSpec) -> list[str]:
-        """Write the unit, enable it and start it; return warnings for the user.
+        """Write the service's unit file, enable it and start it; return warnings for the user.
 
         Raises:
-            InputError: A unit of that name was not written by edgekit, also one of the system such as `ssh`, or the
-                caller is not root.
+            InputError: A unit of this name exists that edgekit has not written, such as `ssh`, or a system service is
+                installed without root rights.
             StorageError: The unit cannot be written.
             EdgekitError: systemd rejects the unit.
         """
@@ -58,7 +58,7 @@ class SystemdManager:
         path = self._path(spec.name)
         self._require_own(path)
         self._require_free(path)
-        warnings = self._warnings(spec)
+        warnings = self._enable_linger(spec.name)
         text = unit_text(
             spec,
             self._scope,
@@ -77,6 +77,7 @@ class SystemdManager:
     def status(self, name: str) -> ServiceStatus:
         """Return the state of a service; "not installed" is a state, not an error."""
         output = self._systemctl("show", f"{name}.service", f"--property={_PROPERTIES}")
+        # Lines NAME=VALUE; systemctl prints those of an unknown service, too.
         properties = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
         if properties.get("LoadState") == "not-found":
             return ServiceStatus(name, self.name, "not installed")
@@ -112,10 +113,11 @@ class SystemdManager:
         """
         self._require_installed(name)
         unit = f"--unit={name}.service" if self._scope == "system" else f"--user-unit={name}.service"
-        return ["journalctl", unit, f"--lines={lines}", "--no-pager", *(["--follow"] if follow else [])]
+        command = ["journalctl", unit, f"--lines={lines}", "--no-pager"]
+        return [*command, "--follow"] if follow else command
 
     def remove(self, name: str) -> None:
-        """Stop, disable and delete the unit.
+        """Stop and disable the service, and delete its unit file, also if it cannot be stopped.
 
         Raises:
             InputError: The service is not installed, or edgekit did not write it.
@@ -133,7 +135,7 @@ class SystemdManager:
         self._systemctl("restart", "--no-block", unit)
 
     def _path(self, name: str) -> Path:
-        """Return the unit file of a service, which need not exist."""
+        """Return the path of a service's unit file, in the folder for units of the administrator or of the user."""
         if self._scope == "system":
             return Path("/etc/systemd/system") / f"{name}.service"
         base = os.environ.get("XDG_CONFIG_HOME", "")
@@ -155,10 +157,14 @@ class SystemdManager:
             raise InputError(f"'{path}' was not written by edgekit: choose another --name")
 
     def _require_free(self, path: Path) -> None:
-        """Check that a new unit hides no unit of the same name in another folder, such as that of a package."""
-        other = self._systemctl("show", path.name, "--property=FragmentPath").strip().removeprefix("FragmentPath=")
-        if not path.exists() and other not in ("", str(path)):
-            raise InputError(f"'{other}' was not written by edgekit: choose another --name")
+        """Raise InputError if a new unit file would hide one of the same name in another folder.
+
+        systemd reads units from several folders; a package installs its units elsewhere.
+        """
+        output = self._systemctl("show", path.name, "--property=FragmentPath")  # the file that systemd uses
+        used_file = output.strip().removeprefix("FragmentPath=")
+        if not path.exists() and used_file not in ("", str(path)):
+            raise InputError(f"'{used_file}' was not written by edgekit: choose another --name")
 
     def _require_changeable(self, name: str) -> Path:
         """Return the unit file of a service that the caller may change; raise InputError if there is none."""
@@ -172,14 +178,14 @@ class SystemdManager:
         found = re.match(r"systemd (\d+)", self._systemctl("--version"))
         return int(found.group(1)) if found else 0
 
-    def _warnings(self, spec: ServiceSpec) -> list[str]:
-        """Let a user service run without a login (linger), and return a warning if this is not permitted."""
+    def _enable_linger(self, name: str) -> list[str]:
+        """Let the user's services run while the user is not logged in; return a warning if this is not permitted."""
         user = pwd.getpwuid(os.getuid()).pw_name
         if self._scope == "system" or Path("/var/lib/systemd/linger", user).exists():
             return []
         if _run(["loginctl", "enable-linger"]).returncode == 0:
             return []
-        return [f"service '{spec.name}' runs only while you are logged in: sudo loginctl enable-linger {user}"]
+        return [f"service '{name}' runs only while you are logged in: sudo loginctl enable-linger {user}"]
 
     def _systemctl(self, *arguments: str, check: bool = True) -> str:
         """Run systemctl and return its output; with `check`, raise EdgekitError if it fails."""
@@ -236,14 +242,17 @@ def _cache_of(user: str | None) -> Path | None:
 
 
 def _last_exit(properties: dict[str, str]) -> str | None:
-    """Return how the last process of a service ended, from `systemctl show`; None if no process has ended."""
-    code, status = properties.get("ExecMainCode"), properties.get("ExecMainStatus")
+    """Return how the last process of a service ended, from `systemctl show`; None if no process has ended.
+
+    `ExecMainCode` is the kind of end, `ExecMainStatus` the exit code or the number of the signal.
+    """
+    kind, number = properties.get("ExecMainCode"), properties.get("ExecMainStatus")
     result = properties.get("Result", "")
-    if result in ("watchdog", "timeout", "oom-kill", "start-limit-hit"):
+    if result in ("watchdog", "timeout", "oom-kill", "start-limit-hit"):  # says more than a signal
         return result
-    if code == _EXITED:
-        return f"exit code {status}"
-    return f"signal {status}" if code in _BY_SIGNAL else None
+    if kind == _EXITED:
+        return f"exit code {number}"
+    return f"signal {number}" if kind in _BY_SIGNAL else None
 
 
 def find_manager(scope: Scope) -> SystemdManager:

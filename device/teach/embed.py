@@ -60,12 +60,12 @@ class Embedder:
         self.subject = subject
         self.path = resolve_model(str(model or _MODELS[subject]), (ONNX_SUFFIX,))
         options = session_options(threads or default_intra_op_threads())
+        source: str | bytes = str(self.path)
         if subject == "face":
             from edgekit.device.teach.write import face_features
 
-            self._session = load_session(self.path, face_features(self.path).SerializeToString(), options)
-        else:
-            self._session = load_session(self.path, str(self.path), options)
+            source = face_features(self.path).SerializeToString()  # the classifier without its last layer
+        self._session = load_session(self.path, source, options)
         self.contract = with_size(read_contract(self._session, self.path), size_px)
 
     def features(self, images_bgr: Sequence[AnyImage]) -> FloatArray:
@@ -90,16 +90,17 @@ class Embedder:
 
 
 def with_size(contract: Contract, size_px: int) -> Contract:
-    """Return the contract of a model whose input has a chosen size; a model of one size is returned unchanged.
+    """Return the contract of a model for inputs of `size_px` x `size_px`; unchanged for a model with one size only.
 
     Raises:
         InputError: The model does not accept the size.
     """
-    sizes = contract.input.sizes_px
-    if not sizes:
+    allowed_px = contract.input.sizes_px
+    if not allowed_px:
         return contract
-    if size_px not in sizes:
-        raise InputError(f"size {size_px} px: expected one of {', '.join(map(str, sizes))}")
+    if size_px not in allowed_px:
+        raise InputError(f"size {size_px} px: expected one of {', '.join(map(str, allowed_px))}")
     size_hw = (size_px, size_px)
-    spec, crop = replace(contract.input, size_hw=size_hw), contract.crop
-    return replace(contract, input=spec, crop=replace(crop, resize_hw=size_hw, center_crop_hw=size_hw))
+    spec = replace(contract.input, size_hw=size_hw)
+    crop = replace(contract.crop, resize_hw=size_hw, center_crop_hw=size_hw)
+    return replace(contract, input=spec, crop=crop)

@@ -56,12 +56,11 @@ class HeldBack:
         return np.asarray(self.probabilities.argmax(axis=1) == self.labels)
 
     def confusions(self, classes: Sequence[str]) -> list[tuple[str, str, int]]:
-        """Return (class, predicted class, pictures) of all wrong pictures, the most frequent pair first."""
+        """Return (class, predicted class, number of pictures) for each kind of error, the most frequent one first."""
         predicted = self.probabilities.argmax(axis=1)
-        wrong = np.stack([self.labels, predicted], axis=1)[~self.correct]  # (wrong pictures, 2)
-        pairs, counts = np.unique(wrong, axis=0, return_counts=True)
-        rows = [(classes[true], classes[other], int(n)) for (true, other), n in zip(pairs, counts, strict=True)]
-        return sorted(rows, key=lambda row: -row[2])
+        pairs = zip(self.labels.tolist(), predicted.tolist(), strict=True)
+        errors = Counter(sorted((label, other) for label, other in pairs if label != other))
+        return [(classes[label], classes[other], count) for (label, other), count in errors.most_common()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +109,9 @@ def fit_classes(
     strengths: Sequence[float] = STRENGTHS,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Fit:
-    """Return the fit of pictures.
+    """Fit a classifier on the features of pictures, and measure it on pictures that were held back (cross-validation).
+
+    Strength and temperature are those with the smallest cross-entropy on the held-back pictures.
 
     Args:
         views: float32 (N, views, features): `Embedder.views` of each picture.
@@ -128,21 +129,23 @@ def fit_classes(
     fold_of = folds(labels, groups)
     fold_numbers = np.unique(fold_of)
     total, done = len(strengths) * len(fold_numbers) + 1, 0
-    # Logits of each picture while it was held back, for each strength.
+    # (strengths, N, classes): the logits of each picture while it was held back.
     logits = np.zeros((len(strengths), len(labels), len(classes)), np.float32)
     for fold in fold_numbers:
         kept, held = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
         features, targets = _flat(views[kept], labels[kept])
-        part: LinearFit | None = None  # each fit begins with that of the strength before, which is faster
+        part: LinearFit | None = None  # the fit with the strength before, from which the next one is found faster
         for index, strength in enumerate(strengths):
             part = fit_linear(features, targets, classes, strength, start=part)
-            logits[index, held] = part.logits(views[held, 0])
+            logits[index, held] = part.logits(views[held, 0])  # without the mirror images
             done += 1
             progress(done, total)
-    # The strength and its temperature with the smallest cross-entropy on held-back pictures.
-    temperatures, losses = zip(*(_best_temperature(each, labels) for each in logits), strict=True)
+
+    choices = [_best_temperature(logits_of_strength, labels) for logits_of_strength in logits]
+    losses = [loss for _temperature, loss in choices]
     best = losses.index(min(losses))
-    strength, temperature = strengths[best], temperatures[best]
+    strength, temperature = strengths[best], choices[best][0]
+
     features, targets = _flat(views, labels)
     linear = fit_linear(features, targets, classes, strength).with_temperature(temperature)
     progress(total, total)
@@ -161,9 +164,13 @@ def fit_classes(
 def fit_distance(
     views: FloatArray, labels: IntArray, groups: Sequence[str] | None = None
 ) -> tuple[Novelty, float, FloatArray]:
-    """Return the distance from all pictures, its threshold, and the distances of held-back pictures (N,).
+    """Fit the distance from the taught classes, with which other things are recognised as such.
 
-    The arguments are those of `fit_classes`. The threshold keeps 98 % of the held-back pictures.
+    The arguments are those of `fit_classes`.
+
+    Returns:
+        The distance fitted on all pictures; its threshold, below which 98 % of the held-back pictures are; and the
+        distances of the held-back pictures (N,).
     """
     fold_of = folds(labels, groups)
     distances = np.zeros(len(labels), np.float32)
@@ -190,43 +197,53 @@ def check_counts(labels: IntArray, classes: Sequence[str]) -> None:
 
 
 def folds(labels: IntArray, groups: Sequence[str] | None = None) -> IntArray:
-    """Return the number of the fold of each picture (N,): at most 5, with equal shares of each class.
+    """Return the number of the fold of each picture (N,), for a cross-validation with at most 5 folds.
 
-    All pictures of a group are in one fold. A class with one group only is cut into parts in the order of its pictures,
-    which shows a higher accuracy than that of another recording.
+    Each fold has about the same share of each class, and all pictures of a group are in one fold. Only a class with a
+    single group is cut into consecutive parts, which makes its measured accuracy too high.
     """
-    result = np.zeros(len(labels), np.int64)
+    if groups is None:
+        groups = [str(index) for index in range(len(labels))]
+    fold_of_picture = np.zeros(len(labels), np.int64)
     for number in np.unique(labels):
         members = np.flatnonzero(labels == number)
-        group_of = [str(index) if groups is None else groups[index] for index in members.tolist()]
-        sizes = Counter(group_of)
+        group_of_member = [groups[index] for index in members.tolist()]
+        sizes = Counter(group_of_member)
         if len(sizes) == 1:
-            # Consecutive parts of equal size: 0, 0, …, 1, 1, …
-            result[members] = np.arange(len(members)) * min(_FOLDS, len(members)) // len(members)
-            continue
-        # The largest group first, each into the fold with the fewest pictures. Groups of one size come in a fixed
-        # random order, so that neighbours are not always in different folds.
-        order = np.random.default_rng(0).permutation(list(sizes))
-        pictures_in_fold = [0] * min(_FOLDS, len(sizes))
-        fold_of: dict[str, int] = {}
-        for group in sorted(order, key=lambda name: -sizes[name]):
-            fold_of[group] = pictures_in_fold.index(min(pictures_in_fold))
-            pictures_in_fold[fold_of[group]] += sizes[group]
-        result[members] = [fold_of[group] for group in group_of]
-    return result
+            # Parts of equal size: 0, 0, …, 1, 1, …
+            fold_of_picture[members] = np.arange(len(members)) * min(_FOLDS, len(members)) // len(members)
+        else:
+            fold_of = _folds_of_groups(sizes)
+            fold_of_picture[members] = [fold_of[group] for group in group_of_member]
+    return fold_of_picture
+
+
+def _folds_of_groups(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return the fold of each group of a class; `sizes` are the numbers of pictures.
+
+    The largest groups come first, each into the fold with the fewest pictures. Groups of one size come in a fixed
+    random order, so that neighbours are not always in different folds.
+    """
+    order = np.random.default_rng(0).permutation(list(sizes))
+    pictures_in_fold = [0] * min(_FOLDS, len(sizes))
+    fold_of: dict[str, int] = {}
+    for group in sorted(order, key=lambda name: -sizes[name]):
+        fold_of[group] = pictures_in_fold.index(min(pictures_in_fold))
+        pictures_in_fold[fold_of[group]] += sizes[group]
+    return fold_of
 
 
 def _flat(views: FloatArray, labels: IntArray) -> tuple[FloatArray, IntArray]:
-    """Return the features (N * views, features) and labels (N * views,) of views (N, views, features) as pictures."""
+    """Return features (N * views, features) and labels (N * views,) in which each view is a picture of its own."""
     return views.reshape(-1, views.shape[-1]), np.repeat(labels, views.shape[1])
 
 
 def _best_temperature(logits: FloatArray, labels: IntArray) -> tuple[float, float]:
-    """Return the temperature with the smallest cross-entropy, and the cross-entropy."""
+    """Return the temperature with the smallest mean cross-entropy of logits (N, classes), and this cross-entropy."""
     losses = []
     for temperature in _TEMPERATURES:
         log_probabilities = _log_probabilities(logits / np.float32(temperature))
-        losses.append(-float(log_probabilities[np.arange(len(labels)), labels].mean()))
+        losses.append(-float(log_probabilities[np.arange(len(labels)), labels].mean()))  # of the true classes
     best = int(np.argmin(losses))
     return float(_TEMPERATURES[best]), losses[best]
 
@@ -251,7 +268,10 @@ class RecordedFit:
     advice: str
 
     def judgement(self, features: FloatArray) -> dict[str, Any]:
-        """Return probabilities, label and unlikeness of a picture with features (features,), ready for JSON."""
+        """Return what the fit sees in a picture with features (features,), ready for JSON.
+
+        `label` is "uncertain" if the picture shows none of the classes: if `unlike` is above 1.
+        """
         probabilities = self.fit.probabilities(features[None])[0].tolist()
         unlike = self._unlikeness(features)
         best = self.fit.classes[int(np.argmax(probabilities))]
@@ -262,7 +282,10 @@ class RecordedFit:
         }
 
     def _unlikeness(self, features: FloatArray) -> float:
-        """Return how unlike the classes a picture is: 0 as a typical held-back picture, above 1 none of them."""
+        """Return the distance of a picture from the classes, scaled for the page.
+
+        It is 0 for a typical held-back picture, and 1 at the threshold; above, a picture shows none of the classes.
+        """
         typical = float(np.median(self.fit.held_back.distances))
         distance = float(self.fit.distances(features[None])[0])
         scale = max(self.fit.threshold - typical, 1e-6)  # not 0, if all distances are equal
@@ -270,17 +293,23 @@ class RecordedFit:
 
 
 def fit_recorded(classes: Mapping[str, Sequence[Picture]]) -> RecordedFit | None:
-    """Return the fit of the classes that have enough pictures with features; None if there are fewer than two."""
-    embedded = {label: [each for each in pictures if each.views is not None] for label, pictures in classes.items()}
-    usable = {label: pictures for label, pictures in embedded.items() if len(pictures) >= _LEAST_PICTURES}
+    """Return the fit of the recorded pictures of each class; None if fewer than two classes have enough pictures.
+
+    Pictures whose features are not computed yet, and classes with too few pictures, are left out.
+    """
+    usable: dict[str, list[Picture]] = {}
+    for name, recorded in classes.items():
+        embedded = [picture for picture in recorded if picture.views is not None]
+        if len(embedded) >= _LEAST_PICTURES:
+            usable[name] = embedded
     if len(usable) < 2:
         return None
-    numbered = [(number, each) for number, pictures in enumerate(usable.values()) for each in pictures]
-    labels = np.array([number for number, _ in numbered], np.int64)
-    views = np.stack([picture.views for _, picture in numbered if picture.views is not None])
-    groups = [picture.group for _, picture in numbered]
+    pictures = [picture for embedded in usable.values() for picture in embedded]
+    views = np.stack([picture.views for picture in pictures if picture.views is not None])
+    groups = [picture.group for picture in pictures]
+    labels = np.repeat(np.arange(len(usable)), [len(embedded) for embedded in usable.values()])
     fit = fit_classes(views, labels, tuple(usable), groups)
-    recorded_once = [label for label, pictures in usable.items() if len({each.group for each in pictures}) == 1]
+    recorded_once = [name for name, embedded in usable.items() if len({picture.group for picture in embedded}) == 1]
     return RecordedFit(fit, _accuracy_text(fit.held_back), _advice(fit, recorded_once))
 
 
@@ -292,15 +321,18 @@ def _accuracy_text(held_back: HeldBack) -> str:
 
 
 def _advice(fit: Fit, recorded_once: Sequence[str]) -> str:
-    """Return what to record next; `recorded_once` are the classes of one recording only."""
-    counts = Counter(fit.classes[label] for label in fit.held_back.labels)
-    wrong: Counter[tuple[str, str]] = Counter()  # by pair of classes, in either direction
+    """Return a sentence on what to record next; empty if nothing is needed.
+
+    This is more of two classes that are often taken for each other, or a second recording of a class in
+    `recorded_once`, the classes with one recording only.
+    """
+    pictures = Counter(fit.classes[label] for label in fit.held_back.labels)  # by class
+    wrong: Counter[tuple[str, str]] = Counter()  # errors by pair of classes, in either direction
     for label, predicted, count in fit.held_back.confusions(fit.classes):
         wrong[min(label, predicted), max(label, predicted)] += count
-    if wrong:
-        (first, second), count = wrong.most_common(1)[0]
-        if count / (counts[first] + counts[second]) >= _ALIKE_SHARE:
-            fewer = min(first, second, key=lambda name: counts[name])
+    for (first, second), count in wrong.most_common(1):
+        if count / (pictures[first] + pictures[second]) >= _ALIKE_SHARE:
+            fewer = min(first, second, key=lambda name: pictures[name])
             return f"{first} and {second} look alike: record more of {fewer}."
     if recorded_once:
         names = " and ".join(recorded_once[:2])

@@ -15,6 +15,7 @@ other things as well.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -26,10 +27,14 @@ from edgekit.preprocess import FloatArray, softmax
 
 IntArray: TypeAlias = NDArray[np.int64]
 _Function: TypeAlias = Callable[[FloatArray], tuple[float, FloatArray]]
+# A step of L-BFGS: change of the point s, change of the gradient y, and 1 / (s·y).
+_Steps: TypeAlias = deque[tuple[FloatArray, FloatArray, Any]]
 
 # L-BFGS: number of kept steps, and limits of the search.
 _MEMORY, _MOST_STEPS, _TOLERANCE = 8, 200, 1e-4
 _SUFFICIENT_DECREASE, _MOST_HALVINGS = 1e-4, 20
+# The search ends when a step decreases the value by less than this share.
+_LEAST_DECREASE = 1e-7
 # Shares of the largest standard deviation below which a feature is not stretched further.
 _LEAST_SHARE = 0.05
 LEAST_LENGTH = 1e-6
@@ -77,6 +82,8 @@ def fit_linear(
 ) -> LinearFit:
     """Return the classifier that minimises the mean cross-entropy + strength / 2 * the sum of squared weights.
 
+    Every class has the same share in the mean, however many pictures it has.
+
     Args:
         features: float32 (N, features).
         labels: Numbers of the classes (N,).
@@ -86,38 +93,50 @@ def fit_linear(
     """
     inputs = direction(features)
     mean, std = inputs.mean(axis=0), inputs.std(axis=0)
+    # A feature that hardly varies is not stretched to the variance of the others.
     std = np.maximum(std, np.float32(_LEAST_SHARE) * max(float(std.max()), LEAST_LENGTH))
     inputs = (inputs - mean) / std
     count = len(classes)
     targets = np.eye(count, dtype=np.float32)[labels]  # (N, classes), one-hot
-    per_class = np.maximum(targets.sum(axis=0), 1)
+    pictures_of_class = np.maximum(targets.sum(axis=0), 1)  # (classes,)
     # (N, 1): the weight of a picture in the loss. Every class has the same sum, and all together have 1.
-    picture_weight = (targets @ (1 / per_class))[:, None] / np.float32(np.unique(labels).size)
-
-    # `flat` has the weights (classes * features,) and then the biases (classes,).
-    def loss_and_gradient(flat: FloatArray) -> tuple[float, FloatArray]:
-        """Return the loss, and its gradient in the layout of `flat`."""
-        weight, bias = flat[:-count].reshape(count, -1), flat[-count:]
-        logits = inputs @ weight.T + bias
-        logits -= logits.max(axis=1, keepdims=True)
-        exponentials = np.exp(logits)
-        total = exponentials.sum(axis=1, keepdims=True)
-        cross_entropy = np.log(total) - (logits * targets).sum(axis=1, keepdims=True)
-        loss = float((picture_weight * cross_entropy).sum(dtype=np.float64))
-        loss += strength / 2 * float((weight * weight).sum(dtype=np.float64))
-        logit_gradient = (exponentials / total - targets) * picture_weight
-        weight_gradient = logit_gradient.T @ inputs + strength * weight
-        gradient = np.concatenate([weight_gradient.ravel(), logit_gradient.sum(axis=0)])
-        return loss, gradient.astype(np.float32)
-
+    picture_weight = (targets @ (1 / pictures_of_class))[:, None] / np.float32(np.unique(labels).size)
+    # Weights (classes * features,) and then biases (classes,).
     first = np.zeros(count * (inputs.shape[1] + 1), np.float32)
     if start is not None and start.weight.shape == (count, inputs.shape[1]):
-        # The same classifier on standardised inputs.
+        # `start` classifies directions; the same classifier for standardised ones.
         first = np.concatenate([(start.weight * std).ravel(), start.bias + start.weight @ mean]).astype(np.float32)
-    found = _minimise(loss_and_gradient, first)
-    # The same classifier on inputs that are not standardised.
+    found = _minimise(lambda flat: _loss_and_gradient(flat, inputs, targets, picture_weight, strength), first)
+    # Back to the classifier of directions that are not standardised.
     weight = found[:-count].reshape(count, -1) / std
     return LinearFit(tuple(classes), weight, found[-count:] - weight @ mean, std)
+
+
+def _loss_and_gradient(
+    flat: FloatArray, inputs: FloatArray, targets: FloatArray, picture_weight: FloatArray, strength: float
+) -> tuple[float, FloatArray]:
+    """Return the loss of a linear classifier, and the loss's gradient in the layout of `flat`.
+
+    Args:
+        flat: The weights (classes * features,) and then the biases (classes,).
+        inputs: (N, features).
+        targets: One-hot (N, classes).
+        picture_weight: Weight of each picture in the loss (N, 1).
+        strength: Strength of the L2 regularisation.
+    """
+    count = targets.shape[1]
+    weight, bias = flat[:-count].reshape(count, -1), flat[-count:]
+    logits = inputs @ weight.T + bias
+    logits -= logits.max(axis=1, keepdims=True)  # so that no exponential overflows
+    exponentials = np.exp(logits)
+    total = exponentials.sum(axis=1, keepdims=True)
+    cross_entropy = np.log(total) - (logits * targets).sum(axis=1, keepdims=True)  # (N, 1)
+    loss = float((picture_weight * cross_entropy).sum(dtype=np.float64))
+    loss += strength / 2 * float((weight * weight).sum(dtype=np.float64))
+    logit_gradient = (exponentials / total - targets) * picture_weight
+    weight_gradient = logit_gradient.T @ inputs + strength * weight
+    gradient = np.concatenate([weight_gradient.ravel(), logit_gradient.sum(axis=0)])
+    return loss, gradient.astype(np.float32)
 
 
 def _minimise(function: _Function, start: FloatArray) -> FloatArray:
@@ -127,46 +146,48 @@ def _minimise(function: _Function, start: FloatArray) -> FloatArray:
     """
     point = start
     value, gradient = function(point)
-    # The latest steps: change of the point s, change of the gradient y, 1 / (s·y).
-    steps: list[tuple[FloatArray, FloatArray, Any]] = []
+    steps: _Steps = deque(maxlen=_MEMORY)  # the latest ones
     for _ in range(_MOST_STEPS):
         if np.abs(gradient).max() < _TOLERANCE:
             break
-        direction = -_inverse_hessian_times(gradient, steps)
-        slope = float(direction @ gradient)
+        descent = -_inverse_hessian_times(gradient, steps)
+        slope = float(descent @ gradient)
         length = 1.0 if steps else min(1.0, 1.0 / float(np.abs(gradient).sum()))
         for _ in range(_MOST_HALVINGS):
-            candidate = point + np.float32(length) * direction
+            candidate = point + np.float32(length) * descent
             new_value, new_gradient = function(candidate)
             if new_value <= value + _SUFFICIENT_DECREASE * length * slope:
                 break
             length /= 2
         else:
             break  # no length decreases the value
-        moved, turned = candidate - point, new_gradient - gradient
-        curvature = moved @ turned
+        point_change, gradient_change = candidate - point, new_gradient - gradient
+        curvature = point_change @ gradient_change
         if curvature > 0:
-            steps = [*steps[1 - _MEMORY :], (moved, turned, 1 / curvature)]
-        has_converged = value - new_value < 1e-7 * max(abs(value), 1.0)
+            steps.append((point_change, gradient_change, 1 / curvature))
+        has_converged = value - new_value < _LEAST_DECREASE * max(abs(value), 1.0)
         point, value, gradient = candidate, new_value, new_gradient
         if has_converged:
             break
     return point
 
 
-def _inverse_hessian_times(gradient: FloatArray, steps: list[tuple[FloatArray, FloatArray, Any]]) -> FloatArray:
-    """Return the product of the estimated inverse Hessian and the gradient (two-loop recursion)."""
+def _inverse_hessian_times(gradient: FloatArray, steps: _Steps) -> FloatArray:
+    """Return the product of the estimated inverse Hessian and the gradient.
+
+    This is the two-loop recursion of L-BFGS: Nocedal and Wright, algorithm 7.4, with its names s, y and alpha.
+    """
     result = gradient.copy()
-    factors = []
-    for moved, turned, inverse in reversed(steps):
-        factors.append(inverse * (moved @ result))
-        result -= factors[-1] * turned
+    alphas = []
+    for s, y, inverse in reversed(steps):
+        alphas.append(inverse * (s @ result))
+        result -= alphas[-1] * y
     if steps:
-        # The first estimate: a multiple of the identity, from the latest step.
-        moved, turned, _ = steps[-1]
-        result *= (moved @ turned) / (turned @ turned)
-    for (moved, turned, inverse), factor in zip(steps, reversed(factors), strict=True):
-        result += (factor - inverse * (turned @ result)) * moved
+        # The first estimate of the inverse Hessian: a multiple of the identity, from the latest step.
+        s, y, _ = steps[-1]
+        result *= (s @ y) / (y @ y)
+    for (s, y, inverse), alpha in zip(steps, reversed(alphas), strict=True):
+        result += (alpha - inverse * (y @ result)) * s
     return result
 
 
@@ -192,8 +213,9 @@ class Novelty:
 def fit_novelty(features: FloatArray, labels: IntArray) -> Novelty:
     """Return the distance from pictures with features (N, features) and numbers of their classes (N,)."""
     directions = direction(features)
-    means = np.stack([_unit(directions[labels == number].mean(axis=0)) for number in np.unique(labels)])
-    return Novelty(means - _SHARE_OF_ALL * _unit(means.mean(axis=0)))
+    p_class = np.stack([_unit(directions[labels == number].mean(axis=0)) for number in np.unique(labels)])
+    p_all = _unit(p_class.mean(axis=0))
+    return Novelty(p_class - _SHARE_OF_ALL * p_all)
 
 
 def _unit(vector: FloatArray) -> FloatArray:

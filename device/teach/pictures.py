@@ -52,7 +52,7 @@ class PictureFile:
 
 
 def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFile]:
-    """Return the files of all classes, in the order of classes and names.
+    """Return the image and video files of all classes with their recordings, sorted by class.
 
     Raises:
         InputError: The folder does not exist, its arrangement is not known, or a class has no pictures.
@@ -60,27 +60,27 @@ def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFi
     if not folder.is_dir():
         raise InputError(f"'{folder}' is not a folder: give one with a folder or a video per class")
     root = _taught_folder(folder, notify)
-    groups = _listed_groups(root)
+    listed_groups = _listed_groups(root)
     visible = _visible_files(root)
-    files = []
+    by_class: dict[str, list[PictureFile]] = {}
     for path in visible:
         suffix, is_in_class_folder = path.suffix.lower(), path.parent != root
         if suffix in VIDEO_SUFFIXES or (suffix in IMAGE_SUFFIXES and is_in_class_folder):
             label = path.relative_to(root).parts[0] if is_in_class_folder else path.stem
-            files.append(PictureFile(path, label, None))
-    _check_classes(root, visible, {file.label for file in files})
+            by_class.setdefault(label, []).append(PictureFile(path, label, None))
+    _check_classes(root, visible, set(by_class))
     report_unread(visible, notify)
     if loose := _loose_images(root, visible):
         found = counted(len(loose), "picture is", "pictures are")
         notify(f"{found} not taught, because not in a class folder, such as '{loose[0]}'")
-    by_class: dict[str, list[PictureFile]] = {}
-    for file in files:
-        by_class.setdefault(file.label, []).append(file)
-    return [file for label in sorted(by_class) for file in _with_groups(by_class[label], root, groups)]
+    files: list[PictureFile] = []
+    for label in sorted(by_class):
+        files += _with_groups(by_class[label], root, listed_groups)
+    return files
 
 
 def read_pictures(file: PictureFile, notify: Callable[[str], None]) -> Iterator[ImageU8]:
-    """Yield the picture of an image file, or frames of a video.
+    """Yield the B, G, R picture of an image file, or frames of a video, at most two per second.
 
     Raises:
         InputError: The file cannot be decoded.
@@ -98,21 +98,27 @@ def read_pictures(file: PictureFile, notify: Callable[[str], None]) -> Iterator[
 
 
 def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
-    """Return the folder of the classes: the folder itself, its `train`, or its `labelled`."""
-    names = {
-        each.name.casefold(): each for each in sorted(folder.iterdir()) if each.is_dir() and not _is_hidden(each.name)
-    }
-    if _LABELLED in names and (folder / "crops").is_dir():
-        return names[_LABELLED]
-    train = next((names[name] for name in _TRAIN if name in names), None)
-    for name, each in names.items():
+    """Return the folder that has the class folders: the folder itself, its `train`, or its `labelled`.
+
+    `labelled` is in a folder of `edgekit run --collect`, beside the crops that have no label yet.
+    """
+    folders: dict[str, Path] = {}  # by name in lower case
+    for each in sorted(folder.iterdir()):
+        if each.is_dir() and not _is_hidden(each.name):
+            folders[each.name.casefold()] = each
+    if _LABELLED in folders and (folder / "crops").is_dir():
+        return folders[_LABELLED]
+    train = next((folders[name] for name in _TRAIN if name in folders), None)
+    if train is not None:
+        if others := sorted(folders.keys() - set(_SPLITS)):
+            notify(f"only '{train}' is taught; not used: {', '.join(others)}")
+        return train
+    for name, each in folders.items():
         # A folder `test` with files can be a class of that name; one with folders only is a split.
         is_split = name in _SPLITS and not any(child.is_file() for child in each.iterdir())
-        if is_split and train is None:
+        if is_split:
             raise InputError(f"'{folder}' has the folder '{each.name}' but none named train: rename the other one")
-    if train is not None and (others := sorted(names.keys() - set(_SPLITS))):
-        notify(f"only '{train}' is taught; not used: {', '.join(others)}")
-    return train or folder
+    return folder
 
 
 def _is_hidden(name: str) -> bool:
@@ -133,13 +139,20 @@ def _loose_images(root: Path, visible: list[Path]) -> list[Path]:
 
 
 def _check_classes(root: Path, visible: list[Path], labels: set[str]) -> None:
-    """Check that there are classes, that each class folder has pictures, and that none is called "uncertain"."""
-    folders = sorted(each.name for each in root.iterdir() if each.is_dir() and not _is_hidden(each.name))
-    for name in folders:
-        if name not in labels:
-            is_unread = any(path.suffix.lower() in UNREAD_SUFFIXES for path in visible if root / name in path.parents)
-            why = "HEIC and AVIF are not read: convert them to JPEG" if is_unread else "add some, or delete the folder"
-            raise InputError(f"class folder '{root / name}' has no pictures that can be read: {why}")
+    """Raise InputError if there are no classes, a class folder has no pictures, or a class is called "uncertain".
+
+    Args:
+        root: The folder of the class folders.
+        visible: All files in it.
+        labels: The classes with pictures.
+    """
+    folders = sorted(each for each in root.iterdir() if each.is_dir() and not _is_hidden(each.name))
+    for folder in folders:
+        if folder.name not in labels:
+            suffixes = {path.suffix.lower() for path in visible if folder in path.parents}
+            is_unread = not suffixes.isdisjoint(UNREAD_SUFFIXES)
+            cure = "HEIC and AVIF are not read: convert them to JPEG" if is_unread else "add some, or delete the folder"
+            raise InputError(f"class folder '{folder}' has no pictures that can be read: {cure}")
     if not labels and _loose_images(root, visible):
         raise InputError(f"the pictures of '{root}' are not in class folders: arrange them as CLASS/picture.jpg")
     if not labels:
@@ -157,11 +170,15 @@ def _listed_groups(root: Path) -> dict[str, str]:
 
 
 def _with_groups(files: list[PictureFile], root: Path, listed: dict[str, str]) -> list[PictureFile]:
-    """Return the files of a class with their recordings: a video, groups.csv, a sub-folder, or a time of recording."""
+    """Return the files of a class with their recordings, as far as these are known.
+
+    A recording is a video, a group in groups.csv (`listed`) or a sub-folder of the class folder. All other pictures are
+    sorted by time, and a pause begins another recording.
+    """
     grouped, timed = [], []
     for file in files:
-        relative = file.path.relative_to(root)
-        sub_folder = "/".join(relative.parts[:-1]) if len(relative.parts) > 2 else None  # CLASS/RECORDING
+        relative = file.path.relative_to(root)  # CLASS/picture or CLASS/RECORDING/picture
+        sub_folder = "/".join(relative.parts[:-1]) if len(relative.parts) > 2 else None
         group = str(relative) if file.is_video else listed.get(relative.as_posix(), sub_folder)
         time = None if group else _recording_time(file.path)
         if time is None:
@@ -169,7 +186,7 @@ def _with_groups(files: list[PictureFile], root: Path, listed: dict[str, str]) -
         else:
             timed.append((time, file))
     recording, time_before = 0, None
-    for time, file in sorted(timed, key=lambda timed_file: timed_file[0]):
+    for time, file in sorted(timed, key=lambda time_and_file: time_and_file[0]):
         if time_before is None or (time - time_before).total_seconds() > _PAUSE_S:
             recording += 1
         time_before = time
@@ -178,7 +195,7 @@ def _with_groups(files: list[PictureFile], root: Path, listed: dict[str, str]) -
 
 
 def _recording_time(path: Path) -> datetime | None:
-    """Return the time of recording in a file's name or EXIF data; None if there is none."""
+    """Return the time of recording in a file's name, or else in its EXIF data; None if there is none."""
     try:
         if match := _NAME_TIME.search(path.stem):
             return datetime.strptime("".join(match.groups()), "%Y%m%d%H%M%S")

@@ -72,10 +72,10 @@ class Recordings:
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
-        """Read `folder`, which is created with the first class.
+        """Read the pictures in `folder`, which need not exist yet; their total size is limited to `most_bytes`.
 
         Raises:
-            InputError: It is a file.
+            InputError: `folder` is a file.
         """
         if folder.exists() and not folder.is_dir():
             raise InputError(f"'{folder}' is a file: name a folder for the recorded pictures")
@@ -84,12 +84,12 @@ class Recordings:
         self._change: _Change | None = None
         self._recorded = 0  # pictures of the latest recording
         shutil.rmtree(folder / _REMOVED, ignore_errors=True)
+        self.classes: dict[str, list[Picture]] = {}
         places = sorted(folder.iterdir()) if folder.is_dir() else []
-        self.classes: dict[str, list[Picture]] = {
-            place.name: [Picture(each.name, each.stat().st_size) for each in sorted(place.glob(f"*{SUFFIX}"))]
-            for place in places
-            if place.is_dir() and not place.name.startswith(".")
-        }
+        for place in places:
+            if place.is_dir() and not place.name.startswith("."):
+                files = sorted(place.glob(f"*{SUFFIX}"))
+                self.classes[place.name] = [Picture(file.name, file.stat().st_size) for file in files]
 
     @property
     def size_bytes(self) -> int:
@@ -121,15 +121,16 @@ class Recordings:
         with self._changing(f"add '{name}'") as change:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             self.classes[name] = []
-            change.moves.append((self._removed(name), self.folder / name))
+            change.moves.append((self._removed(name), self.folder / name))  # where `undo` moves the new folder
 
     def rename_class(self, name: str, new: str) -> None:
         """Give a class another name; raises as `add_class`."""
-        self._pictures(name)
-        self._check_new(new, besides=name)
+        self._pictures(name)  # raises if there is no such class
+        self._check_new(new, old_name=name)
         with self._changing(f"rename '{name}' to '{new}'") as change:
             self._move(change, self.folder / name, self.folder / new)
-            self.classes = {new if each == name else each: pictures for each, pictures in self.classes.items()}
+            # The class keeps its place in the order.
+            self.classes = {new if label == name else label: pictures for label, pictures in self.classes.items()}
 
     def remove_class(self, name: str) -> None:
         """Remove a class with its pictures.
@@ -138,7 +139,7 @@ class Recordings:
             InputError: It does not exist.
             StorageError: Its folder cannot be moved.
         """
-        self._pictures(name)
+        self._pictures(name)  # raises if there is no such class
         with self._changing(f"delete '{name}'") as change:
             self._move(change, self.folder / name, self._removed(name))
             del self.classes[name]
@@ -151,19 +152,21 @@ class Recordings:
             self.classes[label].remove(picture)
 
     def begin(self, label: str) -> str:
-        """Begin a recording, which is one change, and return the name of its group.
+        """Begin a recording, and return the name of its group: the time, in UTC.
+
+        All pictures that are added until the next change are one change, so one `undo` removes them.
 
         Raises:
             InputError: The class does not exist.
         """
-        self._pictures(label)
+        self._pictures(label)  # raises if there is no such class
         with self._changing(f"record '{label}'"):
             self._recorded = 0
         began = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        taken = {picture.group for pictures in self.classes.values() for picture in pictures}
         # A board without a clock battery starts at the same time again: then a letter follows.
-        groups = {picture.group for pictures in self.classes.values() for picture in pictures}
-        names = (began, *(f"{began}{letter}" for letter in "bcdefghijklmnopqrstuvwxyz"))
-        return next((name for name in names if name not in groups), began)
+        names = [began, *(f"{began}{letter}" for letter in "bcdefghijklmnopqrstuvwxyz")]
+        return next((name for name in names if name not in taken), began)
 
     def add(self, label: str, group: str, jpeg: bytes, views: FloatArray) -> None:
         """Add a picture to the recording `group`.
@@ -180,11 +183,11 @@ class Recordings:
         name = f"{group}-{self._recorded:03d}{SUFFIX}"
         write_atomic(self.folder / label / name, jpeg)
         pictures.append(Picture(name, len(jpeg), views))
-        if self._change is not None:
+        if self._change is not None:  # where `undo` moves the picture
             self._change.moves.append((self._removed(f"{label}/{name}"), self.folder / label / name))
 
     def undo(self) -> str:
-        """Undo the latest change and return what it was.
+        """Move all files of the latest change back, and return what the change was.
 
         Raises:
             InputError: There is nothing to undo.
@@ -203,11 +206,14 @@ class Recordings:
 
     @contextmanager
     def _changing(self, what: str) -> Iterator[_Change]:
-        """Make the block the latest change, which is the only one that can be undone."""
+        """Yield a new change, to which the block adds its moves, and make it the one that `undo` undoes.
+
+        Only the latest change can be undone, so what the one before has removed is deleted now. After an error in the
+        block, nothing can be undone.
+        """
         shutil.rmtree(self.folder / _REMOVED, ignore_errors=True)
-        before = {label: list(pictures) for label, pictures in self.classes.items()}
         self._change = None
-        change = _Change(what, before)
+        change = _Change(what, before={label: list(pictures) for label, pictures in self.classes.items()})
         with _as_storage_error(self.folder):
             yield change
         self._change = change
@@ -235,22 +241,23 @@ class Recordings:
                 return picture
         raise InputError(f"picture '{name}' of class '{label}' does not exist: reload the page")
 
-    def _check_new(self, name: str, besides: str | None = None) -> None:
-        """Check that a class can get this name; `besides` is its name so far. Raises as `add_class`."""
+    def _check_new(self, name: str, old_name: str | None = None) -> None:
+        """Raise InputError if a class cannot get this name; `old_name` is the present name of a renamed class."""
         check_class(name)
         check_not_uncertain(name)
-        others = [other for other in self.classes if other != besides]
-        if same := [other for other in others if other.casefold() == name.casefold()]:
-            raise InputError(f"class '{same[0]}' exists already: use another name")
+        others = [other for other in self.classes if other != old_name]
+        for other in others:
+            if other.casefold() == name.casefold():  # one folder on some file systems
+                raise InputError(f"class '{other}' exists already: use another name")
         if len(others) >= _MAX_CLASSES:
             raise InputError(f"more than {_MAX_CLASSES} classes: use fewer")
 
 
 def check_not_uncertain(name: str) -> None:
-    """Check that a class has not the label of what is none of the classes.
+    """Check that a class is not called "uncertain", the label of a picture that shows none of the classes.
 
     Raises:
-        InputError: It has.
+        InputError: It is.
     """
     if name == UNCERTAIN:
         raise InputError(f"'{name}' is the label of what is none of the classes: use another name")
@@ -262,8 +269,9 @@ def check_class(name: str) -> None:
     Raises:
         InputError: The class cannot be the name of a folder.
     """
-    is_folder = name and name == name.strip() and name.isprintable() and not re.search(r"^\.|[/\\,]", name)
-    if not is_folder or len(name.encode(errors="replace")) > _MAX_CLASS_BYTES:
+    has_forbidden = re.search(r"^\.|[/\\,]", name) or not name.isprintable()
+    is_too_long = len(name.encode(errors="replace")) > _MAX_CLASS_BYTES
+    if not name or name != name.strip() or has_forbidden or is_too_long:
         raise InputError(
             f"class '{name[:40]}' cannot be the name of a folder: leave out '/', '\\', ',', a dot at its start and "
             f"spaces at its ends, and use at most {_MAX_CLASS_BYTES} bytes"

@@ -85,27 +85,29 @@ class TeachSession:
     """
 
     def __init__(self, parts: SessionParts) -> None:
+        """Begin a session; the caller starts the two threads."""
         self._parts = parts
         self._recordings = parts.recordings
-        # The pipeline's thread takes this lock, so that nothing waits for a disk while it is held.
+        self.live: dict[str, Any] | None = None
+        # The lock of the newest frame. The pipeline's thread takes it, so nothing waits for a disk while it is held.
         self._arrived = threading.Condition()
         self._newest: tuple[Frame, FrameResult] | None = None
         self._ended = False
         self._watched_until_s = float("-inf")
-        # For everything else.
+        # The lock of the taught file, which may wait for the disk.
+        self._writing = threading.Lock()
+        # The lock of everything else: of the recorded pictures and of the following fields.
         self._changed = threading.Condition(threading.RLock())
+        self.version = 1
+        self._message = ""
         self._hold: _Hold | None = None
         self._region = parts.roi or parts.region
         self._revision = 1  # of the recorded pictures
         self._fitted_revision = 0
-        self._result: RecordedFit | None = None
-        # The fit and the region of the latest "Use it", and the SHA-256 of its file; and that of the model in use.
+        self._result: RecordedFit | None = None  # of the pictures of `_fitted_revision`
+        # Fit and region of the latest "Use it", with the SHA-256 of its file.
         self._stored: tuple[RecordedFit, Region | None, str] | None = None
-        self._used_sha256 = ""
-        self._message = ""
-        self._writing = threading.Lock()
-        self.version = 1
-        self.live: dict[str, Any] | None = None
+        self._used_sha256 = ""  # of the model in use, after "Use it" or "Go back"
 
     def offer(self, frame: Frame, result: FrameResult) -> None:
         """Replace the newest frame, without waiting."""
@@ -124,7 +126,9 @@ class TeachSession:
         self._watched_until_s = time.monotonic() + _WATCHED_FOR_S
 
     def record(self, label: str, *, is_held: bool) -> None:
-        """Begin to record a class, or go on; with `is_held` false end, after one picture at least.
+        """Record a class while a button is held; the page calls this repeatedly, at the end with `is_held` false.
+
+        The recording ends at the latest when the calls stop, but has at least one picture.
 
         Raises:
             InputError: The class does not exist.
@@ -135,11 +139,11 @@ class TeachSession:
             if is_held and (hold is None or hold.label != label):
                 self._end_recording()
                 hold = self._hold = _Hold(label, self._recordings.begin(label), 0.0)
-            # A late request to end the recording of another class has no effect.
-            if hold is not None and hold.label == label:
-                hold.until_s = time.monotonic() + (_HOLD_LASTS_S if is_held else 0.0)
-                if not is_held and hold.taken:
-                    self._end_recording()
+            if hold is None or hold.label != label:
+                return  # a late request to end the recording of another class
+            hold.until_s = time.monotonic() + (_HOLD_LASTS_S if is_held else 0.0)
+            if not is_held and hold.taken > 0:
+                self._end_recording()
 
     def add_class(self, name: str) -> None:
         """Add a class; this method and the four next ones raise as those of `Recordings`."""
@@ -175,7 +179,7 @@ class TeachSession:
             raise InputError(f"picture '{name}' of class '{label}' was deleted") from error
 
     def pictures(self) -> list[tuple[str, Path]]:
-        """Return the path of each picture within its folder, and its file."""
+        """Return (CLASS/name, file) of each picture, for an archive of all."""
         with self._changed:
             return [
                 (f"{label}/{each.name}", self._recordings.folder / label / each.name)
@@ -184,7 +188,7 @@ class TeachSession:
             ]
 
     def set_region(self, region: Region | None) -> None:
-        """Look at this part of the frame only; None: at the whole frame.
+        """Teach and classify this part of the frame only; None: the whole frame.
 
         Raises:
             InputError: The run has a region of its own.
@@ -207,17 +211,19 @@ class TeachSession:
             raise InputError("there is nothing to use yet: record two things first")
         from edgekit.device.teach.write import write_model  # imports onnx
 
-        # The session's own region becomes a part of the model, in fractions x0, y0, x1, y1; --roi is the run's.
-        fractions = None
+        # The session's own region becomes a part of the model, but not --roi, which the run applies itself.
+        xyxy = None  # in fractions of the frame
         if region is not None and self._parts.roi is None:
-            fractions = (region.x, region.y, min(region.x + region.width, 1.0), min(region.y + region.height, 1.0))
+            xyxy = (region.x, region.y, min(region.x + region.width, 1.0), min(region.y + region.height, 1.0))
+        file = self._parts.file
         with self._writing:  # without the other locks: the run and the page do not wait for the disk
             embedder = self._parts.make_embedder()
-            self._parts.file.store(lambda path: write_model(result.fit, path, embedder, region=fractions))
-            self._parts.use_model(self._parts.file.current)
-            used_sha256 = sha256_of(self._parts.file.current)
+            file.store(lambda path: write_model(result.fit, path, embedder, region=xyxy))
+            self._parts.use_model(file.current)
+            used_sha256 = sha256_of(file.current)
         with self._changing():
-            self._stored, self._used_sha256 = (result, region, used_sha256), used_sha256
+            self._stored = (result, region, used_sha256)
+            self._used_sha256 = used_sha256
 
     def go_back(self) -> None:
         """Let the run classify with the model before; a second call goes forward again.
@@ -246,7 +252,7 @@ class TeachSession:
             return file.path.name, file.path.read_bytes()
 
     def state(self) -> dict[str, Any]:
-        """Return the document of the page."""
+        """Return all that the page shows except for `live`, ready for JSON."""
         with self._changed:
             recordings, file, result = self._recordings, self._parts.file, self._result
             return {
@@ -264,7 +270,7 @@ class TeachSession:
                 "file": str(file.path),
                 "is_used": file.is_used,
                 "has_before": file.has_before,
-                # The model in use is the newest fit, for the region of now.
+                # The latest "Use it" was of the newest fit and of this region, and its file is in use.
                 "is_fit_used": self._stored == (result, self._region, self._used_sha256),
                 "base": None if file.is_for_any else file.base.name,
                 "region": None if self._region is None else vars(self._region),
@@ -275,29 +281,31 @@ class TeachSession:
             }
 
     def watch(self) -> None:
-        """Compute `live` for the newest frames, and record, until the end."""
+        """Classify the newest frame for `live`, and record pictures, again and again until the end.
+
+        This is the work of the first thread. It waits while nobody watches or records.
+        """
         embedder: Embedder | None = None
         while (taken := self._take()) is not None:
             frame, result = taken
             embedder = embedder or self._parts.make_embedder()  # loaded when it is first needed
             began_s = time.monotonic()
-            image = self._view(frame, result)
-            if image is None:
+            image_bgr = self._view(frame, result)
+            if image_bgr is None:
                 self._end_late_recording()
                 self._show(frame, None)
             elif self._is_picture_due():
-                views = embedder.views(image)
-                self._record(image, views)
+                views = embedder.views(image_bgr)
+                self._record(image_bgr, views)
                 self._show(frame, views[0])  # the first view is the picture itself
             else:
-                self._show(frame, embedder.features([image])[0])
-            with self._arrived:
-                # Not `sleep`: `end` ends the wait.
+                self._show(frame, embedder.features([image_bgr])[0])
+            with self._arrived:  # wait for the next period, or until `end`
                 left_s = began_s + 1 / _LIVE_FPS - time.monotonic()
                 self._arrived.wait_for(lambda: self._ended, max(0.0, left_s))
 
     def fit_changes(self) -> None:
-        """Fit after each change of the recorded pictures, until the end."""
+        """Fit after each change of the recorded pictures, until the end; this is the work of the second thread."""
         while not self._ended:
             with self._changed:
                 if not self._changed.wait_for(self._is_fit_due, _END_POLL_S):
@@ -311,21 +319,23 @@ class TeachSession:
                 self._result, self._fitted_revision = result, revision
 
     def _embed(self, classes: Mapping[str, Sequence[Picture]]) -> None:
-        """Compute the features of pictures that were recorded before this session."""
-        missing = [(label, each) for label, pictures in classes.items() for each in pictures if each.views is None]
-        embedder = self._parts.make_embedder() if missing else None
-        for label, picture in missing:
-            if embedder is None or self._ended:
-                return
-            with suppress(InputError):  # deleted or damaged
-                picture.views = embedder.views(read_image(self._recordings.folder / label / picture.name))
+        """Compute the features of the pictures that have none: those recorded before this session."""
+        embedder: Embedder | None = None
+        for label, pictures in classes.items():
+            for picture in pictures:
+                if self._ended:
+                    return
+                if picture.views is None:
+                    embedder = embedder or self._parts.make_embedder()  # loaded when it is first needed
+                    with suppress(InputError):  # the file was deleted or is damaged
+                        picture.views = embedder.views(read_image(self._recordings.folder / label / picture.name))
 
     def _is_fit_due(self) -> bool:
         """Return whether the pictures have changed since the latest fit, and no recording goes on."""
         return self._hold is None and self._revision != self._fitted_revision
 
     def _take(self) -> tuple[Frame, FrameResult] | None:
-        """Wait for a frame while somebody watches or records; None at the end."""
+        """Wait until there is a new frame and somebody watches or records, and return the frame; None at the end."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._ended or (self._newest is not None and self._is_needed()))
             if self._ended:
@@ -338,10 +348,13 @@ class TeachSession:
         return self._hold is not None or time.monotonic() < self._watched_until_s
 
     def _view(self, frame: Frame, result: FrameResult) -> ImageU8 | None:
-        """Return what the model looks at: the region, or the square of the largest face; None without a face."""
+        """Return the part of a frame that is taught, B, G, R: the region, or a square around the largest face.
+
+        Without a face it is None.
+        """
         if self._parts.subject == "face":
             boxes = result.faces.xyxy
-            if result.faces.are_regions or not len(boxes):
+            if result.faces.are_regions or len(boxes) == 0:
                 return None
             areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
             x0, y0, x1, y1 = square_crop_box(boxes[areas.argmax()], frame.size_wh, CROP_MARGIN)
@@ -362,28 +375,30 @@ class TeachSession:
                 with self._changing():
                     self._end_recording()
 
-    def _record(self, image: ImageU8, views: FloatArray) -> None:
-        """Store a picture of the recording that goes on."""
+    def _record(self, image_bgr: ImageU8, views: FloatArray) -> None:
+        """Add a picture to the recording, and end the recording if its button is no longer held or an error occurs."""
         quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-        jpeg = cv2.imencode(".jpg", at_most(image, _PICTURE_SIDE_PX), quality)[1].tobytes()
+        _success, jpeg = cv2.imencode(".jpg", at_most(image_bgr, _PICTURE_SIDE_PX), quality)
         with self._changing():
             hold = self._hold
-            if hold is None:
+            if hold is None:  # ended meanwhile
                 return
             is_over = time.monotonic() > hold.until_s
             try:
-                if not is_over or not hold.taken:  # at least one picture, also of a short press
+                if not is_over or hold.taken == 0:  # at least one picture, also of a short press
                     if shortage := self._parts.shortage():
                         raise StorageError(shortage)
-                    self._recordings.add(hold.label, hold.group, jpeg, views)
-                    hold.taken, hold.latest_s = hold.taken + 1, time.monotonic()
+                    self._recordings.add(hold.label, hold.group, jpeg.tobytes(), views)
+                    hold.taken += 1
+                    hold.latest_s = time.monotonic()
             except EdgekitError as error:
-                self._message, is_over = str(error), True
+                self._message = str(error)
+                is_over = True
             if is_over:
                 self._end_recording()
 
     def _show(self, frame: Frame, features: FloatArray | None) -> None:
-        """Set `live` to the result of the fit for a frame; without a face there are no `features` and no result."""
+        """Set `live` to what the fit sees in a frame with these features; None: the frame has no face."""
         result = self._result
         document: dict[str, Any] = {"sequence": frame.sequence}
         if result is not None and features is not None:
@@ -406,7 +421,10 @@ class TeachSession:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Hold the lock during the block; at its end, also after an error, increase `version` and wake the threads."""
+        """Change the state in the block, with its lock.
+
+        At the end, also after an error, the page gets a new `version`, and the thread that fits is woken.
+        """
         with self._changed:
             self._message = ""
             try:

@@ -32,7 +32,12 @@ class TaughtFile:
     """
 
     def __init__(self, path: Path, base: Path, *, is_for_any: bool = False) -> None:
-        """Find out whether the file was taught in the place of `base`; with `is_for_any` it is used in any case.
+        """Find out whether the file is to be used: whether it was taught in the place of `base`.
+
+        Args:
+            path: The .onnx file, which need not exist.
+            base: The model that is used without a taught one.
+            is_for_any: Use the file in any case.
 
         Raises:
             InputError: The file does not end in .onnx, or `base` does not exist.
@@ -67,28 +72,42 @@ class TaughtFile:
         return self._is_for_base and (self.path.is_file() or self._before.is_file())
 
     def store(self, write: Callable[[Path], object]) -> None:
-        """Let `write` write the new file, and keep the one in use as the one before, unless both are equal.
+        """Replace the taught model by the file that `write` writes; the replaced one becomes the model before.
+
+        If the new file equals the one in use, the model before stays. If `base` was in use, there is no model before.
 
         Raises:
             StorageError: The disk fails; the files are as before, or the one before is a copy of the one in use.
         """
         with atomic_path(self.path) as new:
             write(new)
-            written = sha256_of(new)
-            digests = {path: sha256_of(path) for path in (self.path, self._before) if path.is_file()}
-            recorded = self._recorded().get("taught", ())
-            taught = [digest for digest in digests.values() if digest in recorded]
-            for path, digest in digests.items():
-                # A model of another origin, such as one that the user has copied here.
-                if digest not in (*taught, written):
-                    original = f"{self.path.stem}-original-{digest[:8]}{self.path.suffix}"
-                    write_atomic(self.path.with_name(original), path.read_bytes())
-            if not self.is_used:
+            new_sha256 = sha256_of(new)
+            taught = self._keep_originals(new_sha256)
+            if not self.is_used:  # `base` is in use
                 self._before.unlink(missing_ok=True)
-            elif digests[self.path] != written:
+            elif sha256_of(self.path) != new_sha256:
                 write_atomic(self._before, self.path.read_bytes())
-        write_atomic(self._record, json.dumps({"instead_of": sha256_of(self.base), "taught": [*taught, written]}))
+        write_atomic(self._record, json.dumps({"instead_of": sha256_of(self.base), "taught": [*taught, new_sha256]}))
         self._is_for_base = True
+
+    def _keep_originals(self, new_sha256: str) -> list[str]:
+        """Save the models that are to be replaced and that were not taught here, such as one that the user has copied.
+
+        Returns:
+            The SHA-256 of the other models: those that were taught here.
+        """
+        recorded = self._recorded().get("taught", ())
+        taught = []
+        for path in (self.path, self._before):
+            if not path.is_file():
+                continue
+            sha256 = sha256_of(path)
+            if sha256 in recorded:
+                taught.append(sha256)
+            elif sha256 != new_sha256:
+                original = f"{self.path.stem}-original-{sha256[:8]}{self.path.suffix}"
+                write_atomic(self.path.with_name(original), path.read_bytes())
+        return taught
 
     def exchange(self) -> None:
         """Go back to the model before: a taught one, or `base`; a second call goes forward again.
@@ -99,8 +118,9 @@ class TaughtFile:
         """
         if not self.has_before:
             raise InputError("there is no model before this one")
-        # The contents change places; None: there is no file, and `base` is in use.
-        before, current = (path.read_bytes() if path.is_file() else None for path in (self._before, self.path))
+        # The two files change places. One of them may be missing, which stands for `base`.
+        before = self._before.read_bytes() if self._before.is_file() else None
+        current = self.path.read_bytes() if self.path.is_file() else None
         for path, content in ((self.path, before), (self._before, current)):
             if content is None:
                 path.unlink()
@@ -108,7 +128,7 @@ class TaughtFile:
                 write_atomic(path, content)
 
     def _recorded(self) -> dict[str, Any]:
-        """Return the document my.json (see the module); empty if it is missing or damaged."""
+        """Return the content of the file my.json (see the module); empty if the file is missing or damaged."""
         try:
             document = parse_json(self._record.read_bytes(), "the record")
         except (OSError, InputError):

@@ -7,7 +7,6 @@ edgekit.load_model("my.onnx")
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,8 +123,11 @@ def teach(options: Teaching) -> Taught:
 
 
 def _embedded(files: Sequence[PictureFile], embedder: Embedder, options: Teaching) -> _Pictures:
-    """Return the features of all pictures; only one picture is in memory at a time."""
-    classes = tuple(dict.fromkeys(file.label for file in files))
+    """Read all pictures and return their features; only one picture is in memory at a time.
+
+    A file that cannot be read is skipped with a warning. A picture without a known recording is one of its own.
+    """
+    classes = tuple(dict.fromkeys(file.label for file in files))  # each once, in order
     mirrored = len(files) <= _MIRRORED_PICTURES
     views: list[FloatArray] = []
     labels: list[int] = []
@@ -144,8 +146,8 @@ def _embedded(files: Sequence[PictureFile], embedder: Embedder, options: Teachin
     options.progress("reading pictures", len(files), len(files))
     if not views:
         raise InputError(f"none of the pictures of '{options.pictures}' can be read")
-    without = set(classes) - {file.label for file in files if file.group}
-    return _Pictures(classes, np.stack(views), np.array(labels, np.int64), files_of, groups, without)
+    without_recordings = set(classes) - {file.label for file in files if file.group}
+    return _Pictures(classes, np.stack(views), np.array(labels, np.int64), files_of, groups, without_recordings)
 
 
 def _recordings_per_class(pictures: _Pictures) -> dict[str, int]:
@@ -166,8 +168,10 @@ def _warn(taught: Taught, pictures: _Pictures, notify: Callable[[str], None]) ->
                 f"class '{label}' has one recording only: its accuracy in another place or light is not known; "
                 "add a second recording"
             )
+    # Faces are always alike.
     is_image = taught.contract.subject == "image"
-    if is_image and (alike := [each for each in pictures.classes if _has_hidden_recordings(pictures, each)]):
+    alike = [label for label in pictures.classes if is_image and _has_hidden_recordings(pictures, label)]
+    if alike:
         notify(
             f"many pictures of {', '.join(map(repr, alike))} are almost equal, as those of one recording: elsewhere "
             "the accuracy is lower; put the pictures of each recording into a folder of its own "
@@ -180,23 +184,26 @@ def _warn(taught: Taught, pictures: _Pictures, notify: Callable[[str], None]) ->
 
 
 def _has_hidden_recordings(pictures: _Pictures, label: str) -> bool:
-    """Return whether most pictures of a class are like another one of it, although no recordings are stated."""
+    """Return whether a class seems to have recordings that are not stated.
+
+    This is so if most of its pictures are almost equal to another one. At most `_MOST_COMPARED` pictures are compared.
+    """
     if label not in pictures.without_recordings:
         return False
     members = np.flatnonzero(pictures.labels == pictures.classes.index(label))
     compared = np.random.default_rng(0).permutation(members)[:_MOST_COMPARED]
     directions = direction(pictures.views[compared, 0])  # of the pictures, not of their mirror images
-    likeness = directions @ directions.T  # cosines, (compared, compared)
-    np.fill_diagonal(likeness, 0)
-    return bool((likeness.max(axis=1) > _SAME_RECORDING).mean() > 0.5)
+    cosines = directions @ directions.T  # (compared, compared)
+    np.fill_diagonal(cosines, 0)  # of a picture with itself
+    return bool((cosines.max(axis=1) > _SAME_RECORDING).mean() > 0.5)
 
 
 def _in_two_classes(pictures: _Pictures) -> list[tuple[str, str]]:
-    """Return pairs of files whose pictures have equal features, but different classes."""
+    """Return pairs of files with the same picture in different classes; equal pictures have equal features."""
     found: list[tuple[str, str]] = []
-    first_index: dict[bytes, int] = {}  # of each picture, by the digest of its features
+    first_with: dict[bytes, int] = {}  # the index of the first picture with these features
     for index, features in enumerate(pictures.views[:, 0]):
-        first = first_index.setdefault(hashlib.sha256(features.tobytes()).digest(), index)
+        first = first_with.setdefault(features.tobytes(), index)
         if pictures.labels[first] != pictures.labels[index]:
             found.append((pictures.files[first], pictures.files[index]))
     return found
@@ -212,7 +219,8 @@ _LEAST_PER_CLASS = 8
 def accuracy_with_twice(fit: Fit, views: FloatArray, labels: IntArray, groups: Sequence[str]) -> float | None:
     """Return the expected accuracy (0..1) with twice the pictures; None with few pictures or recordings of a class.
 
-    The error falls by a power of the number of pictures; the power comes from fits of a part of the recordings.
+    The learning curve is taken as error = constant * pictures ** power. The power comes from fits of a part of the
+    recordings.
 
     Args:
         fit: The fit of all pictures.
@@ -220,7 +228,7 @@ def accuracy_with_twice(fit: Fit, views: FloatArray, labels: IntArray, groups: S
     """
     if np.bincount(labels, minlength=len(fit.classes)).min() < _LEAST_PER_CLASS:
         return None
-    recordings = np.unique(np.asarray(groups), return_inverse=True)[1]
+    _names, recordings = np.unique(np.asarray(groups), return_inverse=True)  # number of each picture's recording
     error_now = 1 - float(fit.held_back.correct.mean())
     shares, errors = [_FITTED_SHARE], [error_now]  # points of the learning curve
     for share in _SHARES:
@@ -229,26 +237,29 @@ def accuracy_with_twice(fit: Fit, views: FloatArray, labels: IntArray, groups: S
             chosen = _drawn(labels, recordings, share, np.random.default_rng(draw))
             if chosen.all() or len(np.unique(labels[~chosen])) < len(fit.classes):
                 return None  # too few recordings to hold some of each class back
-            features = views[chosen].reshape(-1, views.shape[-1])
+            features = views[chosen].reshape(-1, views.shape[-1])  # each view is a picture
             part = fit_linear(features, np.repeat(labels[chosen], views.shape[1]), fit.classes, fit.strength)
             predicted = part.logits(views[~chosen, 0]).argmax(axis=1)
             errors_of_draws.append(float((predicted != labels[~chosen]).mean()))
         shares.append(share)
         errors.append(float(np.mean(errors_of_draws)))
-    # A straight line in logarithms: error = constant * share ** power. An error of 0 counts as one picture.
-    log_errors = np.log(np.maximum(errors, 1 / len(labels)))
-    power = min(float(np.polyfit(np.log(shares), log_errors, 1)[0]), 0.0)
+    log_errors = np.log(np.maximum(errors, 1 / len(labels)))  # no error counts as one wrong picture
+    slope, _offset = np.polyfit(np.log(shares), log_errors, 1)
+    power = min(float(slope), 0.0)  # more pictures make nothing worse
     return float(1 - error_now * 2.0**power)
 
 
 def _drawn(labels: IntArray, recordings: IntArray, share: float, random: np.random.Generator) -> NDArray[np.bool_]:
-    """Return a mask (N,) of whole recordings with about `share` of the pictures of each class."""
+    """Return a mask (N,) of randomly chosen recordings, with about `share` of the pictures of each class.
+
+    `labels` and `recordings` are the numbers of each picture's class and recording (N,).
+    """
     chosen = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        wanted = max(round(share * len(members)), 1)
-        for recording in random.permutation(np.unique(recordings[members])):
-            if chosen[members].sum() >= wanted:
+        of_class = labels == label
+        wanted = max(round(share * of_class.sum()), 1)
+        for recording in random.permutation(np.unique(recordings[of_class])):
+            if chosen[of_class].sum() >= wanted:
                 break
-            chosen[members[recordings[members] == recording]] = True
+            chosen |= of_class & (recordings == recording)
     return chosen

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import __version__
@@ -32,7 +33,6 @@ from edgekit.device.teach.linear import LEAST_LENGTH
 from edgekit.errors import GateError, InputError
 from edgekit.files import atomic_path, check_writable, write_atomic
 from edgekit.model_store import ONNX_SUFFIX
-from edgekit.preprocess import FloatArray
 
 if TYPE_CHECKING:
     from edgekit.device.teach.embed import Embedder
@@ -105,7 +105,10 @@ def check_output(path: Path) -> None:
 def taught_contract(
     fit: Fit, embedder: Embedder, dataset: str, region: tuple[float, float, float, float] | None
 ) -> Contract:
-    """Return the contract of the file of a fit."""
+    """Return the contract of the file of a fit: that of the embedder, with the fit's labels and outputs.
+
+    `dataset` is the name of the pictures, `region` the part of a camera's frame that they show.
+    """
     source = embedder.contract
     return replace(
         source,
@@ -122,24 +125,27 @@ def taught_contract(
 
 
 def taught_graph(fit: Fit, embedder: Embedder, contract: Contract) -> onnx.ModelProto:
-    """Return the model of a fit, checked by `onnx.checker`."""
+    """Return the graph of the features with the nodes of a fit: the classifier's logits and the distance.
+
+    The nodes compute what `direction`, `LinearFit.logits` and `Novelty.distances` compute in numpy.
+    """
     model = face_features(embedder.path) if embedder.subject == "face" else onnx.load(embedder.path)
     graph = model.graph
     features = graph.output[0].name
-    _set_size(graph, contract.input)
-    _add_constants(
-        graph,
-        {
-            "taught.least": np.array(LEAST_LENGTH, np.float32),
-            "taught.axes": np.array([1], np.int64),
-            "taught.one": np.array(1, np.float32),
-            "taught.weight": fit.linear.weight,
-            "taught.bias": fit.linear.bias,
-            "taught.vectors": fit.novelty.vectors.T,
-        },
-    )
-    _add_nodes(
-        graph,
+    # The backbone accepts several input sizes; the new model has one.
+    for dimension, side_px in zip(graph.input[0].type.tensor_type.shape.dim[2:], contract.input.size_hw, strict=True):
+        dimension.dim_value = side_px
+    constants: dict[str, NDArray[Any]] = {
+        "taught.least": np.array(LEAST_LENGTH, np.float32),
+        "taught.axes": np.array([1], np.int64),
+        "taught.one": np.array(1, np.float32),
+        "taught.weight": fit.linear.weight,
+        "taught.bias": fit.linear.bias,
+        "taught.vectors": fit.novelty.vectors.T,
+    }
+    for name, values in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+    nodes: list[tuple[str, list[str], str, dict[str, Any]]] = [  # operator, inputs, output, attributes
         ("Relu", [features], "taught.positive", {}),
         ("Sqrt", ["taught.positive"], "taught.roots", {}),
         ("ReduceL2", ["taught.roots", "taught.axes"], "taught.length", {"keepdims": 1}),
@@ -149,7 +155,9 @@ def taught_graph(fit: Fit, embedder: Embedder, contract: Contract) -> onnx.Model
         ("MatMul", ["taught.direction", "taught.vectors"], "taught.nearness", {}),
         ("ReduceMax", ["taught.nearness", "taught.axes"], "taught.nearest", {"keepdims": 0}),
         ("Sub", ["taught.one", "taught.nearest"], _DISTANCE, {}),
-    )
+    ]
+    for operator, inputs, output, attributes in nodes:
+        graph.node.append(helper.make_node(operator, inputs, [output], output, **attributes))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(_LOGITS, TensorProto.FLOAT, ["batch", len(contract.labels)]))
     graph.output.append(helper.make_tensor_value_info(_DISTANCE, TensorProto.FLOAT, ["batch"]))
@@ -157,32 +165,37 @@ def taught_graph(fit: Fit, embedder: Embedder, contract: Contract) -> onnx.Model
 
 
 def face_features(path: Path) -> onnx.ModelProto:
-    """Return a copy of a classifier of faces whose output is the input of its last layer.
+    """Return a classifier of faces without its last layer: a model that returns this layer's input, the features.
 
     Raises:
         InputError: The last layer is not a linear one.
     """
     model = onnx.load(path)
     graph = model.graph
-    last = next(node for node in graph.node if node.output[0] == graph.output[0].name)  # features → logits
+    last = next(node for node in graph.node if node.output[0] == graph.output[0].name)
     if last.op_type != "Gemm":
         raise InputError(f"model '{path}' does not end in a linear layer: teach with another model")
-    weight = next(each for each in graph.initializer if each.name == last.input[1])
-    width = max(numpy_helper.to_array(weight).shape)  # there are more features than classes
+    features, *parameters = last.input  # weight and bias
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    # The weight is (features, classes) or (classes, features), with more features than classes.
+    width = max(tensors[parameters[0]].dims)
     graph.node.remove(last)
-    for name in last.input[1:]:  # weight and bias
-        graph.initializer.remove(next(each for each in graph.initializer if each.name == name))
+    for name in parameters:
+        graph.initializer.remove(tensors[name])
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(last.input[0], TensorProto.FLOAT, ["batch", width]))
+    graph.output.append(helper.make_tensor_value_info(features, TensorProto.FLOAT, ["batch", width]))
     document = next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
     contract = replace(
-        Contract.from_json(document), labels=(), output=OutputSpec(last.input[0], "features"), uncertain_below=0.0
+        Contract.from_json(document), labels=(), output=OutputSpec(features, "features"), uncertain_below=0.0
     )
     return _finished(model, contract)
 
 
 def write_untaught(path: Path, subject: Subject) -> None:
-    """Write a model with the only label "nothing taught yet", for a run in which a user begins to teach."""
+    """Write a model with the only label "nothing taught yet", for a run in which a user begins to teach.
+
+    Its logit is always 0: the mean of the image times a weight of 0.
+    """
     side_hw = (32, 32)
     contract = Contract(
         architecture="untaught",
@@ -208,27 +221,11 @@ def write_untaught(path: Path, subject: Subject) -> None:
     write_atomic(path, _finished(model, contract).SerializeToString(deterministic=True))
 
 
-def _set_size(graph: onnx.GraphProto, spec: InputSpec) -> None:
-    """Fix the height and width of the graph's input (N, channels, H, W)."""
-    for dimension, side in zip(graph.input[0].type.tensor_type.shape.dim[2:], spec.size_hw, strict=True):
-        dimension.dim_value = side
-
-
-def _add_nodes(graph: onnx.GraphProto, *nodes: tuple[str, list[str], str, dict[str, Any]]) -> None:
-    """Append nodes (operator, inputs, output, attributes), which are named after their output."""
-    for operator, inputs, output, attributes in nodes:
-        graph.node.append(helper.make_node(operator, inputs, [output], output, **attributes))
-
-
-def _add_constants(graph: onnx.GraphProto, values: dict[str, FloatArray]) -> None:
-    """Append arrays by name, as inputs for nodes."""
-    for name, value in values.items():
-        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-
-
 def _finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """Return the model with its contract, after `onnx.checker`."""
-    # Shapes of intermediate tensors, which hold for another input size.
+    """Set the contract of a model, check the model with `onnx.checker`, and return it.
+
+    The shapes of intermediate tensors are removed, because they are those of the backbone's input size.
+    """
     del model.graph.value_info[:]
     helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.checker.check_model(model, full_check=True)

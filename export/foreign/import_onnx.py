@@ -108,32 +108,41 @@ def import_onnx(
         )
     gives_probabilities = bool((before >= 0).all() and np.allclose(before.sum(axis=1), 1, atol=_TOLERANCE))
     expected = before if gives_probabilities else softmax(before)
-    contract = replace(contract, precision=_precision(onnx.load(model)))
-    with atomic_path(output) as temporary:
-        # First without a change of the shapes of Reshape nodes, which only some files need.
-        for frees_reshapes in (False, True):
-            rewritten = _rewritten(onnx.load(model), contract, channels_last, gives_probabilities, frees_reshapes)
-            temporary.write_bytes(rewritten)
-            if not (reason := _difference(temporary, expected)):
-                break
-        else:
-            raise InputError(
-                f"model '{model}' cannot classify several images at once ({reason}): export it with a dynamic batch, "
-                "such as dynamic=True or dynamic_axes"
-            )
+    is_quantized = any(node.op_type == "DequantizeLinear" for node in onnx.load(model).graph.node)
+    contract = replace(contract, precision="int8" if is_quantized else "float32")
+    _write(model, output, contract, channels_last, gives_probabilities, expected)
     if gives_probabilities:
         notes.append("its outputs are probabilities: the new file returns their logarithms")
     return Imported(contract, tuple(notes))
 
 
+def _write(
+    model: Path, output: Path, contract: Contract, channels_last: bool, gives_probabilities: bool, expected: FloatArray
+) -> None:
+    """Write the new file if it returns the probabilities `expected` for the trial images; see `_rewritten`.
+
+    The shapes of Reshape nodes are changed only in the second attempt, because only some files need it.
+    """
+    with atomic_path(output) as temporary:
+        for frees_reshapes in (False, True):
+            rewritten = _rewritten(onnx.load(model), contract, channels_last, gives_probabilities, frees_reshapes)
+            temporary.write_bytes(rewritten)
+            reason = _difference(temporary, expected)
+            if not reason:
+                return
+        raise InputError(
+            f"model '{model}' cannot classify several images at once ({reason}): export it with a dynamic batch, "
+            "such as dynamic=True or dynamic_axes"
+        )
+
+
 def _contract(
-    session: ort.InferenceSession,
-    path: Path,
-    stated: Stated,
-    labels: tuple[str, ...] | None,
-    options: ImportOptions,
+    session: ort.InferenceSession, path: Path, stated: Stated, labels: tuple[str, ...] | None, options: ImportOptions
 ) -> tuple[Contract, bool]:
-    """Return the contract of a file, and whether its images have the layout NHWC (True) or NCHW (False)."""
+    """Return the contract of a file, and whether it takes images in the layout NHWC instead of NCHW.
+
+    What neither an option nor the file states is assumed; `assumed` names it for the user.
+    """
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _INPUT_TYPES:
         found = ", ".join(f"{node.type} {node.shape}" for node in inputs)
@@ -143,14 +152,15 @@ def _contract(
     labels = labels or stated.labels
     if labels is None:
         raise InputError(f"model '{path}' does not state its classes: give --labels A,B,C, or a .txt file of them")
-    node, shape = inputs[0], inputs[0].shape
+    node, shape = inputs[0], inputs[0].shape  # a dynamic axis is a name instead of a number
     channels_last = shape[1] not in (1, 3) and shape[3] in (1, 3)
-    channel_axis = shape[3] if channels_last else shape[1]  # a name instead of a number if it is dynamic
-    channels = options.channels or ("gray" if channel_axis == 1 else stated.channels or "rgb")
+    channel_axis, graph_hw = (shape[3], shape[1:3]) if channels_last else (shape[1], shape[2:4])
+    default_channels: Channels = "gray" if channel_axis == 1 else stated.channels or "rgb"
+    channels = options.channels or default_channels
     if isinstance(channel_axis, int) and channel_axis != channel_count(channels):
         raise InputError(f"model '{path}' has {channel_axis} channels, not those of '{channels}': change --channels")
-    size_hw = _input_hw(path, shape[1:3] if channels_last else shape[2:4], options.image_size or stated.size_px)
-    scale, mean, std = _normalisation(path, stated, options, channels, inputs[0].type)
+    size_hw = _input_hw(path, graph_hw, options.image_size or stated.size_px)
+    scale, mean, std = _normalisation(path, stated, options, channels, node.type)
     # An image is resized to more than the input size, so that the centre crop keeps `crop_share` of each side.
     resize_hw = (round(size_hw[0] / stated.crop_share), round(size_hw[1] / stated.crop_share))
     margin = CROP_MARGIN if options.subject == "face" else 0.0
@@ -166,7 +176,10 @@ def _contract(
 
 
 def _input_hw(path: Path, graph_hw: list[int | str | None], size_px: int | None) -> tuple[int, int]:
-    """Return height and width of the input: those of the graph; `size_px`, if it is given, for a dynamic side."""
+    """Return height and width of the input: those of the graph, and `size_px` for a dynamic side.
+
+    A given `size_px` must be one of them.
+    """
     sides = [side if isinstance(side, int) else size_px for side in graph_hw]
     height, width = sides
     if height is None or width is None:
@@ -179,25 +192,22 @@ def _input_hw(path: Path, graph_hw: list[int | str | None], size_px: int | None)
 def _normalisation(
     path: Path, stated: Stated, options: ImportOptions, channels: Channels, input_type: str
 ) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """Return scale, mean and standard deviation of the options, of the file, or the usual ones, in this order."""
+    """Return scale, mean and standard deviation: those of the options, else of the file, else the usual ones."""
     mean, std = options.mean, options.std
     if (mean is None) != (std is None):
         raise InputError("--mean (mean=) and --std (std=) belong together: give both")
     if mean is not None and std is not None:
         if input_type == "tensor(uint8)":
             raise InputError(f"model '{path}' takes pixels of 0 to 255 and normalises them: remove --mean and --std")
-        are_for_0_to_255 = max(*mean, *std) > 1
+        are_for_0_to_255 = max(*mean, *std) > 1  # and not for pixels of 0 to 1
         return (1.0 if are_for_0_to_255 else 1 / 255), mean, std
     if stated.values is not None:
         return stated.values
+    # ImageNet's values are for colour. A uint8 model normalises the pixels in its graph.
     if channels == "gray" or input_type == "tensor(uint8)":
         count = channel_count(channels)
         return 1 / 255, (0.0,) * count, (1.0,) * count
     return _IMAGENET
-
-
-def _precision(model: onnx.ModelProto) -> Literal["int8", "float32"]:
-    return "int8" if any(node.op_type == "DequantizeLinear" for node in model.graph.node) else "float32"
 
 
 def _trial_images(contract: Contract) -> ImageU8:
@@ -207,7 +217,10 @@ def _trial_images(contract: Contract) -> ImageU8:
 
 
 def _trial_outputs(session: ort.InferenceSession, path: Path, contract: Contract, channels_last: bool) -> FloatArray:
-    """Return the file's own outputs for random images, one image at a time: float32 (N, classes)."""
+    """Return what the foreign file returns for the trial images, one image at a time: float32 (N, classes).
+
+    A file with a fixed batch size receives copies of the image; the first row of its output is used.
+    """
     tensors = np.asarray(to_input(_trial_images(contract), contract.input))
     if channels_last:
         tensors = np.ascontiguousarray(np.moveaxis(tensors, 1, -1))
@@ -216,10 +229,9 @@ def _trial_outputs(session: ort.InferenceSession, path: Path, contract: Contract
     rows = []
     for tensor in tensors:
         try:
-            # A file with a fixed batch size receives copies of the image; the first row of its output is used.
             batch = np.repeat(tensor[None], batch_size, axis=0)
             (values,) = run_session(session, path, [contract.output.name], {contract.input.name: batch})
-        except EdgekitError:
+        except EdgekitError:  # too little memory: has its own message
             raise
         except Exception as error:  # onnxruntime's exceptions have no common base class
             raise InputError(f"model '{path}' fails in inference: {one_line(str(error))}") from error
@@ -230,7 +242,9 @@ def _trial_outputs(session: ort.InferenceSession, path: Path, contract: Contract
 def _rewritten(
     model: onnx.ModelProto, contract: Contract, channels_last: bool, gives_probabilities: bool, frees_reshapes: bool
 ) -> bytes:
-    """Return the content of the new file: contract, dynamic batch, NCHW images as input, logits (N, classes) as output.
+    """Return the content of the new file: the foreign graph with a contract, and with edgekit's input and output.
+
+    The input are NCHW images with a dynamic batch, the output are logits (N, classes).
 
     Args:
         model: The graph of the foreign file, which is changed in place.
@@ -243,16 +257,7 @@ def _rewritten(
     name, output = contract.input.name, contract.output.name
     if frees_reshapes:
         _free_reshapes(graph)
-    # The new last nodes read the file's own output under another name, so that the output keeps its name.
-    _rename(graph, output, f"{output}/own")
-    nodes = [helper.make_node("Flatten", [f"{output}/own"], [f"{output}/flat"])]
-    last = f"{output}/flat"
-    if gives_probabilities:
-        graph.initializer.append(numpy_helper.from_array(np.array(_LEAST_PROBABILITY, np.float32), f"{output}/least"))
-        nodes.append(helper.make_node("Max", [last, f"{output}/least"], [f"{output}/positive"]))
-        last = f"{output}/positive"
-    nodes.append(helper.make_node("Log" if gives_probabilities else "Identity", [last], [output]))
-    graph.node.extend(nodes)
+    _append_logits(graph, output, gives_probabilities)
     if channels_last:
         _rename(graph, name, f"{name}/last")
         graph.node.insert(0, helper.make_node("Transpose", [name], [f"{name}/last"], perm=[0, 2, 3, 1]))
@@ -266,8 +271,24 @@ def _rewritten(
     return bytes(model.SerializeToString(deterministic=True))
 
 
+def _append_logits(graph: onnx.GraphProto, output: str, gives_probabilities: bool) -> None:
+    """Append nodes that flatten the output to (N, classes), and that compute the logarithm of probabilities.
+
+    They read the old output under another name, so that the output keeps its name.
+    """
+    _rename(graph, output, f"{output}/own")
+    last = f"{output}/flat"
+    graph.node.append(helper.make_node("Flatten", [f"{output}/own"], [last]))
+    if gives_probabilities:
+        least = numpy_helper.from_array(np.array(_LEAST_PROBABILITY, np.float32), f"{output}/least")
+        graph.initializer.append(least)
+        graph.node.append(helper.make_node("Max", [last, least.name], [f"{output}/positive"]))
+        last = f"{output}/positive"
+    graph.node.append(helper.make_node("Log" if gives_probabilities else "Identity", [last], [output]))
+
+
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Give a value of the graph another name, in all nodes that write or read it."""
+    """Give a tensor of the graph another name, in all nodes that write or read it."""
     for node in graph.node:
         for names in (node.input, node.output):
             for index, name in enumerate(names):
@@ -281,21 +302,20 @@ def _free_reshapes(graph: onnx.GraphProto) -> None:
     In the shape of a Reshape, -1 is inferred from the number of elements, and 0 keeps the input's size. Only one size
     can be inferred: the first one is set to -1, or to 0 if the shape has a -1 already.
     """
-    constants = {each.name: each for each in graph.initializer}
-    constants |= {
-        node.output[0]: node.attribute[0].t
-        for node in graph.node
-        if node.op_type == "Constant" and node.attribute[0].name == "value"
-    }
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Reshape" and (tensor := constants.get(node.input[1])) is not None:
-            shape = numpy_helper.to_array(tensor).copy()
-            if shape.ndim == 1 and len(shape) > 1 and shape[0] > 0:
-                infers_other_axis = -1 in shape
-                shape[0] = 0 if infers_other_axis else -1
-                tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
-                if infers_other_axis:
-                    del node.attribute[:]  # `allowzero`, with which 0 means an empty axis
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        tensor = constants[node.input[1]]
+        shape = numpy_helper.to_array(tensor).copy()
+        if shape.ndim == 1 and len(shape) > 1 and shape[0] > 0:
+            infers_other_axis = -1 in shape
+            shape[0] = 0 if infers_other_axis else -1
+            tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
+            if infers_other_axis:
+                del node.attribute[:]  # `allowzero`, with which 0 means an empty axis
 
 
 def _difference(path: Path, expected: FloatArray) -> str:

@@ -53,19 +53,22 @@ def read_stated(metadata: Mapping[str, str], path: Path) -> Stated:
             return _model_api(info, path)
         if config.is_file():
             return _timm(json.loads(config.read_text()))
+    # What reading Python literals, JSON and numbers raises for statements of another form.
     except (ValueError, SyntaxError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise InputError(f"the description of model '{path}' cannot be read ({error}): export it again") from error
     return Stated()
 
 
 def assumed(stated: Stated, options: ImportOptions, spec: InputSpec) -> str:
-    """Return a line that names what neither the file nor an option states; empty if there is nothing."""
+    """Return a line for the user about what is assumed: what neither the file nor an option states; empty if nothing.
+
+    `spec` is the input in the new contract.
+    """
     assumptions = []
     if spec.channels != "gray" and not (options.channels or stated.channels):
         assumptions.append(f"colour order {spec.channels} (--channels)")
     takes_floats = spec.element_type == "float32"  # a uint8 model normalises the pixels in its graph
-    if takes_floats and (options.mean or not stated.values):
-        # --mean and --std do not state the range of the pixels.
+    if takes_floats and (options.mean or not stated.values):  # --mean and --std do not state the range of the pixels
         assumptions.append("pixels 0 to 255" if spec.scale == 1 else "pixels 0 to 1")
     if takes_floats and not (options.mean or stated.values):
         mean_and_std = "mean 0 and std 1" if spec.channels == "gray" else "mean and std of ImageNet"
@@ -76,7 +79,7 @@ def assumed(stated: Stated, options: ImportOptions, spec: InputSpec) -> str:
 
 
 def _ultralytics(metadata: Mapping[str, str], path: Path) -> Stated:
-    """Return the statements of Ultralytics' metadata; names and sizes are Python literals in it."""
+    """Return the statements of Ultralytics' metadata, which contains Python literals such as {0: 'cat', 1: 'dog'}."""
     if metadata["task"] != "classify":
         raise InputError(f"model '{path}' is for the task '{metadata['task']}': edgekit runs classifiers")
     names = ast.literal_eval(metadata["names"])
@@ -84,9 +87,9 @@ def _ultralytics(metadata: Mapping[str, str], path: Path) -> Stated:
     return Stated(
         by="Ultralytics",
         labels=tuple(str(names[index]) for index in sorted(names)),
-        size_px=int(input_hw[0]) if len(set(input_hw)) == 1 else None,  # None for an input that is not square
+        size_px=int(input_hw[0]) if len(set(input_hw)) == 1 else None,  # only that of a square input
         channels="rgb",
-        values=(1 / 255, (0.0,) * 3, (1.0,) * 3),
+        values=(1 / 255, (0.0,) * 3, (1.0,) * 3),  # pixels of 0 to 1
         fit="square",
     )
 
@@ -97,11 +100,12 @@ def _model_api(info: Mapping[str, str], path: Path) -> Stated:
     if kind != "classification":
         raise InputError(f"model '{path}' is for the task '{kind}': edgekit runs classifiers")
     mean, std = _per_channel(info.get("mean_values")), _per_channel(info.get("scale_values"))
+    reverses_channels = info.get("reverse_input_channels", "").lower() in ("true", "yes", "1")
     return Stated(
         by="OpenVINO Model API",
         labels=tuple(info["labels"].split()) if info.get("labels") else None,
-        channels="rgb" if info.get("reverse_input_channels", "").lower() in ("true", "yes", "1") else "bgr",
-        values=(1.0, mean or (0.0,) * 3, std or (1.0,) * 3),
+        channels="rgb" if reverses_channels else "bgr",
+        values=(1.0, mean or (0.0,) * 3, std or (1.0,) * 3),  # pixels of 0 to 255
         fit=_MODEL_API_FITS.get(info.get("resize_type", "standard"), "pad"),
     )
 

@@ -52,7 +52,10 @@ def concat_free(model: ir.Model) -> int:
 
 
 def _dense_blocks(graph: ir.Graph) -> Iterator[list[ir.Node]]:
-    """Yield each dense block as the list of its Concat nodes; each appends a convolution's output to the one before."""
+    """Yield each dense block as the list of its Concat nodes in order.
+
+    Each Concat appends the output of a convolution to the output of the one before.
+    """
     seen: set[ir.Node] = set()
     for node in graph:
         concats: list[ir.Node] = []
@@ -66,11 +69,13 @@ def _dense_blocks(graph: ir.Graph) -> Iterator[list[ir.Node]]:
 
 
 def _appends_convolution(node: ir.Node) -> bool:
-    """Return whether a node is a Concat that appends channels, the output of a convolution, to its first input."""
+    """Return whether a node is a Concat that appends the channels of an ungrouped convolution to its first input."""
     if node.op_type != "Concat" or integer(node, "axis", 0) != 1 or len(node.inputs) != 2:
         return False
     appended = node.inputs[1]
-    conv = convolution(appended.producer()) if appended is not None and is_read_once(appended) else None
+    if appended is None or not is_read_once(appended):
+        return False
+    conv = convolution(appended.producer())
     return conv is not None and conv.groups == 1
 
 
@@ -82,46 +87,57 @@ def _next_concat(concat: ir.Node) -> ir.Node | None:
 
 
 def _rewrite_block(graph: ir.Graph, concats: list[ir.Node]) -> bool:
-    """Rewrite one dense block, given by its Concat nodes in order, and return whether it was changed."""
-    # All channels before the first reader are one part.
+    """Rewrite one dense block, given by its Concat nodes in order, and return whether it was changed.
+
+    The parts of the block are x, n1, n2, …: `concats[0]` appends n1 to x, `concats[1]` appends n2, and so on.
+    """
+    # Concatenations before the first one that a convolution reads belong to x.
     while concats and not _readers(graph, concats[0].inputs[0], 1):
         concats = concats[1:]
     if not concats:
         return False
-    parts = [part for part in (concats[0].inputs[0], *(concat.inputs[1] for concat in concats)) if part is not None]
-    widths = [width for width in map(channels_of, parts) if width is not None]
+    inputs = [concats[0].inputs[0], *(concat.inputs[1] for concat in concats)]
+    parts = [part for part in inputs if part is not None]
+    # The convolutions that read the block: x alone, the concatenation of x and n1, that of x, n1 and n2, …
     readers = _readers(graph, parts[0], 1)
-    for count, concat in enumerate(concats, 2):
+    for count, concat in enumerate(concats, start=2):
         readers += _readers(graph, concat.outputs[0], count)
+    widths = [width for width in map(channels_of, parts) if width is not None]
     if len(widths) != len(parts) or len(readers) < 2 or not _alike(readers) or _wide_bytes(readers) > LARGEST_BYTES:
         return False
-    start = 0
+    start = 0  # of the part's channels in the block
     for index, (part, width) in enumerate(zip(parts, widths, strict=True)):
-        # Part `index` is computed before the Concat that appended it, so the new nodes can stand there.
+        # The new nodes stand before the first node that reads the part.
         before = readers[0].conv.node if index == 0 else concats[index - 1]
-        _read_once(part, slice(start, start + width), [reader for reader in readers if reader.parts > index], before)
+        _convolve_part(
+            part, slice(start, start + width), [reader for reader in readers if reader.parts > index], before
+        )
         start += width
+    # Each convolution is replaced by the sum of its terms.
     for reader in readers:
         total = reader.terms[0]
         for term in reader.terms[1:]:
             total = insert(reader.conv.node, "Add", [term, total])
         replace(reader.conv.node, total)
-    # Other nodes, such as a pool, may still read a concatenation: it is made from the parts, not from the one before.
-    for count, concat in enumerate(concats[1:], 3):
+    # Other nodes, such as a pool, may read a concatenation. It is made of the parts, so that the ones before it can go.
+    for count, concat in enumerate(concats[1:], start=3):
         if concat.outputs[0].uses():
             replace(concat, insert(concat, "Concat", parts[:count], {"axis": 1}))
     return True
 
 
 def _wide_bytes(readers: list[_Reader]) -> float:
-    """Return the size in bytes of the wide convolution's output for one image; infinity if a dimension is unknown."""
-    shape = readers[0].conv.node.outputs[0].shape
+    """Return the size in bytes of the wide convolution's output for one image; infinity if a dimension is unknown.
+
+    The output has the channels of all readers, in float32.
+    """
+    shape = readers[0].conv.node.outputs[0].shape  # (N, channels, height, width)
     if shape is None:
         return math.inf
-    sizes = [size for size in shape[2:] if isinstance(size, int)]
-    if len(sizes) != len(shape) - 2:
+    sides = [side for side in shape[2:] if isinstance(side, int)]
+    if len(sides) != len(shape) - 2:
         return math.inf
-    return 4 * math.prod(sizes) * sum(len(reader.conv.bias) for reader in readers)  # float32
+    return 4 * math.prod(sides) * sum(len(reader.conv.bias) for reader in readers)
 
 
 def _readers(graph: ir.Graph, value: ir.Value | None, parts: int) -> list[_Reader]:
@@ -133,12 +149,12 @@ def _readers(graph: ir.Graph, value: ir.Value | None, parts: int) -> list[_Reade
 
 def _alike(readers: list[_Reader]) -> bool:
     """Return whether all readers have equal kernel size, padding, strides and dilations."""
-    convolutions = [reader.conv for reader in readers]
-    return len({(conv.weight.shape[2:], conv.pads, conv.steps) for conv in convolutions}) == 1
+    kinds = {(reader.conv.weight.shape[2:], reader.conv.pads, reader.conv.steps) for reader in readers}
+    return len(kinds) == 1
 
 
-def _read_once(part: ir.Value, channels: slice, readers: list[_Reader], before: ir.Node) -> None:
-    """Convolve one part of a block once for all its readers, and append each reader's share of the output to its terms.
+def _convolve_part(part: ir.Value, channels: slice, readers: list[_Reader], before: ir.Node) -> None:
+    """Insert one convolution of a part for all its readers, and a Split of its output; add each output to its reader.
 
     Args:
         part: The part.
@@ -148,7 +164,7 @@ def _read_once(part: ir.Value, channels: slice, readers: list[_Reader], before: 
     """
     if not readers:
         return
-    weight = np.concatenate([reader.conv.weight[:, channels] for reader in readers])
+    weight = np.concatenate([reader.conv.weight[:, channels] for reader in readers])  # (out of all, in of the part, …)
     # A bias is added once: with the first part.
     bias = np.concatenate([reader.conv.bias for reader in readers]) if channels.start == 0 else None
     wide = reweighted(readers[-1].conv, weight, bias, part, before)

@@ -20,7 +20,7 @@ def constant(value: ir.Value | None) -> Weights | None:
 
 
 def add_weight(graph: ir.Graph, name: str, array: Weights) -> ir.Value:
-    """Register values as a float32 initialiser and return it; a number is appended to the name if the name exists."""
+    """Add values to the graph as a float32 initialiser, and return it; an existing name gets a number appended."""
     number, candidate = 0, name
     while candidate in graph.initializers:
         number += 1
@@ -62,14 +62,17 @@ def insert(
 
 
 def replace(old: ir.Node, new: ir.Value) -> None:
-    """Remove node `old`; `new` replaces its output and takes over the output's name and role as graph output."""
+    """Remove node `old`, and let all nodes that read its output read `new` instead.
+
+    `new` gets the output's name, type and shape, and takes its place among the graph's outputs.
+    """
     replaced = old.outputs[0]
     name = replaced.name
     new.type, new.shape = replaced.type, replaced.shape
     ir.convenience.replace_all_uses_with(replaced, new, replace_graph_outputs=True)
     assert old.graph is not None
     old.graph.remove([old], safe=True)
-    new.name = name
+    new.name = name  # now it is free
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,12 @@ def convolution(node: ir.Node | None) -> Convolution | None:
     """Return a Conv node with constant weights and explicit padding as a `Convolution`; None for any other node."""
     if node is None or node.op_type != "Conv" or not has_plain_padding(node):
         return None
-    bias_value = node.inputs[2] if len(node.inputs) > 2 else None
-    weight, bias = constant(node.inputs[1]), constant(bias_value)
-    if weight is None or (bias is None and bias_value is not None):
+    weight = constant(node.inputs[1])
+    if weight is None:
         return None
-    return Convolution(node, weight, np.zeros(len(weight)) if bias is None else bias)
+    bias_input = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = np.zeros(len(weight)) if bias_input is None else constant(bias_input)
+    return None if bias is None else Convolution(node, weight, bias)
 
 
 def reweighted(
@@ -129,7 +133,7 @@ def reweighted(
     graph = conv.node.graph
     assert isinstance(graph, ir.Graph)
     name = conv.node.outputs[0].name
-    # New initialisers: another convolution may share the old ones.
+    # New initialisers, because another convolution may read the old ones.
     inputs = [data or conv.node.inputs[0], add_weight(graph, f"{name}.weight", weight)]
     if bias is not None:
         inputs.append(add_weight(graph, f"{name}.bias", bias))

@@ -5,15 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnxscript import ir
 
-from edgekit.export.passes.editing import (
-    Weights,
-    add_weight,
-    constant,
-    convolution,
-    insert,
-    is_read_once,
-    replace,
-)
+from edgekit.export.passes.editing import Weights, add_weight, constant, convolution, insert, is_read_once, replace
 
 _DEFAULT_EPSILON = 1e-5
 # Operators that compute the second factor of the MatMul from a student's class vectors.
@@ -31,16 +23,18 @@ def fold_batchnorm(model: ir.Model) -> int:
 
 
 def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
-    """Fold one BatchNormalization node; return False if it cannot be folded."""
+    """Fold one BatchNormalization node, see `fold_batchnorm`; return False if it cannot be folded."""
     convolved = norm.inputs[0]
-    conv = convolution(convolved.producer()) if convolved is not None and is_read_once(convolved) else None
+    if convolved is None or not is_read_once(convolved):
+        return False
+    conv = convolution(convolved.producer())
     constants = [values for values in map(constant, norm.inputs[1:5]) if values is not None]
     if conv is None or len(constants) != 4 or len(norm.outputs) != 1:
         return False
-    scale, shift, mean, variance = constants
+    scale, shift, mean, variance = constants  # (out,)
     epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else _DEFAULT_EPSILON
     gain = scale / np.sqrt(variance + epsilon)
-    weight = conv.weight * gain.reshape(-1, *[1] * (conv.weight.ndim - 1))
+    weight = conv.weight * gain.reshape(-1, *[1] * (conv.weight.ndim - 1))  # (out, in, height, width) * (out, 1, 1, 1)
     name = norm.outputs[0].name
     # New initialisers: another convolution may share the old ones.
     tensors = [
@@ -73,14 +67,14 @@ def _has_computed_factor(node: ir.Node) -> bool:
 
 
 def _evaluated(value: ir.Value | None) -> Weights | None:
-    """Return the value of an expression of constants, Mul and Transpose; None if it depends on anything else."""
+    """Compute an expression of constants, Mul and Transpose recursively; None if it depends on anything else."""
     node = value.producer() if value is not None else None
     if node is None or node.op_type not in _FOLDED_OPERATORS:
         return constant(value)
-    operands = [_evaluated(operand) for operand in node.inputs]
-    known = [operand for operand in operands if operand is not None]
-    if len(known) != len(operands):
+    operands = [operand for operand in map(_evaluated, node.inputs) if operand is not None]
+    if len(operands) != len(node.inputs):
         return None
     if node.op_type == "Mul":
-        return known[0] * known[1]
-    return np.transpose(known[0], node.attributes["perm"].as_ints() if "perm" in node.attributes else None)
+        return operands[0] * operands[1]
+    permutation = node.attributes["perm"].as_ints() if "perm" in node.attributes else None
+    return np.transpose(operands[0], permutation)

@@ -37,10 +37,10 @@ def gray_stem(model: ir.Model, contract: Contract) -> tuple[int, Contract]:
             return 0, contract
         convolutions.append(conv)
     for conv in convolutions:
-        # Weights (outputs, channels, height, width): o, c, ...
-        summed = np.einsum("oc...,c->o...", conv.weight, gains)[:, np.newaxis]
-        added = np.einsum("oc...,c->o...", conv.weight, offsets).reshape(len(summed), -1).sum(axis=1)
-        replace(conv.node, reweighted(conv, summed, conv.bias + added))
+        # The weight is (out, channels, height, width), the new one (out, 1, height, width).
+        weight = np.einsum("oc...,c->o...", conv.weight, gains)[:, np.newaxis]
+        added_bias = np.einsum("oc...,c->o...", conv.weight, offsets).reshape(len(weight), -1).sum(axis=1)  # (out,)
+        replace(conv.node, reweighted(conv, weight, conv.bias + added_bias))
     image.shape = ir.Shape([image.shape[0] if image.shape else "batch", 1, *spec.size_hw])
     gray = with_fields(spec, channels="gray", mean=spec.mean[:1], std=spec.std[:1])
     return len(convolutions), with_fields(contract, input=gray)

@@ -36,7 +36,7 @@ def tidy(model: ir.Model) -> None:
 
 def _rename_constants(graph: ir.Graph, unique: _Unique) -> None:
     """Name each initialiser after the node that reads it first and its role there: NODE.weight, NODE.bias."""
-    # Unique temporary names first: an initialiser's new name may be the old one of another.
+    # Temporary names first, because the new name of an initialiser may be the old one of another.
     for index, constant in enumerate(list(graph.initializers.values())):
         constant.name = f"\0{index}"
     named: set[ir.Value] = set()
@@ -50,16 +50,19 @@ def _rename_constants(graph: ir.Graph, unique: _Unique) -> None:
 
 
 def _title(node: ir.Node) -> str:
-    """Return the name of a node's module, and of its operation in it, from the metadata of torch's exporter."""
+    """Return MODULE.operation as the name of a node, from the metadata of torch's exporter.
+
+    For a layer of torch.nn it is MODULE alone, because such a layer is one node.
+    """
+    # Names and classes of the modules around the node, from the net inwards; the last entry is the operation itself.
     scopes = _metadata(node, _SCOPES)
     classes = _metadata(node, _CLASSES)
     operation = node.op_type.lower()
-    # The last scope is the operation, the one before it the module whose code contains it.
     module = scopes[-2] if len(scopes) > 1 else ""
+    if not module:
+        return operation
     is_layer = len(classes) > 1 and classes[-2].startswith("torch.nn.modules.")
-    if module and is_layer:  # a layer of torch.nn is one node: the operation adds nothing
-        return module
-    return ".".join(part for part in (module, operation) if part)
+    return module if is_layer else f"{module}.{operation}"
 
 
 def _metadata(node: ir.Node, key: str) -> list[str]:
@@ -68,12 +71,13 @@ def _metadata(node: ir.Node, key: str) -> list[str]:
 
 
 class _Unique:
-    """Function that returns a name that no node or tensor has yet: a number is appended if it is taken."""
+    """Function that makes names unique; `taken` are the names that exist already."""
 
     def __init__(self, taken: Iterable[str | None]) -> None:
         self._taken = set(taken)
 
     def __call__(self, name: str) -> str:
+        """Return a name that was not returned before: `name`, or `name` with a number appended."""
         candidate, number = name, 0
         while candidate in self._taken:
             number += 1

@@ -144,7 +144,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
 
 
 def graph_cost(model: onnx.ModelProto) -> GraphCost:
-    """Return the cost of one inference at batch size 1.
+    """Count the cost of one inference at batch size 1, node by node.
 
     Multiply-accumulates per output value: (input channels / groups) * kernel area for Conv, the inner dimension for
     Gemm and MatMul. Quantised operators count in the same way; adding a bias does not count.
@@ -155,17 +155,19 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
     constants = constant_tensors(model.graph)
     tensors = _tensors(model, constants)
     stored_as, fused = _fused(model.graph, constants)
-    counted: set[str] = set()  # weights that an earlier layer uses, too
+    counted: set[str] = set()  # weights of earlier nodes
     layers = []
     for index, node in enumerate(model.graph.node):
-        moves = index not in fused and node.op_type not in _MOVE_NOTHING
-        read = [_stored(name, stored_as) for name in node.input if name and moves]
-        written = [_stored(name, stored_as) for name in node.output if name and moves]
+        read, written = [], []  # names of tensors in memory
+        if index not in fused and node.op_type not in _MOVE_NOTHING:
+            read = [_stored(name, stored_as) for name in node.input if name]  # a missing input has the name ""
+            written = [_stored(name, stored_as) for name in node.output if name]
+        output = tensors.get(node.output[0]) if node.output else None
         layers.append(
             LayerCost(
                 name=node.name or f"{node.op_type}_{index}",
                 op_type=node.op_type,
-                output_shape=tensors[node.output[0]].shape if node.output and node.output[0] in tensors else None,
+                output_shape=output.shape if output else None,
                 parameters=sum(math.prod(constants[name].dims) for name in _new_weights(node, constants, counted)),
                 macs=_macs(node, tensors),
                 weight_bytes=_size_bytes([name for name in read if name in constants], tensors),
@@ -181,11 +183,14 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
 
 
 def _fused(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) -> tuple[dict[str, str], set[int]]:
-    """Return for tensors that a runtime does not store the ones it stores instead, and the indices of the fused nodes.
+    """Find the tensors that a runtime does not store, and the nodes that it does not run.
 
     A renamed tensor, such as the output of Reshape, is the input under another name. A runtime fuses DequantizeLinear
     into the nodes that read its output, and QuantizeLinear into the node that computes its input: only the 8-bit tensor
     is stored.
+
+    Returns:
+        For each tensor that is not stored, the one that is stored instead; and the indices of the fused nodes.
     """
     reader_counts = Counter(name for node in graph.node for name in node.input)
     graph_outputs = {value.name for value in graph.output}
@@ -209,7 +214,10 @@ def _fused(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) ->
 
 
 def _stored(name: str, stored_as: Mapping[str, str]) -> str:
-    """Return the name of the tensor in memory that holds the values of a tensor, after all renamings and fusions."""
+    """Return the name of the tensor in memory that holds the values of a tensor; `stored_as` is from `_fused`.
+
+    The names are followed from tensor to tensor; in a damaged graph, this may lead in a circle.
+    """
     seen = {name}
     while name in stored_as and stored_as[name] not in seen:
         name = stored_as[name]
@@ -218,34 +226,36 @@ def _stored(name: str, stored_as: Mapping[str, str]) -> str:
 
 
 def _new_weights(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], counted: set[str]) -> Iterator[str]:
-    """Yield the names of a node's trained weights that are not in `counted`, and add them to it."""
+    """Yield the names of a node's trained weights that are not in `counted`, those of earlier nodes, and add them."""
     statistics = _STATISTICS.get(node.op_type, ())
     for position, name in enumerate(node.input):
-        is_weight = name in constants and constants[name].data_type in WEIGHT_TYPES
-        if is_weight and name not in counted and position not in statistics:
+        is_constant = name in constants and constants[name].data_type in WEIGHT_TYPES
+        if is_constant and position not in statistics and name not in counted:
             counted.add(name)
             yield name
 
 
 def _macs(node: onnx.NodeProto, tensors: Mapping[str, _Tensor]) -> int | None:
-    """Return the multiply-accumulates of a node, 0 for other operators; None if a shape is unknown."""
+    """Return the multiply-accumulates of a convolution or matrix product; 0 for other nodes, None for unknown shapes.
+
+    They are the number of output values times the number of products that are added for each value.
+    """
     if node.op_type not in _PRODUCTS:
         return 0
-    kind, second_input = _PRODUCTS[node.op_type]
-    if len(node.input) <= second_input:
+    kind, second_position = _PRODUCTS[node.op_type]
+    if len(node.input) <= second_position:
         return None
-    names = (node.input[0], node.input[second_input], node.output[0])
+    names = (node.input[0], node.input[second_position], node.output[0])
     first, second, output = (tensors[name].shape if name in tensors else None for name in names)
     if not first or not second or output is None:
         return None
     if kind == "Conv":
-        per_value = second[1:]  # weights: (out, in / groups, *kernel)
-    elif kind == "Gemm":
-        transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-        per_value = first[:1] if transposed else first[-1:]
+        summed = second[1:]  # weights: (out, in / groups, *kernel)
+    elif kind == "Gemm" and any(attribute.name == "transA" and attribute.i for attribute in node.attribute):
+        summed = first[:1]  # of the transposed first factor
     else:
-        per_value = first[-1:]
-    return _product((*output, *per_value))
+        summed = first[-1:]
+    return _product((*output, *summed))
 
 
 def _size_bytes(names: Iterable[str], tensors: Mapping[str, _Tensor]) -> int | None:
@@ -289,11 +299,12 @@ def _tensors(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) 
     batch_of_one = onnx.ModelProto()
     batch_of_one.CopyFrom(model)
     graph = batch_of_one.graph
-    initialisers = {tensor.name for tensor in graph.initializer}
+    initialisers = {tensor.name for tensor in graph.initializer}  # old files list them among the inputs, too
     for value in graph.input:
-        if value.name not in initialisers:
-            _set_batch_of_one(value)
-    # Shapes stored in the file may be those of another batch size.
+        dims = value.type.tensor_type.shape.dim
+        if value.name not in initialisers and len(dims) > 1:
+            dims[0].dim_value = 1
+    # Shapes stored in the file may be those of another batch size, so all of them are inferred.
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
@@ -304,13 +315,6 @@ def _tensors(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) 
     values = (*graph.input, *graph.value_info, *graph.output)
     inferred = {value.name: _Tensor(_shape(value), _bits(value.type.tensor_type.elem_type)) for value in values}
     return inferred | {name: _Tensor(tuple(tensor.dims), _bits(tensor.data_type)) for name, tensor in constants.items()}
-
-
-def _set_batch_of_one(value: onnx.ValueInfoProto) -> None:
-    """Set the first dimension of an input to 1, if it has more dimensions."""
-    tensor = value.type.tensor_type
-    if tensor.HasField("shape") and len(tensor.shape.dim) > 1:
-        tensor.shape.dim[0].dim_value = 1
 
 
 def _shape(value: onnx.ValueInfoProto) -> Shape | None:
@@ -329,6 +333,6 @@ def _bits(data_type: int) -> int | None:
         name = onnx.TensorProto.DataType.Name(data_type)
     except ValueError:
         return None
-    # Most type names hold their width: FLOAT8E4M3FN, INT4, BFLOAT16.
+    # Most names contain the size: FLOAT8E4M3FN, INT4, BFLOAT16.
     digits = re.search(r"\d+", name)
     return int(digits.group()) if digits else _BITS_BY_NAME.get(name)

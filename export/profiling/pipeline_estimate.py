@@ -119,40 +119,43 @@ class Loop:
     here_ms: Mapping[str, float]
 
     def on(self, board: KnownBoard, threads: int) -> BoardEstimate[PipelineEstimate]:
-        """Return the estimate on a board, with both nets on one or four threads."""
-        cases = [self.classifier.on(board, threads), self.reference.on(board, 1)]
-        if self.detector:
-            cases.append(self.detector.on(board, threads))
-        for case in cases:
-            if case.reason:
-                return BoardEstimate(board, threads, None, case.reason)
-        # Without a reason, each case has an estimate.
-        classifier_net, reference_net, *detector_net = (case.estimate for case in cases if case.estimate)
-        slowdown = reference_net.middle_ms / self.here_ms["reference"]
+        """Estimate the time per frame of each part of the loop on a board, with both nets on one or four threads.
 
-        def measured(name: str, stage: str, key: str, share_of_frames: float = 1.0) -> Part:
-            """Return a part whose time here, `here_ms[key]`, is scaled to the board."""
-            middle_ms = self.here_ms[key] * slowdown * share_of_frames
-            return Part(name, stage, middle_ms, f"measured here, times {slowdown:.2g}")
-
-        parts = [measured("capture: colour and copy", "capture", "capture")]
-        if detector_net:
-            share = 1 / _DETECT_EVERY
-            net_ms = detector_net[0].middle_ms * share
+        Nets are estimated by the board's roofline. The times of all other parts here are multiplied by `slowdown`, the
+        time of the reference net on the board divided by its time here.
+        """
+        classifier = self.classifier.on(board, threads)
+        reference = self.reference.on(board, 1)
+        detector = self.detector.on(board, threads) if self.detector else None
+        reason = classifier.reason or reference.reason or (detector.reason if detector else None)
+        if reason or not classifier.estimate or not reference.estimate:
+            return BoardEstimate(board, threads, None, reason)
+        slowdown = reference.estimate.middle_ms / self.here_ms["reference"]
+        parts = [self._measured("capture: colour and copy", "capture", "capture", slowdown)]
+        share = 1 / _DETECT_EVERY  # of the frames
+        if detector and detector.estimate:
+            net_ms = detector.estimate.middle_ms * share
             parts += [
                 Part(f"detector net, 1 of {_DETECT_EVERY} frames", "detect", net_ms, "roofline"),
-                measured("detector: scale and decode", "detect", "around detector", share),
-                measured("track: flow between detections", "detect", "track", 1 - share),
+                self._measured("detector: scale and decode", "detect", "around detector", slowdown, share),
+                self._measured("track: flow between detections", "detect", "track", slowdown, 1 - share),
             ]
-        cut = "face: cut and prepare" if detector_net else "image: fit and prepare"
-        parts.append(measured(cut, "classify", "prepare"))
-        parts.append(Part("classifier net", "classify", classifier_net.middle_ms, "roofline"))
+        cut = "face: cut and prepare" if detector else "image: fit and prepare"
+        parts.append(self._measured(cut, "classify", "prepare", slowdown))
+        parts.append(Part("classifier net", "classify", classifier.estimate.middle_ms, "roofline"))
         estimate = PipelineEstimate(threads, self.detector_wh, self.classifier.precision, tuple(parts))
         return BoardEstimate(board, threads, estimate)
 
+    def _measured(self, name: str, stage: str, key: str, slowdown: float, share_of_frames: float = 1.0) -> Part:
+        """Return a part that is not a net: its time here, `here_ms[key]`, scaled to a board."""
+        middle_ms = self.here_ms[key] * slowdown * share_of_frames
+        return Part(name, stage, middle_ms, f"measured here, times {slowdown:.2g}")
+
 
 def measure_loop(model: Path, classifier: Profile, detector_model: Path | None) -> Loop:
-    """Measure the parts of the loop at 640x480 that are no nets, and profile the nets.
+    """Measure all parts of the loop that are no nets here, for frames of 640x480, and profile the nets.
+
+    OpenCV has one thread meanwhile.
 
     Args:
         model: The classifier's file.
@@ -162,12 +165,12 @@ def measure_loop(model: Path, classifier: Profile, detector_model: Path | None) 
     Raises:
         InputError: The detector's file cannot be profiled.
     """
-    before_threads = cv2.getNumThreads()
+    opencv_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
         here_ms = _measure_here(model, detector_model)
     finally:
-        cv2.setNumThreads(before_threads)
+        cv2.setNumThreads(opencv_threads)
     detector = detector_wh = None
     if detector_model is not None:
         detector_wh = _input_wh(_yunet(detector_model))
@@ -176,7 +179,10 @@ def measure_loop(model: Path, classifier: Profile, detector_model: Path | None) 
 
 
 def _measure_here(model: Path, detector_model: Path | None) -> dict[str, float]:
-    """Return `Loop.here_ms`: the time per call of each part that is not a net, and of the reference net."""
+    """Return `Loop.here_ms`: the time per call of each part that is not a net, and of the reference net.
+
+    `detector_model` is None for a model that classifies whole images.
+    """
     frames = _portraits()
     yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
     contract = Classifier(model, 1).contract
@@ -190,23 +196,26 @@ def _measure_here(model: Path, detector_model: Path | None) -> dict[str, float]:
         "capture": _ms(lambda: cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420)),
         "prepare": _ms(lambda: to_input(crop_faces(frame, boxes, contract), contract.input)),
     }
-    if detector_model is None:
-        return found
-    detector, net = _yunet(detector_model), open_session(detector_model, 1)
-    tensor = np.zeros((1, 3, *reversed(_input_wh(detector))), np.float32)
-    name = net.get_inputs()[0].name
+    return found if detector_model is None else found | _measure_detector(detector_model, frames)
+
+
+def _measure_detector(model: Path, frames: list[ImageU8]) -> dict[str, float]:
+    """Return the times of the detector without its net, and of the optical flow between two frames."""
+    detector, net = _yunet(model), open_session(model, 1)
+    width, height = _input_wh(detector)
+    feed = {net.get_inputs()[0].name: np.zeros((1, 3, height, width), np.float32)}
     whole_ms = _ms(lambda: detector.detect(frames[0]))
-    net_ms = _ms(lambda: net.run(None, {name: tensor}))
-    # Detects in the first frame only: all other calls are optical flow.
+    net_ms = _ms(lambda: net.run(None, feed))
+    # It detects in the first frame only: all other calls are optical flow.
     face_tracker = FaceTracker(detector, Every(1_000_000))
     numbers = itertools.count()
 
-    def follow() -> object:
-        """Track the face into the next frame, between the two frames forth and back."""
+    def track() -> object:
+        """Follow the face into the other one of the two frames."""
         number = next(numbers)
         return face_tracker.find(Frame(number, number / _FPS, number / _FPS, frames[number % 2]), StageTimer())
 
-    return found | {"around detector": max(whole_ms - net_ms, 0.0), "track": _ms(follow)}
+    return {"around detector": max(whole_ms - net_ms, 0.0), "track": _ms(track)}
 
 
 def _yunet(detector_model: Path) -> YuNet:
@@ -227,11 +236,14 @@ def _portraits() -> list[ImageU8]:
 
 
 def _ms(function: Callable[[], object]) -> float:
-    """Return the shortest time of many calls in ms; other programs disturb the shortest call least."""
-    least_s, runs, until_s = math.inf, 0, time.perf_counter() + _LEAST_S
+    """Return the shortest time of many calls in ms; other programs disturb the shortest call least.
+
+    There are at least `_LEAST_RUNS` calls, and they take at least `_LEAST_S`.
+    """
+    shortest_s, runs, until_s = math.inf, 0, time.perf_counter() + _LEAST_S
     while runs < _LEAST_RUNS or time.perf_counter() < until_s:
         started_s = time.perf_counter()
         function()
-        least_s = min(least_s, time.perf_counter() - started_s)
+        shortest_s = min(shortest_s, time.perf_counter() - started_s)
         runs += 1
-    return least_s * 1e3
+    return shortest_s * 1e3

@@ -29,6 +29,7 @@ class Profile:
         roofline = roofline_of(board.name, self.precision, threads)
         if roofline.reason:
             return BoardEstimate(board, threads, None, roofline.reason)
+        # `profile_file` has checked that no count is None.
         macs = [layer.macs or 0 for layer in self.cost.layers]
         moved_bytes = [layer.moved_bytes or 0 for layer in self.cost.layers]
         return BoardEstimate(board, threads, estimate(macs, moved_bytes, roofline))
@@ -58,17 +59,21 @@ def profile_file(path: Path, size_wh: tuple[int, int] | None = None) -> Profile:
 
 
 def _fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, path: Path) -> None:
-    """Set the batch size of all inputs to 1, and dynamic heights and widths to `size_wh`."""
+    """Set the batch size of all inputs to 1, and dynamic heights and widths to `size_wh`.
+
+    Raises:
+        InputError: A size stays dynamic.
+    """
     weights = {tensor.name for tensor in model.graph.initializer}  # old files list them as inputs, too
     for value in model.graph.input:
         if value.name in weights:
             continue
-        dims = value.type.tensor_type.shape.dim
+        dims = value.type.tensor_type.shape.dim  # the `dim_value` of a dynamic one is 0
         if len(dims) > 1:
             dims[0].dim_value = 1
-        if size_wh and len(dims) == 4:
-            for dim, size in zip(dims[2:], reversed(size_wh), strict=True):
-                if not dim.dim_value > 0:
-                    dim.dim_value = size
-        if not all(dim.dim_value > 0 for dim in dims):
+        if size_wh and len(dims) == 4:  # (N, channels, H, W)
+            width, height = size_wh
+            for dim, size in zip(dims[2:], (height, width), strict=True):
+                dim.dim_value = dim.dim_value if dim.dim_value > 0 else size
+        if any(dim.dim_value <= 0 for dim in dims):
             raise InputError(f"model '{path}': input '{value.name}' has a dynamic size: export it with a fixed size")

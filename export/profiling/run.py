@@ -64,11 +64,16 @@ def profile(options: ProfileOptions) -> ProfileReport:
     detector = _detector(path, options)
     options.progress("measuring", 0, None)
     loop = measure_loop(path, profiled, detector)
-    return ProfileReport(path, profiled, estimates, tuple(loop.on(board, threads) for board, threads in cases))
+    loop_estimates = tuple(loop.on(board, threads) for board, threads in cases)
+    return ProfileReport(path, profiled, estimates, loop_estimates)
 
 
 def _detector(path: Path, options: ProfileOptions) -> Path | None:
-    """Return the path of YuNet's file; None for a model that classifies whole images."""
+    """Return the path of YuNet's file, which is downloaded if needed; None for a model that classifies whole images.
+
+    Raises:
+        InputError: The options give a detector for such a model, or the file is not available or cannot be loaded.
+    """
     if Classifier(path, 1).contract.subject == "image":
         if options.detector is not None:
             raise InputError(f"model '{path}' classifies the whole image: leave out the detector")
@@ -77,5 +82,5 @@ def _detector(path: Path, options: ProfileOptions) -> Path | None:
         detector = options.detector or cached_download(YUNET, notify=options.notify)
     except UnavailableError as error:
         raise InputError(f"{error}: give YuNet's file (--detector)") from error
-    create_detector(str(detector), intra_op_threads=1, notify=options.notify)  # an error before the measurement
+    create_detector(str(detector), intra_op_threads=1, notify=options.notify)  # raises if it cannot be loaded
     return detector

@@ -22,7 +22,7 @@ from edgekit.device.engines.engine import engine_of
 from edgekit.device.imaging import as_frame, resize
 from edgekit.errors import GateError
 from edgekit.files import write_atomic
-from edgekit.models.callbacks import Notify, Progress, StageProgress
+from edgekit.models.callbacks import Notify, Progress, StageProgress, ignore_progress
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.readers import load_some, originals
 from edgekit.models.evaluation.evaluate import (
@@ -98,34 +98,33 @@ def compare(
     file: CropClassifier,
     net_crops: ImageU8,
     file_crops: ImageU8,
-    net_progress: Progress = lambda _, __: None,
-    file_progress: Progress = lambda _, __: None,
+    progress: StageProgress = ignore_progress,
 ) -> Comparison:
-    """Classify the same images, as each side has cropped them, and return both sides' logits.
+    """Classify the same images with a net and with its file, and return the logits of both.
+
+    Some crops are classified again one by one, because the logits of a file may depend on the batch.
 
     Args:
         net: The net or file that `file` was made from.
         file: The file; it has the labels of `net`.
-        net_crops: uint8 (N, H, W, 1 or 3), N ≥ 1.
-        file_crops: The same images, as the device crops them.
-        net_progress: Called with (images classified by `net`, images in total).
-        file_progress: Called with (images classified by `file`, images in total).
+        net_crops: The images as the training side crops them: uint8 (N, H, W, 1 or 3), N ≥ 1.
+        file_crops: The same images as the device side crops them.
+        progress: Called with (stage, images done, images in total).
     """
-    expected = _logits(net, net_crops, net_progress)
-    found = _logits(file, file_crops, file_progress)
-    # Some crops of the first batch are classified again, one by one.
-    some = slice(0, _BATCH_CROPS, _ALONE_EVERY)
+    expected = _logits(net, net_crops, partial(progress, "training side: classifying"))
+    found = _logits(file, file_crops, partial(progress, "device side: classifying"))
+    some = slice(0, _BATCH_CROPS, _ALONE_EVERY)  # of the first batch
     alone = np.concatenate([file.logits(crop[np.newaxis]) for crop in file_crops[some]])
     return Comparison(expected, found, largest_difference(found[some], alone))
 
 
 def _logits(classifier: CropClassifier, crops: ImageU8, progress: Progress) -> FloatArray:
     """Return the logits (N, labels) of crops (N, H, W, C), computed in batches."""
-    parts = []
+    batches = []
     for start in range(0, len(crops), _BATCH_CROPS):
-        parts.append(classifier.logits(crops[start : start + _BATCH_CROPS]))
-        progress(start + len(parts[-1]), len(crops))
-    return np.concatenate(parts)
+        batches.append(classifier.logits(crops[start : start + _BATCH_CROPS]))
+        progress(start + len(batches[-1]), len(crops))
+    return np.concatenate(batches)
 
 
 @dataclass(frozen=True)
@@ -145,13 +144,14 @@ class ExportCheck:
 def check_export(path: Path, net: nn.Module, contract: Contract, tolerance: float | None = None) -> ExportCheck:
     """Compare an exported float32 file with its net on crops of the shipped portrait.
 
+    A difference of 1e-5 of the largest logit is always allowed, because of rounding. If this exceeds the tolerance, the
+    top-1 classes are not compared.
+
     Args:
         path: The file; the runtime's code classifies with the contract in it.
         net: The net; it classifies through `TorchClassifier`, as in evaluation.
         contract: The checkpoint's contract.
-        tolerance: Largest allowed difference of a logit; None: that of the file's engine. 1e-5 of the largest logit is
-            always allowed, without equal top-1; of a net with merged classes, of the largest logit before they are
-            merged.
+        tolerance: Largest allowed difference of a logit; None: that of the file's engine.
 
     Raises:
         GateError: A logit is NaN or infinity or differs by more, or top-1 differs.
@@ -168,12 +168,11 @@ def check_export(path: Path, net: nn.Module, contract: Contract, tolerance: floa
             f"the checkpoint's output contains NaN or infinity: {np.count_nonzero(~np.isfinite(reference))} of "
             f"{reference.size} logits on {len(crops)} crops: use an earlier checkpoint, or train again"
         )
-    # The limit grows with the logits in which rounding errors arise: those of a merging net before they are merged.
+    # Rounding errors grow with the logits in which they arise: for merged classes, those before they are merged.
     rounded = TorchClassifier(net.net, contract).logits(crops) if isinstance(net, MergedClasses) else reference
     limit = allowed.allowed_difference(rounded) or 0.0
-    # With large logits, rounding may change the top-1 between two labels that are almost equal: it is not compared.
-    share = allowed.top1_share if limit == allowed.logits else 0.0
-    if faults := found.faults(replace(allowed, logits=limit, top1_share=share)):
+    top1_share = allowed.top1_share if limit == allowed.logits else 0.0
+    if faults := found.faults(replace(allowed, logits=limit, top1_share=top1_share)):
         raise GateError(
             f"the exported file differs from the checkpoint on {len(crops)} crops of the test picture: "
             f"{'; '.join(faults)}"
@@ -214,23 +213,16 @@ class ComparedImages:
 
 
 def read_images(
-    data: Path,
-    split: str,
-    limit: int | None,
-    crop: CropSpec,
-    *,
-    contempt: str,
-    progress: StageProgress,
-    notify: Notify,
+    data: Path, split: str, limit: int | None, crop: CropSpec, *, contempt: str, progress: StageProgress, notify: Notify
 ) -> ComparedImages:
-    """Read the images on which both sides are compared.
+    """Read the images on which both sides are compared, as the training side does.
 
     Args:
         data: The data set.
         split: Name of the split.
-        limit: Largest number of images; None: all.
-        crop: The training side's preparation of images.
-        contempt: See `load_dataset`.
+        limit: Largest number of images, evenly spread over the split; None: all.
+        crop: How the training side resizes images.
+        contempt: What becomes of CK+'s eighth expression, see `load_dataset`.
         progress: Called with (stage, done, total or None).
         notify: Called with one line for the user.
 
@@ -259,32 +251,25 @@ def measure_parity(
     dataset, part = images.dataset, images.part
     size_hw = reference.contract.input.size_hw
     expected = center_crop(with_contract_channels(part, reference.contract).images, size_hw)
-    made = _device_crops(images, device.contract, expected, partial(progress, "device side: reading"))
-    found = compare(
-        reference,
-        device,
-        expected,
-        made.crops,
-        partial(progress, "training side: classifying"),
-        partial(progress, "device side: classifying"),
-    )
+    reading = partial(progress, "device side: reading")
+    device_crops, differences = _device_crops(images, device.contract, expected, reading)
+    found = compare(reference, device, expected, device_crops, progress)
     labels = device.contract.labels
-    numbers = label_numbers(dataset.classes, device.contract)
-    unknown_class = next(
-        (name for name, number in zip(dataset.classes, numbers, strict=True) if number is None or number < 0), None
-    )
-    own = other = None
-    if unknown_class is None:
+    numbers = label_numbers(dataset.classes, device.contract)  # of each class of the data, among `labels`
+    unknown = [name for name, number in zip(dataset.classes, numbers, strict=True) if number is None or number < 0]
+    reference_evaluation = device_evaluation = None
+    if not unknown:
         truths = np.array(numbers, np.int64)[part.labels]
-        own, other = Evaluation(labels, truths, found.reference_logits), Evaluation(labels, truths, found.logits)
+        reference_evaluation = Evaluation(labels, truths, found.reference_logits)
+        device_evaluation = Evaluation(labels, truths, found.logits)
     return Parity(
         **vars(found),
-        crop_difference=made.largest_difference,
-        crops_different=made.different,
-        first_different=made.first_different,
-        reference=own,
-        device=other,
-        unknown_class=unknown_class,
+        crop_difference=max(differences.values(), default=0),
+        crops_different=len(differences),
+        first_different=next(iter(differences), None),
+        reference=reference_evaluation,
+        device=device_evaluation,
+        unknown_class=unknown[0] if unknown else None,
     )
 
 
@@ -299,7 +284,8 @@ def parity_faults(found: Parity, tolerance: Tolerance) -> list[str]:
     faults += found.faults(tolerance)
     if tolerance.drop is not None and found.reference is not None and found.device is not None:
         drop = accuracy_drop(found.reference, found.device, tolerance.drop)
-        faults += [drop] if drop else []
+        if drop is not None:
+            faults.append(drop)
     return faults
 
 
@@ -313,6 +299,8 @@ def verify_on(
     notify: Notify,
 ) -> FloatArray:
     """Compare pixels, logits and labels of a new file with those of its net, and return the file's logits.
+
+    A file that fails is refused: it is kept as `refused` for a closer look.
 
     Args:
         images: From `read_images`, with the checkpoint's `crop`; their classes need not be the file's labels.
@@ -330,7 +318,9 @@ def verify_on(
     device = Classifier(path)
     found = measure_parity(net, device, images, progress)
     allowed = tolerance_for(device.contract.precision, engine_of(path))
-    if faults := parity_faults(found, allowed if tolerance is None else replace(allowed, logits=tolerance)):
+    if tolerance is not None:
+        allowed = replace(allowed, logits=tolerance)
+    if faults := parity_faults(found, allowed):
         write_atomic(refused, path.read_bytes())
         raise GateError(f"the file is refused: {'; '.join(faults)}: it is kept as '{refused}'")
     notify(f"verified on {found.images} images of {images.data.name}: pixels and labels are equal")
@@ -338,11 +328,15 @@ def verify_on(
 
 
 def accuracy_drop(reference: Evaluation, other: Evaluation, allowed: float) -> str | None:
-    """Return one line if the accuracy on the same images is lower by more than `allowed` plus two standard errors."""
-    right_before, right_after = (side.logits.argmax(axis=1) == side.truths for side in (reference, other))
+    """Return one line if `other` is significantly less accurate than `reference` on the same images, else None.
+
+    The accuracy must be lower by more than `allowed` (0..1) plus two standard errors.
+    """
+    right_before = reference.logits.argmax(axis=1) == reference.truths
+    right_after = other.logits.argmax(axis=1) == other.truths
     lost = int((right_before & ~right_after).sum())
     won = int((~right_before & right_after).sum())
-    # Only images that change count: the standard error of lost - won is the root of their number.
+    # As in McNemar's test: the standard error of lost - won is the root of the number of images that change.
     margin = _STANDARD_ERRORS * math.sqrt(lost + won)
     if lost - won <= allowed * reference.total + margin:
         return None
@@ -352,31 +346,33 @@ def accuracy_drop(reference: Evaluation, other: Evaluation, allowed: float) -> s
     )
 
 
-@dataclass(frozen=True)
-class _DeviceCrops:
-    """Crops of the device side, and their differences from those of the training side; see `Parity`."""
+def _device_crops(
+    images: ComparedImages, contract: Contract, expected: ImageU8, progress: Progress
+) -> tuple[ImageU8, dict[str, int]]:
+    """Read the images again, crop them with the device's code, and compare the crops with those of the training side.
 
-    crops: ImageU8
-    largest_difference: int
-    different: int
-    first_different: str | None
+    Args:
+        images: The images.
+        contract: The contract of the device's file.
+        expected: The training side's crops, uint8 (N, H, W, 1 or 3).
+        progress: Called with (images done, images in total).
 
-
-def _device_crops(images: ComparedImages, contract: Contract, expected: ImageU8, progress: Progress) -> _DeviceCrops:
-    """Return the crops that the device's code makes of the stored images, compared with the training side's crops."""
+    Returns:
+        The device side's crops; and by the name of the image the largest difference of a pixel, of each crop that
+        differs, in the order of reading.
+    """
     size_hw = contract.input.size_hw
     crops = np.zeros((len(images.part), *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
-    largest, different, first = 0, 0, None
+    differences: dict[str, int] = {}
     stored = originals(
         images.data, images.split, images.part, images.limit, contempt=images.contempt, progress=progress
     )
     for position, name, image in stored:
         crops[position] = crop_image(as_frame(image), contract.crop, size_hw, resize)
         difference = _pixel_difference(crops[position], expected[position])
-        if difference:
-            largest, different = max(largest, difference), different + 1
-            first = first or name
-    return _DeviceCrops(crops, largest, different, first)
+        if difference > 0:
+            differences[name] = difference
+    return crops, differences
 
 
 def _pixel_difference(crop: ImageU8, expected: ImageU8) -> int:

@@ -46,21 +46,25 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
         faults.append(
             f"the file has IR version {model.ir_version}, onnxruntime {oldest.version} reads up to {oldest.ir_version}"
         )
+    used = set(_used(model))  # (domain, operator)
+    used_domains = {domain for domain, _operator in used}
     opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
     if invalid := [version for version in opsets.values() if not 0 < version < _NO_VERSION]:
         return [*faults, f"operator set version {invalid[0]} is invalid"]
     for domain, version in opsets.items():
-        if domain not in oldest.opsets and any(node_domain == domain for node_domain, _ in _used(model)):
-            faults.append(f"operator set '{domain}' is unknown to onnxruntime {oldest.version}")
-        elif version > oldest.opsets.get(domain, version):
+        if domain not in oldest.opsets:
+            if domain in used_domains:  # exporters declare sets that no node uses
+                faults.append(f"operator set '{domain}' is unknown to onnxruntime {oldest.version}")
+        elif version > oldest.opsets[domain]:
             faults.append(
                 f"operator set {domain or 'ai.onnx'} {version} is newer than onnxruntime {oldest.version} supports: "
                 f"export with {oldest.opsets[domain]} or older"
             )
     local = {(function.domain, function.name) for function in model.functions}  # defined in the file itself
-    for domain, name in sorted(set(_used(model)) - local):
-        if domain in oldest.opsets and not _runs(oldest, domain, name, opsets.get(domain, 1)):
-            faults.append(f"operator {name} of set {opsets.get(domain, 1)} is unknown to onnxruntime {oldest.version}")
+    for domain, name in sorted(used - local):
+        opset = opsets.get(domain, 1)
+        if domain in oldest.opsets and not _runs(oldest, domain, name, opset):
+            faults.append(f"operator {name} of set {opset} is unknown to onnxruntime {oldest.version}")
     outside = [tensor.name for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
         faults.append(
@@ -82,8 +86,9 @@ def _nodes_of(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
     for node in graph.node:
         yield _domain(node.domain), node.op_type
         for attribute in node.attribute:
-            inner_graphs = [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs
-            for inner in inner_graphs:
+            if attribute.HasField("g"):
+                yield from _nodes_of(attribute.g)
+            for inner in attribute.graphs:
                 yield from _nodes_of(inner)
 
 
@@ -93,9 +98,9 @@ def _domain(name: str) -> str:
 
 
 def _runs(oldest: OldestRuntime, domain: str, name: str, opset: int) -> bool:
-    """Return whether the runtime can run an operator of this version of its operator set."""
+    """Return whether the runtime can run an operator in the version of the operator set `opset`."""
     ranges = oldest.kernels[domain].get(name, [])
-    if domain:
+    if domain != "":  # not one of ONNX's own operators: their versions are not compared
         return bool(ranges)
     try:
         schema = onnx.defs.get_schema(name, opset, domain)

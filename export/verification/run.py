@@ -75,15 +75,7 @@ def verify(options: VerifyOptions) -> VerifyReport:
     path = resolve_model(str(options.model), device_suffixes(str(options.model)))
     source = resolve_model(str(options.against), (CHECKPOINT_SUFFIX, ONNX_SUFFIX))
     engine = engine_of(path)
-    if is_prompts_file(source):
-        raise InputError(
-            f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
-        )
-    if source.suffix == ONNX_SUFFIX and not has_contract(open_session(source, 1, level="none"), source):
-        raise InputError(
-            f"'{source}' has no contract, and 'edgekit import' has compared its outputs with those of the new file: "
-            f"compare '{path}' with itself (--against {path})"
-        )
+    _check_source(source, path)
     set_torch_threads(options.threads)
     is_itself = path.samefile(source)
     faults: list[str] = []
@@ -100,7 +92,7 @@ def verify(options: VerifyOptions) -> VerifyReport:
             if engine != "onnxruntime":  # reading a file of these engines checks all of it
                 raise
             faults.append(str(error))
-    if device is None:
+    if device is None:  # the file cannot run on a device
         return VerifyReport(path, source, engine, tuple(faults), oldest, None, is_itself)
     reference = open_classifier(source, options.threads)
     if reference.contract.labels != device.contract.labels:
@@ -108,12 +100,11 @@ def verify(options: VerifyOptions) -> VerifyReport:
             f"the labels differ, {', '.join(reference.contract.labels)} and {', '.join(device.contract.labels)}: "
             "compare with a source that has the file's labels"
         )
-    crop = reference.contract.crop
     images = read_images(
         Path(options.data),
         options.split,
         options.limit,
-        crop,
+        reference.contract.crop,
         contempt=options.contempt,
         progress=options.progress,
         notify=options.notify,
@@ -125,3 +116,16 @@ def verify(options: VerifyOptions) -> VerifyReport:
     faults += parity_faults(parity, tolerance)
     check = ParityCheck(parity, tolerance, device.contract)
     return VerifyReport(path, source, engine, tuple(faults), oldest, check, is_itself)
+
+
+def _check_source(source: Path, path: Path) -> None:
+    """Raise InputError if the model file `path` cannot be compared with `source`."""
+    if is_prompts_file(source):
+        raise InputError(
+            f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
+        )
+    if source.suffix == ONNX_SUFFIX and not has_contract(open_session(source, 1, level="none"), source):
+        raise InputError(
+            f"'{source}' has no contract, and 'edgekit import' has compared its outputs with those of the new file: "
+            f"compare '{path}' with itself (--against {path})"
+        )
