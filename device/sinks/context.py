@@ -127,6 +127,7 @@ class Account:
             return f"{self.name} {self._written}{total} written{dropped}{waiting}"
 
     def _waiting(self) -> int:
+        """Return `waiting`. The caller holds the lock."""
         return self._produced - self._written - self._dropped.total()
 
 
@@ -134,10 +135,12 @@ def loss_reason(error: BaseException) -> str:
     """Return the reason of a failed write for `Account.drop`, such as "disk full" or "input/output error"."""
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return "end of the run"
+    # A StorageError has the operating system's error as its cause.
     cause = error if isinstance(error, OSError) else error.__cause__
     if not isinstance(cause, OSError):
         return type(error).__name__
-    return _REASONS.get(cause.errno or 0) or (cause.strerror or type(cause).__name__).lower()
+    known = None if cause.errno is None else _REASONS.get(cause.errno)
+    return known or (cause.strerror or type(cause).__name__).lower()
 
 
 def state_folder() -> Path:
