@@ -128,7 +128,7 @@ def _draw_plate(canvas: ImageU8, text: str, corner_xy: tuple[int, int], colour_b
     """
     height, width = canvas.shape[:2]
     scale = max(_MIN_FONT_SCALE, min(height, width) / _PX_PER_FONT_SCALE)
-    pad = _pad_px(scale)
+    pad = max(2, round(6 * scale))  # from the text to the edges of the plate
     (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, _stroke_px(scale))
     if text_w + 2 * pad > width:
         scale *= max(width - 2 * pad, 1) / text_w
@@ -148,11 +148,6 @@ def _draw_plate(canvas: ImageU8, text: str, corner_xy: tuple[int, int], colour_b
 def _stroke_px(font_scale: float) -> int:
     """Return the line width of letters."""
     return max(1, round(2 * font_scale))
-
-
-def _pad_px(font_scale: float) -> int:
-    """Return the distance between a text and the edges of its plate."""
-    return max(2, round(6 * font_scale))
 
 
 def _rounded_xyxy(face: Face) -> tuple[int, int, int, int]:

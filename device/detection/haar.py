@@ -61,10 +61,7 @@ class Haar:
         min_face_px = max(_TRAINED_FACE_PX, round(min(size_wh) * MIN_FACE_FRACTION))
         # A box is the mean of the neighbouring windows in which the face was found; `counts` are their numbers.
         boxes, counts = self._cascade.detectMultiScale2(
-            cv2.equalizeHist(gray),
-            scaleFactor=SCALE_STEP,
-            minNeighbors=MIN_NEIGHBORS,
-            minSize=(min_face_px, min_face_px),
+            cv2.equalizeHist(gray), SCALE_STEP, MIN_NEIGHBORS, minSize=(min_face_px, min_face_px)
         )
         xywh = np.asarray(boxes, np.float32).reshape(-1, 4)  # reshaped, because OpenCV returns () without faces
         windows = np.asarray(counts, np.float32).reshape(-1)

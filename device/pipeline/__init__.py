@@ -182,9 +182,8 @@ class StreamOptions(Options):
         check_zones(self.zones)
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            if value is None or value == "auto":
-                continue
-            if value < least or value > most:
+            is_number = value is not None and value != "auto"
+            if is_number and not least <= value <= most:
                 raise InputError(f"{name} is {value}: expected {least} to {most}")
         needs_detector = self.changed(_NEED_DETECTOR)
         if needs_detector and self.detector == "none":

@@ -153,11 +153,9 @@ def classify(
     crops = crop_faces(frame, faces, contract)
     last: list[Classification | None] = [None] * len(faces)
     tracks = None if smooth_s == 0 else faces.tracks  # without smoothing, nothing is kept of a face
-    if tracks is None:
-        classify_every = 1
-    else:
+    if tracks is not None:
         last = [_recent(track.classification, time_s) for track in tracks]
-    choice = choose(crops, last, time_s, classify_every, are_images=faces.are_regions)
+    choice = choose(crops, last, time_s, 1 if tracks is None else classify_every, are_images=faces.are_regions)
     timer.mark("crop")
     found = _classifications(classifier, crops, choice, last, time_s, smooth_s)
     if tracks is not None:

@@ -99,8 +99,7 @@ def check_crop(face: Classification, crop: ImageU8, distance: float | None, cont
         limit = contract.distance.threshold
         if face.is_unlike:  # hysteresis: the distance must become clearly smaller than the threshold, which may be < 0
             limit -= _DISTANCE_LEAD * abs(limit)
-        face.distance = float(distance)
-        face.is_unlike = bool(distance > limit)
+        face.distance, face.is_unlike = float(distance), bool(distance > limit)
 
 
 def check_threshold(face: Classification, below: float) -> None:

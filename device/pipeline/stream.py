@@ -174,7 +174,7 @@ class Stream:
         with self._opened, ExitStack() as opened:
             for sink in sinks:
                 opened.enter_context(sink)
-            results = opened.enter_context(closing(self._frame_results(self.source, annotate)))
+            results = opened.enter_context(closing(self._frame_results(annotate)))
             for frame, result in results:
                 for sink in sinks:
                     sink.write(frame, result)
@@ -203,21 +203,19 @@ class Stream:
     def _iterate(self) -> _Results:
         """Yield all results, and close the source after the last one."""
         with self._opened:
-            yield from self._frame_results(self.source)
+            yield from self._frame_results()
 
-    def _frame_results(
-        self, source: Source, annotate: Callable[[FrameResult], FrameResult] = lambda result: result
-    ) -> _Results:
+    def _frame_results(self, annotate: Callable[[FrameResult], FrameResult] = lambda result: result) -> _Results:
         """Return `loop.frame_results` with the stream's nets, options and meter."""
         return frame_results(
-            source,
+            self.source,
             self.localizer,
             self.classifier,
             self.meter,
             self.options.max_frames,
             smooth_s=self.options.smooth_s,
             classify_every=1 if self.options.every_frame else self.options.classify_every,
-            presentation_time_s=presentation_time_s(source),
+            presentation_time_s=presentation_time_s(self.source),
             threaded=self.threads.staged,
             annotate=annotate,
             controls=self.controls,
@@ -285,12 +283,10 @@ def _open(options: StreamOptions) -> Source:
         return open_source(str(options.source), options.notify, realtime=options.realtime, repeat=options.repeat)
     if options.realtime:
         raise InputError("realtime is for recordings; a camera has its own frame rate: leave it out")
-    detector_px: int | None = options.detector_size_px or DEFAULT_INPUT_SIZE_PX
-    if _chooses_input_size(options):
-        detector_px = None
+    fixed_px = options.detector_size_px or DEFAULT_INPUT_SIZE_PX
     settings = replace(
         options.camera_settings,
-        detector_px=detector_px,
+        detector_px=None if _chooses_input_size(options) else fixed_px,
         min_face_px=options.min_face_px,
         region=options.region,
         detects=options.detector != "none",

@@ -139,8 +139,7 @@ def loss_reason(error: BaseException) -> str:
     cause = error if isinstance(error, OSError) else error.__cause__
     if not isinstance(cause, OSError):
         return type(error).__name__
-    known = None if cause.errno is None else _REASONS.get(cause.errno)
-    return known or (cause.strerror or type(cause).__name__).lower()
+    return _REASONS.get(cause.errno or 0) or (cause.strerror or type(cause).__name__).lower()
 
 
 def state_folder() -> Path:

@@ -141,16 +141,13 @@ def check_outputs(options: Sequence[SinkOptions], source: str | Path | None = No
         for path in paths:
             if paths.count(path) > 1:
                 raise InputError(f"'{path}' is the {kind} of two outputs: give each its own")
+    rotated = files if option_of(options, OutputOptions).rotation.active else []
+    for output in rotated:
+        for path in files:
+            if is_older_name(path, output):
+                raise InputError(f"'{path}' is the name of an older file of '{output}': choose another name")
     original = None if source is None else real_path(Path(source))
-    overwrites_source = original in files
-    if option_of(options, OutputOptions).rotation.active:
-        for output in files:
-            for path in files:
-                if is_older_name(path, output):
-                    raise InputError(f"'{path}' is the name of an older file of '{output}': choose another name")
-            if original is not None and is_older_name(original, output):
-                overwrites_source = True
-    if overwrites_source:
+    if original is not None and (original in files or any(is_older_name(original, output) for output in rotated)):
         raise InputError(f"'{source}' is the source and would be overwritten: write to another file")
 
 

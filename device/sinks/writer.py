@@ -267,8 +267,8 @@ class Writer(Sink, Generic[T]):
                 self._check_reserve()
             safe = self._target.write([item.value for item in batch])
         except LostError as error:
-            self._unpend(batch)
-            self.account.drop(error.reason, sum(item.count for item in batch))
+            # The counts of the batch are the latest ones that are pending.
+            self.account.drop(error.reason, sum(self._pending.pop() for _ in batch))
             if str(error):
                 self._begin_outage(str(error), error.reason)
         except (StorageError, OSError) as error:
@@ -306,16 +306,12 @@ class Writer(Sink, Generic[T]):
         with self._changed:
             if self._ended:
                 return
-            self._unpend(batch)
+            for _ in batch:
+                self._pending.pop()
             self._queue.extendleft(reversed(batch))
             self._weight += sum(item.weight for item in batch)
             self._drop_oldest()
             self._due_s = self._retry_s
-
-    def _unpend(self, batch: list[_Item[T]]) -> None:
-        """Take back that the target has taken these items, the latest ones."""
-        for _ in batch:
-            self._pending.pop()
 
     def _drop_oldest(self) -> None:
         """Drop the oldest items while too many wait. The caller holds the condition."""

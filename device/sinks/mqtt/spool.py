@@ -85,8 +85,7 @@ class Spool:
                 del self._messages[oldest]
                 surplus.append(oldest)
             must_report = bool(surplus) and not self._reported_full
-            if must_report:
-                self._reported_full = True
+            self._reported_full = self._reported_full or must_report
         self._account.produce()
         self._account.drop("buffer full", len(surplus))
         self._saving.put(message)
@@ -104,9 +103,7 @@ class Spool:
     def remove(self, numbers: Iterable[int]) -> None:
         """Remove delivered messages; one that was dropped meanwhile stays counted as dropped."""
         with self._lock:
-            delivered = [number for number in numbers if number in self._messages]
-            for number in delivered:
-                del self._messages[number]
+            delivered = [number for number in numbers if self._messages.pop(number, None)]
             if not self._messages:
                 self._reported_full = False
         self._account.write(len(delivered))
