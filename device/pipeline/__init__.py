@@ -178,6 +178,7 @@ class StreamOptions(Options):
     notify: Callable[[str], None] = warn
 
     def __post_init__(self) -> None:
+        """Check values and combinations that the declarations of the options do not check."""
         super().__post_init__()
         check_zones(self.zones)
         for name, (least, most) in _RANGES.items():
@@ -195,5 +196,6 @@ class StreamOptions(Options):
         This is the flag of the command line or, for a field without a flag, the name of the field.
         """
         flags = {name: declared.flag for name, declared in declared_options(StreamOptions).items()}
-        changed = [name for name in fields if getattr(self, name) != getattr(StreamOptions, name)]  # defaults
+        # The attributes of the class are the defaults.
+        changed = [name for name in fields if getattr(self, name) != getattr(StreamOptions, name)]
         return [flags.get(name, name) for name in changed]

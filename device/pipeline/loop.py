@@ -98,6 +98,7 @@ def frame_results(
             return
         meter.start()
         items: Iterator[_InFlight] = itertools.chain([first], captured)
+        # Each stage is an iterator that takes its items from the one before.
         if not source.live:  # a live source captures in its own thread
             items = _prefetch(stages, "capture", items)
         with_faces = _with_faces(items, current_nets or (lambda: (localizer, classifier)))
@@ -288,7 +289,7 @@ def _with_results(
 ) -> Iterator[_InFlight]:
     """Add the result with the classified faces to each item."""
     for item in items:
-        assert item.faces is not None
+        assert item.faces is not None  # `_with_faces` has set both
         assert item.classifier is not None
         time_s = presentation_time_s(item.frame)
         item.result = classify(item.frame, item.faces, item.classifier, item.timer, time_s, smooth_s, classify_every)

@@ -41,13 +41,15 @@ def smooth(
     step_s = max(time_s - face.seen_s, 0.0)
     weight = 1 - math.exp(-step_s / smooth_s)  # of this frame in the average
     since_output_s = time_s - face.classified_s
+    # The average of `since_output_s` over the frames since the last output.
     face.since_s = (1 - weight) * face.since_s + weight * since_output_s
     face.mean = face.mean + np.float32(weight) * (face.raw - face.mean)
     if is_new:
-        share = weight  # how much of the change from the last output is in the average: only that of this frame
+        # The share of the change from the last output to `raw` in the average. After a cut, it is that of this frame.
+        # Otherwise the output is taken to have changed linearly: a frame at the time t after the last output has the
+        # share t / since_output_s, and the average of the frames has that of their average t, `since_s`.
+        share = weight
         if not is_cut and since_output_s > 0:
-            # The output is taken to have changed linearly since the last one: a frame at the time t after it shows
-            # t / since_output_s of the change. `since_s` is the average of t over these frames.
             share = face.since_s / since_output_s
         face.mean = face.mean + np.float32(share) * (raw - face.raw)
         face.raw, face.classified_s, face.since_s = raw, time_s, 0.0

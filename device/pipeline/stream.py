@@ -227,6 +227,7 @@ class _PictureRecogniser:
     """Classifies single pictures, with nets of its own so that the frames of the stream do not wait for them."""
 
     def __init__(self, stream: Stream) -> None:
+        """Use the model and the options of `stream`; the nets are loaded for the first picture."""
         self._stream = stream
         self._lock = threading.Lock()
         self._numbers = itertools.count()

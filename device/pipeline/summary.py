@@ -61,6 +61,7 @@ class LatencyMeter:
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Read times from `clock`, in seconds."""
         self._clock = clock
         self._started_s = self._ended_s = clock()
         # The latest times of each stage, for the percentiles.

@@ -87,6 +87,7 @@ class EventSink(Sink):
     """Posts the events of every frame to all outlets, in order, with snapshots if wanted."""
 
     def __init__(self, options: EventOptions, run: RunContext) -> None:
+        """Use the outlets, snapshots and clips that the sinks of the run link to each other."""
         from edgekit.device.frame import presentation_time_s
 
         self._detector = EventDetector(options)
@@ -205,6 +206,7 @@ class EventDetector:
     """
 
     def __init__(self, options: EventOptions) -> None:
+        """Use the labels, hold time and cooldown of `options`."""
         self._options = options
         # The labels of faces without a track, by their index in the frame. Tracks have theirs in `Track.states`.
         self._untracked: dict[object, _Label] = {}
@@ -226,6 +228,7 @@ class EventDetector:
         events = []
         owner: object
         for index, face in enumerate(result.faces):
+            # A label is kept in the track of its face; without tracking here, by the position of the face in the frame.
             labels, owner = self._untracked, index
             if tracks is not None:
                 labels, owner = tracks[index].states, self
@@ -239,6 +242,7 @@ class EventDetector:
                 label.event_label, label.event_s, label.has_left = label.label, now_s, False
         if self._latest_s is not None:
             period_s = now_s - self._latest_s
+            # The two latest periods; at the second frame there is only one.
             self._periods_s = (self._periods_s[1] or period_s, period_s)
         self._latest_s = now_s
         return events

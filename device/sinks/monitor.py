@@ -60,7 +60,7 @@ class Monitor(Sink):
     stages: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards everything that a result or an event changes
         # The results of the last five seconds, the latest one and when it was added.
         self._recent: deque[_Recent] = deque()
         self._latest: FrameResult | None = None

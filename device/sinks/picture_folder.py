@@ -104,6 +104,7 @@ class PictureFolder:
         self._bytes += size_bytes
         if self._deletable is None:
             return
+        # Each modification time is later than the one before, also if the clock goes back.
         self._latest_ns = max(time.time_ns(), self._latest_ns + _STEP_NS)
         with suppress(OSError):
             os.utime(self.folder / name, ns=(self._latest_ns, self._latest_ns))

@@ -50,7 +50,7 @@ class TextFile:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Read for `age_s`, which a pipe or a device does not allow.
+            # A file is also read, for its last line and its first record. A pipe or a device is not.
             flags = os.O_RDWR if path.is_file() or not path.exists() else os.O_WRONLY
             # O_APPEND: if another program empties the file, the next line is at its beginning.
             self._handle = os.open(path, flags | os.O_CREAT | os.O_APPEND, 0o666)

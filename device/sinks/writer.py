@@ -267,7 +267,7 @@ class Writer(Sink, Generic[T]):
                 self._check_reserve()
             safe = self._target.write([item.value for item in batch])
         except LostError as error:
-            # The counts of the batch are the latest ones that are pending.
+            # The counts of the batch are the latest ones that are pending; they leave it.
             self.account.drop(error.reason, sum(self._pending.pop() for _ in batch))
             if str(error):
                 self._begin_outage(str(error), error.reason)
@@ -294,7 +294,7 @@ class Writer(Sink, Generic[T]):
         reason = DISK_RESERVE if isinstance(error, _DiskReserveError) else loss_reason(error)
         self._begin_outage(str(error), reason)
         pauses_s = self._rules.pauses_s
-        self._retry_s = time.monotonic() + pauses_s[min(self._failures, len(pauses_s) - 1)]
+        self._retry_s = time.monotonic() + pauses_s[min(self._failures, len(pauses_s) - 1)]  # the last one repeats
         self._failures += 1
         is_last = self._rules.attempts is not None and self._failures >= self._rules.attempts
         if self._rules.holds and not is_last:
@@ -307,7 +307,7 @@ class Writer(Sink, Generic[T]):
             if self._ended:
                 return
             for _ in batch:
-                self._pending.pop()
+                self._pending.pop()  # the counts of the batch are the latest ones
             self._queue.extendleft(reversed(batch))
             self._weight += sum(item.weight for item in batch)
             self._drop_oldest()

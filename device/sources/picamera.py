@@ -97,6 +97,7 @@ class _PiCamera:
         settings: CameraSettings,
         notify: Callable[[str], None],
     ) -> None:
+        """Open and start the camera, and its encoder if it is recorded; raises as `open_picamera`."""
         self.fps: float | None = settings.fps or _FPS
         self._name = name
         self._rotation = settings.rotation

@@ -153,6 +153,7 @@ class CameraSettings(Options):
     recording: EncodedVideo | None = None
 
     def __post_init__(self) -> None:
+        """Check the controls, and keep them as a mapping."""
         super().__post_init__()
         # A mapping from Python, or pairs of name and value from the command line.
         pairs = list(self.controls.items() if isinstance(self.controls, Mapping) else self.controls)

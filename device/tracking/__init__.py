@@ -110,7 +110,7 @@ class FaceTracker:
             self._tracks.end(time_s)
         elif self.schedule.follows or self._detect_every_at_least > 1:
             state = self._track(frame, luma, coarse, time_s)
-        # Without a tracking state, the faces of this frame are unknown.
+        # Without `state`, no face was tracked into this frame. `_detect_every_at_least` sheds load.
         if state is None or (state.frames >= self._detect_every_at_least and self.schedule.due(state)):
             timer.mark("track")
             detections = self._detect(frame)

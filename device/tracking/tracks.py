@@ -143,6 +143,7 @@ def iou(first: FloatArray, second: FloatArray) -> FloatArray:
     first_areas = (first[:, 2:] - first[:, :2]).clip(0).prod(axis=1)
     second_areas = (second[:, 2:] - second[:, :2]).clip(0).prod(axis=1)
     union = first_areas[:, np.newaxis] + second_areas[np.newaxis] - overlap
+    # 0 for two empty boxes, whose union is 0.
     return np.asarray(np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0), np.float32)
 
 

@@ -269,7 +269,8 @@ class _StateSchedule:
         document = self._monitor.document()
         is_current = not self._monitor.is_latest_from_before_pause
         state = _state_document(document, self._zones, is_current=is_current)
-        places = [state, *state.get("zones", {}).values()]  # the frame, and each zone
+        # The pause, and number and label of the faces in the frame and in each zone.
+        places = [state, *state.get("zones", {}).values()]
         compared = [state["paused"], *[(place["faces"], place["label"]) for place in places]]
         is_late = now_s - self._all_sent_s >= _MAX_STATE_PERIOD_S
         if document["latest"] is None or (compared == self._sent and not is_late):

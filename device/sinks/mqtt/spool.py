@@ -74,7 +74,7 @@ class Spool:
         return len(self._messages)
 
     def append(self, topic: str, payload: str) -> None:
-        """Append a message."""
+        """Append a message; if there are more than `limit`, drop the oldest, and report this once."""
         with self._lock:
             self._latest += 1
             message = Message(self._latest, topic, payload)

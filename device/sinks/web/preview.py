@@ -38,6 +38,7 @@ class Preview:
     """
 
     def __init__(self, max_fps: float, hidden: Hide) -> None:
+        """Encode at most `max_fps` frames per second; `hidden` returns the boxes to make unrecognisable in a frame."""
         self.period_s = 1 / max_fps
         self.viewers = 0
         self.closing = False

@@ -108,6 +108,7 @@ class TeachRoutes:
             await asyncio.sleep(_POLL_S)
 
     async def _picture(self, request: Request) -> Response:
+        """Return a recorded picture of a class, by the two names in the path."""
         name, picture = request.path_params["name"], request.path_params["picture"]
         try:
             jpeg = await run_in_threadpool(self._session.picture, name, picture)
@@ -128,6 +129,7 @@ class TeachRoutes:
 
 
 def _as_region(wanted: _Change) -> Region | None:
+    """Return the region of a change, None for the whole picture; raise InputError if it exceeds the picture."""
     if wanted.region is None:
         return None
     region = Region(*wanted.region)
