@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -53,8 +52,8 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], zones: Iterable[Zone] 
 
     An uncertain face is grey and has no probability. Zones have a white outline, with their name at the lowest corner.
 
-    Each class has one colour, the same in every frame and output. `drawn_label` describes labels that are not ASCII. A
-    box that covers the whole frame is not outlined: then the label alone is at the top left.
+    Each class has one colour, the same in every frame and output. `drawn_label` describes labels that are not ASCII. Of
+    a box that covers the whole frame, only the label is drawn, at the top left.
 
     Args:
         image_bgr: The frame, which is not changed.
@@ -65,10 +64,10 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], zones: Iterable[Zone] 
     height, width = canvas.shape[:2]
     line_px = max(_MIN_LINE_PX, round(min(height, width) / _PX_PER_LINE_PX))
     for zone in zones:
-        corners = (np.array(zone.corners) * (width, height)).round().astype(np.int32)
+        corners = (np.array(zone.corners) * (width, height)).round().astype(np.int32)  # (corners, 2): x, y in pixels
         cv2.polylines(canvas, [corners], isClosed=True, color=_WHITE, thickness=line_px)
-        lowest = [(x, y) for x, y in corners.tolist() if y == corners[:, 1].max()]
-        _draw_plate(canvas, zone.name, min(lowest), _WHITE)  # of several lowest corners, at the left one
+        lowest_corners = [(x, y) for x, y in corners.tolist() if y == corners[:, 1].max()]
+        _draw_plate(canvas, zone.name, min(lowest_corners), _WHITE)  # at the leftmost of them
     labelled = []
     for face in faces:
         x0, y0, x1, y1 = _rounded_xyxy(face)
@@ -129,7 +128,7 @@ def _draw_plate(canvas: ImageU8, text: str, corner_xy: tuple[int, int], colour_b
     """
     height, width = canvas.shape[:2]
     scale = max(_MIN_FONT_SCALE, min(height, width) / _PX_PER_FONT_SCALE)
-    pad = _pad_px(scale)
+    pad = max(2, round(6 * scale))  # from the text to the edges of the plate
     (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, _stroke_px(scale))
     if text_w + 2 * pad > width:
         scale *= max(width - 2 * pad, 1) / text_w
@@ -149,11 +148,6 @@ def _draw_plate(canvas: ImageU8, text: str, corner_xy: tuple[int, int], colour_b
 def _stroke_px(font_scale: float) -> int:
     """Return the line width of letters."""
     return max(1, round(2 * font_scale))
-
-
-def _pad_px(font_scale: float) -> int:
-    """Return the distance between a text and the edges of its plate."""
-    return max(2, round(6 * font_scale))
 
 
 def _rounded_xyxy(face: Face) -> tuple[int, int, int, int]:
@@ -179,19 +173,22 @@ class FaceBlur:
         """Take a frame's time from `presentation_time_s`; for a recording, that must be its position in the video."""
         self._presentation_time_s = presentation_time_s
         # Each box with the last time at which it is hidden.
-        self._boxes: deque[tuple[float, Xyxy]] = deque()
+        self._boxes: list[tuple[float, Xyxy]] = []
 
     def update(self, frame: Frame, result: FrameResult) -> list[Xyxy]:
-        """Add the boxes of a frame, and return the boxes to hide now; must be called for every frame."""
+        """Return the boxes to hide in a frame: those of its faces, and those of the half second before.
+
+        Must be called for every frame.
+        """
         time_s = self._presentation_time_s(frame)
         for face in result.faces:
-            # The next picture of a folder may show other people, unless its faces are tracked as those of a sequence.
+            # Faces of an image file have a track only if the files are the frames of a video. Other files may show
+            # other people: their boxes are hidden in one frame only.
             is_video = frame.file is None or face.track_id is not None
             hidden_until_s = time_s + _KEPT_S if is_video else time_s
             self._boxes.append((hidden_until_s, face.xyxy))
-        while self._boxes and time_s > self._boxes[0][0]:
-            self._boxes.popleft()
-        return [xyxy for _hidden_until_s, xyxy in self._boxes]
+        self._boxes = [(until_s, xyxy) for until_s, xyxy in self._boxes if time_s <= until_s]
+        return [xyxy for _until_s, xyxy in self._boxes]
 
 
 # Returns the boxes to hide in a frame: `FaceBlur.update`, or `hide_nothing`.

@@ -222,13 +222,14 @@ class Detections:
         """Return one face; without classification its label and probabilities are empty."""
         box, score = self.xyxy[index], float(self.scores[index])
         track_id = None if self.tracks is None else int(self.tracks[index].id)
-        detected = self.detected is None or bool(self.detected[index])
+        detected = _row(self.detected, index, default=True)
         zone = None if self.zone_indices is None else self.zones[self.zone_indices[index]].name
         if self.probabilities is None or self.label_indices is None:
             return Face(box, score, track_id=track_id, detected=detected, zone=zone)
-        probabilities, label_index = self.probabilities[index].tolist(), int(self.label_indices[index])
-        raw = probabilities if self.raw_probabilities is None else self.raw_probabilities[index].tolist()
-        uncertain = self.uncertain is not None and bool(self.uncertain[index])
+        label_index = int(self.label_indices[index])
+        probabilities = self.probabilities[index].tolist()
+        raw_probabilities = _row(self.raw_probabilities, index, default=probabilities)
+        uncertain = _row(self.uncertain, index, default=False)
         return Face(
             box,
             score,
@@ -237,12 +238,17 @@ class Detections:
             label=UNCERTAIN if uncertain else self.classes[label_index],
             probability=probabilities[label_index],
             probabilities=dict(zip(self.classes, probabilities, strict=True)),
-            raw_probabilities=dict(zip(self.classes, raw, strict=True)),
+            raw_probabilities=dict(zip(self.classes, raw_probabilities, strict=True)),
             uncertain=uncertain,
-            distance=None if self.distances is None else float(self.distances[index]),
-            classified=self.classified is None or bool(self.classified[index]),
+            distance=_row(self.distances, index, default=None),
+            classified=_row(self.classified, index, default=True),
             zone=zone,
         )
+
+
+def _row(array: NDArray[Any] | None, index: int, default: Any) -> Any:
+    """Return a row of an optional array as Python values; `default` without the array."""
+    return default if array is None else array[index].tolist()
 
 
 def crop_boxes(faces: Detections, frame_wh: tuple[int, int], margin: float) -> list[tuple[int, int, int, int]]:

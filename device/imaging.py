@@ -104,7 +104,7 @@ def _transparent(data: bytes) -> ImageU8 | None:
         return None
     if data.startswith(b"BM") and not stored[..., 3].any():
         return None  # a BMP: many programs leave the fourth byte of a pixel unused, and write 0
-    # libtiff has multiplied the colours of 8 bits with their alpha.
+    # libtiff multiplies the colours of 8 bits with their alpha.
     premultiplied = data.startswith(_TIFF_SIGNATURES) and stored.dtype == np.uint8
     return _on_white(stored, premultiplied)
 
@@ -115,8 +115,8 @@ def check_image(image: AnyImage) -> ImageU8:
     Raises:
         InputError: The image is not uint8 (H, W) or (H, W, 3), or has no pixels.
     """
-    is_image = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size > 0
-    if not is_image or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+    is_uint8 = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size > 0
+    if not is_uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
         shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"an image is {shape}: pass a uint8 array (height, width, 3), or (height, width) for gray")
     return image
@@ -146,17 +146,21 @@ def _may_be_transparent(data: bytes) -> bool:
 
 
 def _on_white(image_bgra: NDArray[Any], premultiplied: bool) -> ImageU8:
-    """Return an image (H, W, 4) of 8 or 16 bits as uint8 (H, W, 3), its transparent parts on white."""
+    """Return an image (H, W, 4) of 8 or 16 bits as uint8 (H, W, 3), its transparent parts on white.
+
+    With `premultiplied`, the colours of the image are already multiplied with their alpha.
+    """
     composited: ImageU8 = np.empty((*image_bgra.shape[:2], 3), np.uint8)
     # In blocks, because the numbers of a whole image of 25 megapixels would take more than a gigabyte.
     for top in range(0, len(image_bgra), _BLOCK_ROWS):
         rows = slice(top, top + _BLOCK_ROWS)
         # Of 16 bits the lower 8 are dropped, of 8 bits none.
         levels = image_bgra[rows].astype(np.uint32) >> 8 * (image_bgra.dtype.itemsize - 1)
-        colours, alpha = levels[..., :3], levels[..., 3:]
+        colours, alpha = levels[..., :3], levels[..., 3:]  # (rows, W, 3) and (rows, W, 1), 0 to 255
+        # 255 * (colour * alpha + white * (1 - alpha)), where alpha is from 0 to 1.
         weighted = colours * _WHITE if premultiplied else colours * alpha
-        # Half of the divisor is added for rounding.
-        composited[rows] = (weighted + _WHITE * (_WHITE - alpha) + _WHITE // 2) // _WHITE
+        total = weighted + _WHITE * (_WHITE - alpha)
+        composited[rows] = (total + _WHITE // 2) // _WHITE  # rounded to the nearest level
     return composited
 
 

@@ -36,10 +36,12 @@ class Region:
     height: float
 
     def __post_init__(self) -> None:
-        numbers = (self.x, self.y, self.width, self.height)
-        if not all(map(math.isfinite, numbers)) or min(self.x, self.y) < 0 or min(self.width, self.height) <= 0:
+        """Check what can be checked without the size of the frame."""
+        shorter_side = min(self.width, self.height)
+        is_finite = all(math.isfinite(number) for number in (self.x, self.y, self.width, self.height))
+        if not is_finite or self.x < 0 or self.y < 0 or shorter_side <= 0:
             raise InputError(f"region '{self}' is empty or starts outside the frame: give x,y >= 0 and w,h > 0")
-        if not self._is_fractions and min(self.width, self.height) < _MIN_SIDE_PX:
+        if not self._is_fractions and shorter_side < _MIN_SIDE_PX:
             raise InputError(
                 f"region '{self}' is smaller than {_MIN_SIDE_PX}x{_MIN_SIDE_PX} pixels, and as fractions it exceeds "
                 "the frame: give pixels, or fractions with x+w and y+h at most 1"
@@ -60,7 +62,7 @@ class Region:
         to_x, to_y = (frame_w, frame_h) if self._is_fractions else (1, 1)
         left, right = self.x * to_x, (self.x + self.width) * to_x
         top, bottom = self.y * to_y, (self.y + self.height) * to_y
-        # Rounded, because 0.4 + 0.2 is more than 0.6.
+        # Rounded to millionths first, because 0.4 + 0.2 is a little more than 0.6 and would give one pixel more.
         x0, y0 = math.floor(round(left, 6)), math.floor(round(top, 6))
         # At least one pixel, also for a width or height of almost 0 at the right or lower edge.
         x0, y0 = min(x0, frame_w - 1), min(y0, frame_h - 1)

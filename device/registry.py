@@ -82,10 +82,7 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
         return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
     point = next((point for point in _others(kind) if point.name == name), None)
     if point is None:
-        known = ", ".join(names(kind))
-        install = f"install a package that provides a {kind} (docs/how-to/extending.md)"
-        cure = f"use one of {known}" if known else install
-        raise InputError(f"{kind} '{name}' does not exist: {cure}")
+        raise InputError(f"{kind} '{name}' does not exist: use one of {', '.join(names(kind))}")
     try:
         return point.load()  # type: ignore[no-any-return]
     except Exception as error:  # the import runs code of another package

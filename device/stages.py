@@ -85,14 +85,16 @@ class _Stage(Generic[T]):
     """Computes items in a thread, which puts them into a slot for one item; iteration takes them out of it."""
 
     def __init__(self, name: str, items: Iterator[T], every_item: bool) -> None:
+        """Start the thread; `every_item` as of `Stages`."""
         self.name = name
         self.dropped = 0
         self._items = items
         self._every_item = every_item
+        # Guards the following, and is notified of each change.
         self._changed = threading.Condition()
         self._slot: list[T] = []  # empty, or one item
-        self._ended = False
-        self._closed = False
+        self._ended = False  # no item follows
+        self._closed = False  # nobody wants another item
         self._thread = Worker(self._produce, name)
         self._thread.start()
 
@@ -109,6 +111,7 @@ class _Stage(Generic[T]):
             self._thread.join(timeout_s)
 
     def __iter__(self) -> Iterator[T]:
+        """Take the items out of the slot; after the last one, raise the exception of the thread, if there was one."""
         while True:
             with self._changed:
                 while not (self._slot or self._ended or self._closed):

@@ -103,7 +103,7 @@ def detect_faces(
     """
     from edgekit.device.imaging import as_frame, check_image
 
-    kept: dict[str, Detector] = _kept.__dict__  # the detectors of this thread
+    kept: dict[str, Detector] = _kept.__dict__  # the detectors of this thread, by their options as a text
     key = repr((str(detector), input_size_px, score_threshold))
     image = check_image(image_bgr)
     if key not in kept:
@@ -162,8 +162,8 @@ def create_detector(
         )
     if not 0 < score_threshold < 1:
         raise InputError(f"detector score threshold {score_threshold} is out of range: give a number between 0 and 1")
-    model_path = Path(name) if name.endswith(".onnx") else None
-    make = registry.find("detector", name if model_path is None else DEFAULT_DETECTOR)
+    model_path = Path(name) if name.endswith(".onnx") else None  # of YuNet
+    make = registry.find("detector", name if model_path is None else "yunet")
     detector: Detector = make(DetectorOptions(model_path, size_px, score_threshold, intra_op_threads, notify))
     fixed_px = fixed_input_px(detector)
     if input_size_px is not None and fixed_px not in (None, input_size_px):

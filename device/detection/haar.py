@@ -54,21 +54,21 @@ class Haar:
         """
         height, width = image_bgr.shape[:2]
         scale = self.input_size_px / max(width, height)
-        gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
         size_wh = (max(round(width * scale), 1), max(round(height * scale), 1))
+        gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
         # Area averaging, because the features are a few pixels wide and suffer from aliasing. It is fast on gray.
         gray = cv2.resize(gray, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         min_face_px = max(_TRAINED_FACE_PX, round(min(size_wh) * MIN_FACE_FRACTION))
-        boxes, neighbors = self._cascade.detectMultiScale2(
-            cv2.equalizeHist(gray), SCALE_STEP, MIN_NEIGHBORS, 0, (min_face_px, min_face_px)
+        # A box is the mean of the neighbouring windows in which the face was found; `counts` are their numbers.
+        boxes, counts = self._cascade.detectMultiScale2(
+            cv2.equalizeHist(gray), SCALE_STEP, MIN_NEIGHBORS, minSize=(min_face_px, min_face_px)
         )
-        # `neighbors` are the numbers of neighbouring windows, from which a box was merged.
-        xywh = np.asarray(boxes, np.float32).reshape(-1, 4)
-        windows = np.asarray(neighbors, np.float32).reshape(-1)
+        xywh = np.asarray(boxes, np.float32).reshape(-1, 4)  # reshaped, because OpenCV returns () without faces
+        windows = np.asarray(counts, np.float32).reshape(-1)
         scores = windows / (windows + 1)
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] >= self._score_threshold]
-        to_frame = np.array([width / size_wh[0], height / size_wh[1]] * 2, np.float32)
+        to_frame = np.tile(np.divide((width, height), size_wh), 2).astype(np.float32)  # (4,): factors for xyxy
         xyxy = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1) * to_frame
         return Detections(xyxy[order], scores[order])
 

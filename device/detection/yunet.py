@@ -62,10 +62,12 @@ class YuNet:
         self.fixed_size_hw = _check_model(self._session, model_path)
         self.input_size_px = max(self.fixed_size_hw) if self.fixed_size_hw else input_size_px
         self._input_name = self._session.get_inputs()[0].name
+        # The net's input, which `_letterbox` makes anew for another frame size or input size: these sizes, and that of
+        # the scaled frame.
+        self._tensor: FloatArray = np.zeros((1, 3, 0, 0), np.float32)
         self._prepared_px = 0
         self._frame_wh = (0, 0)
-        self._content_wh = (0, 0)
-        self._tensor: FloatArray = np.zeros((1, 3, 0, 0), np.float32)
+        self._scaled_wh = (0, 0)
 
     def detect(self, image_bgr: ImageU8) -> Detections:
         """Return the faces of a uint8 (H, W, 3) image, with landmarks.
@@ -87,22 +89,22 @@ class YuNet:
         xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
         kept = suppress(xyxy, scores, NMS_THRESHOLD, TOP_K)
         # From pixels of the scaled frame to pixels of the frame.
-        to_frame: FloatArray = np.divide(self._frame_wh, self._content_wh, dtype=np.float32)
-        return Detections(xyxy[kept] * np.tile(to_frame, 2), scores[kept], landmarks_xy[kept] * to_frame)
+        to_frame_xy: FloatArray = np.divide(self._frame_wh, self._scaled_wh, dtype=np.float32)
+        return Detections(xyxy[kept] * np.tile(to_frame_xy, 2), scores[kept], landmarks_xy[kept] * to_frame_xy)
 
     def _letterbox(self, image_bgr: ImageU8) -> FloatArray:
         """Return the net's input, float32 (1, 3, h, w): the scaled image in the upper left corner, black elsewhere."""
         height, width = image_bgr.shape[:2]
         if (width, height) != self._frame_wh or self.input_size_px != self._prepared_px:
             self._frame_wh, self._prepared_px = (width, height), self.input_size_px
-            self._content_wh, canvas_wh = input_sizes((width, height), self.input_size_px, self.fixed_size_hw)
-            self._tensor = np.zeros((1, 3, canvas_wh[1], canvas_wh[0]), np.float32)
-        if self._content_wh != self._frame_wh:
+            self._scaled_wh, (input_w, input_h) = input_sizes(self._frame_wh, self.input_size_px, self.fixed_size_hw)
+            self._tensor = np.zeros((1, 3, input_h, input_w), np.float32)
+        if self._scaled_wh != self._frame_wh:
             # Bilinear, because area averaging takes 8 to 40 times as long, often longer than the net, and the detector
             # finds no more faces with it.
-            image_bgr = np.asarray(cv2.resize(image_bgr, self._content_wh, interpolation=cv2.INTER_LINEAR), np.uint8)
-        content_w, content_h = self._content_wh
-        self._tensor[0, :, :content_h, :content_w] = image_bgr.transpose(2, 0, 1)
+            image_bgr = np.asarray(cv2.resize(image_bgr, self._scaled_wh, interpolation=cv2.INTER_LINEAR), np.uint8)
+        scaled_w, scaled_h = self._scaled_wh
+        self._tensor[0, :, :scaled_h, :scaled_w] = image_bgr.transpose(2, 0, 1)  # (H, W, 3) to (3, H, W)
         return self._tensor
 
 
@@ -111,21 +113,24 @@ def input_sizes(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the size to which the frame is scaled, and the size of the net's input, both as (width, height).
 
-    The scaled frame keeps its aspect ratio. It fills the upper left corner of the input; the rest is black. Its longer
-    side is `input_size_px`, and the input's sides are the next multiples of 32. With `fixed_size_hw` the input has that
-    size and the frame is scaled to fit.
+    The scaled frame keeps its aspect ratio, and the rest of the input is black. Its longer side is `input_size_px`, and
+    the sides of the input are the next multiples of 32. For a net with the input size `fixed_size_hw`, the frame is
+    scaled to fit into it.
     """
     width, height = frame_wh
     if fixed_size_hw:
-        canvas_h, canvas_w = fixed_size_hw
-        scale = min(canvas_w / width, canvas_h / height)
-    else:
-        scale = input_size_px / max(width, height)
-    content_wh = (max(round(width * scale), 1), max(round(height * scale), 1))
-    if not fixed_size_hw:
-        stride = _STRIDES_PX[-1]
-        canvas_w, canvas_h = (math.ceil(side / stride) * stride for side in content_wh)
-    return content_wh, (canvas_w, canvas_h)
+        input_h, input_w = fixed_size_hw
+        return _scaled_wh(frame_wh, min(input_w / width, input_h / height)), (input_w, input_h)
+    scaled_wh = _scaled_wh(frame_wh, input_size_px / max(width, height))
+    stride_px = _STRIDES_PX[-1]
+    input_w, input_h = (math.ceil(side / stride_px) * stride_px for side in scaled_wh)
+    return scaled_wh, (input_w, input_h)
+
+
+def _scaled_wh(size_wh: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return a size times `scale` in whole pixels, at least one."""
+    width, height = size_wh
+    return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
 def decode(
@@ -148,8 +153,8 @@ def decode(
         score = np.sqrt(face_probability * object_probability)
         (cells,) = np.nonzero(score >= score_threshold)
         rows, columns = np.divmod(cells, input_width_px // stride)
-        corner_xy = np.stack((columns, rows), axis=1).astype(np.float32)
-        box = outputs[f"bbox_{stride}"][0, cells]  # (N, 4): centre x, y; log width, height
+        corner_xy = np.stack((columns, rows), axis=1).astype(np.float32)  # (N, 2): of the cells, in cells
+        box = outputs[f"bbox_{stride}"][0, cells]  # (N, 4): centre x, y from the corner; log width, height; in cells
         centre_xy = corner_xy + box[:, :2]
         half_wh = np.exp(box[:, 2:]) / 2
         boxes.append(np.concatenate((centre_xy - half_wh, centre_xy + half_wh), axis=1) * stride)

@@ -178,20 +178,24 @@ class StreamOptions(Options):
     notify: Callable[[str], None] = warn
 
     def __post_init__(self) -> None:
+        """Check values and combinations that the declarations of the options do not check."""
         super().__post_init__()
         check_zones(self.zones)
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            if value not in (None, "auto") and not least <= value <= most:
+            is_number = value is not None and value != "auto"
+            if is_number and not least <= value <= most:
                 raise InputError(f"{name} is {value}: expected {least} to {most}")
-        if self.detector == "none" and (given := self.changed(_NEED_DETECTOR)):
-            raise InputError(f"{given[0]} needs a detector; with detector none every frame is a face")
+        needs_detector = self.changed(_NEED_DETECTOR)
+        if needs_detector and self.detector == "none":
+            raise InputError(f"{needs_detector[0]} needs a detector; with detector none every frame is a face")
 
     def changed(self, fields: tuple[str, ...]) -> list[str]:
-        """Return the names of those of the fields whose value is not the default.
+        """Return the names of the given fields whose value is not the default, as the user knows them for messages.
 
-        The name is the flag of the command line, or that of the field if there is no flag.
+        This is the flag of the command line or, for a field without a flag, the name of the field.
         """
         flags = {name: declared.flag for name, declared in declared_options(StreamOptions).items()}
-        given = [name for name in fields if getattr(self, name) != getattr(StreamOptions, name)]
-        return [flags.get(name, name) for name in given]
+        # The attributes of the class are the defaults.
+        changed = [name for name in fields if getattr(self, name) != getattr(StreamOptions, name)]
+        return [flags.get(name, name) for name in changed]

@@ -53,10 +53,11 @@ class Choice:
     crops: list[FloatArray] | None = None
 
     def record(self, index: int, face: Classification) -> None:
-        """Keep the crop of a face for the next frame's choice."""
+        """Keep the crop of a face, and count its frames since the last classification, for the next frame's choice."""
         if self.crops is None:
             return
-        face.crop, face.frames = self.crops[index], face.frames + 1
+        face.crop = self.crops[index]
+        face.frames += 1
         if self.due[index]:
             face.classified_crop, face.frames = face.crop, 0
 
@@ -69,12 +70,18 @@ def choose(
     *,
     are_images: bool = False,
 ) -> Choice:
-    """Return the faces of the next frame to classify; the classifier's last output stands in for the others.
+    """Return which faces of the next frame are classified; the others keep the classifier's last output.
 
-    With "auto", a tracked face is classified when it is new, when its crop differs from the one classified last, in
-    every other frame while its class is undecided, and at least every 0.2 s. Of faces that are not new, the two that
-    have waited longest are classified in a frame. A whole image is classified when a part of it has changed, and at
-    least once per second. The choice depends on crops, tracks and presentation times only.
+    A new face is always classified. With "auto", a face is classified again
+
+    - when its crop differs from the one that was classified last,
+    - in every other frame while its class is undecided,
+    - at least every 0.2 s.
+
+    At most two faces are classified again in one frame: those that have waited longest. A whole image is classified
+    again when a part of it has changed, and at least once per second.
+
+    The choice depends on crops, tracks and presentation times only, not on the speed of the machine.
 
     Args:
         crops: uint8 (N, H, W, 1 or 3), of all faces of the frame.
@@ -83,44 +90,46 @@ def choose(
         every: Classify every Nth frame of each track, or by need ("auto").
         are_images: Whether the crops are whole images, not faces.
     """
-    due, cut = np.ones(len(crops), np.bool_), np.zeros(len(crops), np.bool_)
+    due = np.ones(len(crops), np.bool_)
+    cut = np.zeros(len(crops), np.bool_)
     if every == 1:
         return Choice(due, cut)
     coarse = [_coarse(crop) for crop in crops]
-    needs = _image_needs if are_images else _face_needs
-    waiting = []
+    must_classify = _must_classify_image if are_images else _must_classify_face
+    waiting = []  # with "auto": time of the last classification, and index, of the faces to classify again
     for index, (crop, face) in enumerate(zip(coarse, last, strict=True)):
         if face is None:
             continue
         due[index] = False
         cut[index] = _change(crop, face.crop) > _CUT
-        is_its_turn = every != "auto" and face.frames + 1 >= every
-        is_needed = every == "auto" and (cut[index] or needs(face, crop, time_s))
-        if is_its_turn or is_needed:
+        if every != "auto":
+            due[index] = face.frames + 1 >= every
+        elif cut[index] or must_classify(face, crop, time_s):
             waiting.append((face.classified_s, index))
-    most = _PER_FRAME if every == "auto" else len(waiting)
-    for _classified_s, index in sorted(waiting)[:most]:  # those that have waited longest
+    for _classified_s, index in sorted(waiting)[:_PER_FRAME]:  # those that have waited longest
         due[index] = True
     return Choice(due, cut, coarse)
 
 
-def _face_needs(face: Classification, crop: FloatArray, time_s: float) -> bool:
-    """Return whether a face needs a classification now."""
+def _must_classify_face(face: Classification, crop: FloatArray, time_s: float) -> bool:
+    """Return whether a face needs another classification in this frame; `crop` is its coarse crop."""
     if _is_late(face, time_s, _LONGEST_S):
         return True
-    margin = 1.0  # of the only class
+    # Difference of the two largest probabilities; 1 if there is only one class.
+    margin = 1.0
     if len(face.shown) > 1:
         second, best = np.sort(face.shown)[-2:]
         margin = float(best - second)
-    has_other_class = face.raw.argmax() != face.shown.argmax()
+    has_other_class = face.raw.argmax() != face.shown.argmax()  # the last output disagrees with the average
     is_near_tie = margin < _UNDECIDED and not face.uncertain
     is_undecided = face.is_close or has_other_class or is_near_tie
     if is_undecided and face.frames + 1 >= _UNDECIDED_FRAMES:
         return True
+    # A small change of the crop can change the label only if the margin is small.
     return _change(crop, face.classified_crop) > _CHANGED + _CHANGED_PER_MARGIN * margin
 
 
-def _image_needs(face: Classification, crop: FloatArray, time_s: float) -> bool:
+def _must_classify_image(face: Classification, crop: FloatArray, time_s: float) -> bool:
     """Return whether a whole image needs a classification now."""
     assert face.classified_crop is not None
     change_of_parts = np.abs(crop - face.classified_crop)

@@ -60,14 +60,16 @@ def frame_results(
 ) -> Generator[tuple[Frame, FrameResult], None, None]:
     """Yield each frame with its result until the source ends or is stopped, or `max_frames` results are done.
 
-    With `threaded`, capture, tracking and classification each run in a thread of their own, and the consumer in the
-    caller's thread. The results of a recording are the same without threads. A frame of a live source that waits for
-    the next stage is replaced by a newer one; a frame of another source is kept until the next stage takes it.
+    With `threaded`, capture, detection with tracking, and classification each run in a thread of their own. The
+    consumer runs in the caller's thread. The results of a recording are the same without threads.
 
-    `meter` receives the stages of every frame in milliseconds (capture, detect, track, crop, classify, sinks, and wait
-    for the time between stages) and its age when the result was done. `capture` is the wait for a frame and its
-    decoding, `sinks` the time until the consumer takes the next result. The clock of the frame rate starts when the
-    first frame is captured.
+    Between two stages, one frame waits. A newer frame of a live source replaces it. A frame of a recording waits until
+    the next stage takes it.
+
+    `meter` receives the times of every frame in milliseconds: its age when the result was done, and its stages. These
+    are capture (the wait for the frame and its decoding), detect, track, crop, classify, wait (between two stages) and
+    sinks (until the consumer takes the next result). The clock of the frame rate starts when the first frame is
+    captured.
 
     Args:
         source: The frames, in a `with` block of the caller.
@@ -96,12 +98,13 @@ def frame_results(
             return
         meter.start()
         items: Iterator[_InFlight] = itertools.chain([first], captured)
+        # Each stage is an iterator that takes its items from the one before.
         if not source.live:  # a live source captures in its own thread
             items = _prefetch(stages, "capture", items)
-        tracked = _tracked(items, current_nets or (lambda: (localizer, classifier)))
-        items = _prefetch(stages, "detect", tracked)
-        classified = _classified(items, smooth_s, classify_every, presentation_time_s)
-        items = _prefetch(stages, "classify", classified)
+        with_faces = _with_faces(items, current_nets or (lambda: (localizer, classifier)))
+        items = _prefetch(stages, "detect", with_faces)
+        with_results = _with_results(items, smooth_s, classify_every, presentation_time_s)
+        items = _prefetch(stages, "classify", with_results)
         try:
             for item in itertools.islice(items, max_frames):
                 assert item.result is not None
@@ -159,17 +162,7 @@ def classify(
     if tracks is not None:
         for track, face in zip(tracks, found, strict=True):
             track.classification = face
-    shape = len(found), len(contract.labels)
-    classified = replace(
-        faces,
-        probabilities=np.array([face.shown for face in found], np.float32).reshape(shape),
-        raw_probabilities=np.array([face.raw for face in found], np.float32).reshape(shape),
-        classes=contract.labels,
-        label_indices=np.array([face.label for face in found], np.int64),
-        uncertain=np.array([is_uncertain(face) for face in found], np.bool_),
-        distances=np.array([face.distance for face in found], np.float32) if contract.distance else None,
-        classified=choice.due,
-    )
+    classified = _with_classes(faces, found, contract, choice)
     timer.mark("classify")
     return FrameResult(
         sequence=frame.sequence,
@@ -187,24 +180,49 @@ def classify(
 def _classifications(
     model: Classifier, crops: ImageU8, choice: Choice, last: list[Classification | None], time_s: float, smooth_s: float
 ) -> list[Classification]:
-    """Return the classifications of a frame's faces (N,), smoothed with `last`, those in earlier frames (N,)."""
+    """Classify the faces of a frame that are due; return the smoothed classifications of all its faces (N,).
+
+    Args:
+        model: The classifier.
+        crops: The crops of all faces, uint8 (N, H, W, 1 or 3).
+        choice: Which faces are due.
+        last: The classifications of the faces in earlier frames (N,); None for a new face.
+        time_s: As `classify`.
+        smooth_s: As `classify`.
+    """
     contract = model.contract
+    due = np.flatnonzero(choice.due).tolist()
     probabilities, distances = model.outputs(crops[choice.due])
-    # The outputs of the faces that are due, in the order of the faces.
-    next_raw = iter(probabilities)
-    next_distance = itertools.repeat(None) if distances is None else iter(distances)
+    # By index of the face.
+    new_outputs = dict(zip(due, probabilities, strict=True))
+    new_distances = {} if distances is None else dict(zip(due, distances, strict=True))
     found = []
     for index, before in enumerate(last):
-        is_due = bool(choice.due[index])
+        is_due = index in new_outputs
         # A new face is always due.
-        raw = next(next_raw) if before is None or is_due else before.raw
+        raw = new_outputs[index] if is_due or before is None else before.raw
         face = smooth(before, raw, time_s, smooth_s, is_new=is_due, is_cut=bool(choice.cut[index]))
         check_threshold(face, contract.uncertain_below)
         if is_due:
-            check_crop(face, crops[index], next(next_distance), contract)
+            check_crop(face, crops[index], new_distances.get(index), contract)
         choice.record(index, face)
         found.append(face)
     return found
+
+
+def _with_classes(faces: Detections, found: list[Classification], contract: Contract, choice: Choice) -> Detections:
+    """Return the faces with their classifications, of which the arrays have one row per face."""
+    shape = len(found), len(contract.labels)
+    return replace(
+        faces,
+        probabilities=np.array([face.shown for face in found], np.float32).reshape(shape),
+        raw_probabilities=np.array([face.raw for face in found], np.float32).reshape(shape),
+        classes=contract.labels,
+        label_indices=np.array([face.label for face in found], np.int64),
+        uncertain=np.array([is_uncertain(face) for face in found], np.bool_),
+        distances=np.array([face.distance for face in found], np.float32) if contract.distance else None,
+        classified=choice.due,
+    )
 
 
 def crop_faces(frame: Frame, faces: Detections, contract: Contract) -> ImageU8:
@@ -232,7 +250,7 @@ def _recent(last: Classification | None, time_s: float) -> Classification | None
 
 def _captured(source: Source, max_frames: int | None, controls: Controls) -> Iterator[_InFlight]:
     """Yield the frames of the source; between two frames, wait while the run is paused."""
-    # A live source may have to capture more: some frames are replaced by newer ones before they have a result.
+    # A live source captures more than `max_frames`, because newer frames replace some that have no result yet.
     frames = source if source.live else itertools.islice(source, max_frames)
     timer = StageTimer()
     for frame in frames:
@@ -243,24 +261,27 @@ def _captured(source: Source, max_frames: int | None, controls: Controls) -> Ite
 
 
 def _prefetch(stages: Stages, name: str, items: Iterator[_InFlight]) -> Iterator[_InFlight]:
-    """Yield the items, with threads computed in one called `name`; then stage WAIT is the wait for the consumer."""
+    """Yield the items of a stage; with threads they are computed in a thread called `name`.
+
+    The time from there to the consumer's thread is measured as stage WAIT.
+    """
     for item in stages.prefetch(name, items):
         if stages.threaded:
             item.timer.mark(WAIT)
         yield item
 
 
-def _tracked(
+def _with_faces(
     items: Iterable[_InFlight], current_nets: Callable[[], tuple[Localizer, Classifier]]
 ) -> Iterator[_InFlight]:
-    """Add the detected or tracked faces to each item."""
+    """Add the detected or tracked faces to each item, and the classifier for them."""
     for item in items:
         localizer, item.classifier = current_nets()
         item.faces = localizer.find(item.frame, item.timer)
         yield item
 
 
-def _classified(
+def _with_results(
     items: Iterable[_InFlight],
     smooth_s: float,
     classify_every: ClassifyEvery,
@@ -268,7 +289,7 @@ def _classified(
 ) -> Iterator[_InFlight]:
     """Add the result with the classified faces to each item."""
     for item in items:
-        assert item.faces is not None
+        assert item.faces is not None  # `_with_faces` has set both
         assert item.classifier is not None
         time_s = presentation_time_s(item.frame)
         item.result = classify(item.frame, item.faces, item.classifier, item.timer, time_s, smooth_s, classify_every)

@@ -23,43 +23,53 @@ _LEAD = 0.1
 def smooth(
     face: Classification | None, raw: FloatArray, time_s: float, smooth_s: float, *, is_new: bool, is_cut: bool
 ) -> Classification:
-    """Return the classification of a face in the next frame, an exponential moving average of the classifier's outputs.
+    """Return a face's classification in the next frame: the exponential moving average of the outputs, and its label.
 
-    The average depends on times, not on the frame rate.
-
-    The label changes only when another class leads by 0.1. Until then, the label and the classes above it share the
-    mean of their averages, so that no class has a larger probability than the label.
-
-    In frames in which a face is not classified, the average uses the classifier's last output. The next output replaces
-    these values by a linear transition between the two outputs.
+    The average depends on presentation times, not on the frame rate. In frames in which the face is not classified, it
+    uses the last output. The next output corrects it.
 
     Args:
-        face: Its classification in the frame before, which is changed and returned; None for a new face.
-        raw: The classifier's last output (classes,).
+        face: The classification in the frame before, which is changed and returned; None for a new face.
+        raw: The output of the classifier in this frame, or else its last one (classes,).
         time_s: Presentation time of the frame.
         smooth_s: The time constant.
         is_new: Whether `raw` is of this frame.
-        is_cut: Whether the face changed at once in this frame, without a transition since the last output.
+        is_cut: Whether the crop shows something else since this frame, so that the output changed at once.
     """
     if face is None:
-        return Classification(raw, raw, raw, int(raw.argmax()), time_s, time_s)
-    # Weight of this frame in the average.
-    weight = 1 - math.exp(-max(time_s - face.seen_s, 0.0) / smooth_s)
-    elapsed_s = time_s - face.classified_s
-    since_s = (1 - weight) * face.since_s + weight * elapsed_s
-    # The average so far used the last output in all frames since it. With the transition, this frame and those before
-    # would have had a part of the change from the last output to `raw`: `change_share` of it in the average.
-    change_share = weight if is_cut or elapsed_s <= 0 else since_s / elapsed_s
-    mean = face.mean + np.float32(weight) * (face.raw - face.mean) + np.float32(change_share) * (raw - face.raw)
-    best = int(mean.argmax())
-    if mean[best] >= mean[face.label] + _LEAD:
-        face.label = best
-    is_shared = mean >= mean[face.label]  # (classes,): the label, and the classes above it
-    face.shown = np.where(is_shared, np.float32(mean[is_shared].mean(dtype=np.float64)), mean)
-    face.mean, face.seen_s, face.since_s = mean, time_s, since_s
+        return Classification(raw=raw, mean=raw, shown=raw, label=int(raw.argmax()), classified_s=time_s, seen_s=time_s)
+    step_s = max(time_s - face.seen_s, 0.0)
+    weight = 1 - math.exp(-step_s / smooth_s)  # of this frame in the average
+    since_output_s = time_s - face.classified_s
+    # The average of `since_output_s` over the frames since the last output.
+    face.since_s = (1 - weight) * face.since_s + weight * since_output_s
+    face.mean = face.mean + np.float32(weight) * (face.raw - face.mean)
     if is_new:
+        # The share of the change from the last output to `raw` in the average. After a cut, it is that of this frame.
+        # Otherwise the output is taken to have changed linearly: a frame at the time t after the last output has the
+        # share t / since_output_s, and the average of the frames has that of their average t, `since_s`.
+        share = weight
+        if not is_cut and since_output_s > 0:
+            share = face.since_s / since_output_s
+        face.mean = face.mean + np.float32(share) * (raw - face.raw)
         face.raw, face.classified_s, face.since_s = raw, time_s, 0.0
+    face.seen_s = time_s
+    _update_label(face)
     return face
+
+
+def _update_label(face: Classification) -> None:
+    """Set `label` and `shown` of a face from `mean`.
+
+    The label changes only when another class leads by 0.1. Until then, the label and the classes above it are shown
+    with the mean of their averages, so that no class has a larger probability than the label.
+    """
+    best = int(face.mean.argmax())
+    if face.mean[best] >= face.mean[face.label] + _LEAD:
+        face.label = best
+    is_shared = face.mean >= face.mean[face.label]  # (classes,): the label, and the classes above it
+    shared = np.float32(face.mean[is_shared].mean(dtype=np.float64))
+    face.shown = np.where(is_shared, shared, face.mean)
 
 
 # An uncertain face has a label again when its largest probability exceeds the threshold by this much.
@@ -89,7 +99,7 @@ def check_crop(face: Classification, crop: ImageU8, distance: float | None, cont
         face.is_blank = is_blank(crop)
     if distance is not None and contract.distance is not None:
         limit = contract.distance.threshold
-        if face.is_unlike:  # hysteresis
+        if face.is_unlike:  # hysteresis: the distance must become clearly smaller than the threshold, which may be < 0
             limit -= _DISTANCE_LEAD * abs(limit)
         face.distance, face.is_unlike = float(distance), bool(distance > limit)
 
@@ -97,20 +107,20 @@ def check_crop(face: Classification, crop: ImageU8, distance: float | None, cont
 def check_threshold(face: Classification, below: float) -> None:
     """Set `uncertain` and `is_close` of a face from its largest probability and the threshold `below`.
 
-    A face becomes uncertain when its largest probability is lower than `below`. It stays uncertain until the
-    probability is larger by 0.1, or by half of the difference to 1 if this is less. In the frame of a change, closeness
-    is measured to the limit before the change. Without a threshold (0), no face is uncertain.
+    A face becomes uncertain when its largest probability is lower than `below`. It has a label again when the
+    probability exceeds `below` by 0.1. Without a threshold (0), no face is uncertain.
     """
     if below == 0:
         return
-    half = (1 - below) / 2
+    # Both distances to the threshold are limited to half of the way to 1: a probability must be able to exceed them.
+    most = (1 - below) / 2
     limit = np.float32(below)
     if face.uncertain:  # hysteresis
-        limit += np.float32(min(_UNCERTAIN_LEAD, half))
+        limit += np.float32(min(_UNCERTAIN_LEAD, most))
     largest = face.shown.max()
     face.uncertain = bool(largest < limit)
     close = _CLOSE_UNCERTAIN if face.uncertain else _CLOSE_WITH_LABEL
-    face.is_close = bool(abs(largest - limit) < np.float32(min(close, half)))
+    face.is_close = bool(abs(largest - limit) < np.float32(min(close, most)))
 
 
 def is_blank(crop: ImageU8) -> bool:

@@ -45,6 +45,7 @@ from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.errors import InputError
 from edgekit.model_store import resolve_model
 from edgekit.options import takes
+from edgekit.report.document import ThreadUse
 
 _Results: TypeAlias = Generator[tuple[Frame, FrameResult], None, None]
 
@@ -77,24 +78,18 @@ class Stream:
             StorageError: The download of the detector is not the expected file.
         """
         self.meter = LatencyMeter()
-        model_path = resolve_model(str(options.model), device_suffixes(str(options.model)))
         self.controls = Controls()
-        # Planned for a model of faces, as most are. Only the loaded file states whether a detector is needed.
-        self.threads = plan_threads(options.threaded, options.threads)
-        classifier = Classifier(model_path, self.threads.classifier)
-        contract = classifier.contract
-        detects = contract.subject == "face" and options.detector != "none"
-        needed = plan_threads(options.threaded, options.threads, detects=detects)
-        if needed != self.threads:
-            self.threads = needed
-            classifier = Classifier(model_path, needed.classifier)
+        model_path = resolve_model(str(options.model), device_suffixes(str(options.model)))
+        classifier, self.threads = _load_model(model_path, options)
+        # As the user gave them; `use_model` completes them for another model.
         self._given = options
-        self.options = _completed(options, contract, model_path)
+        self.options = _completed(options, classifier.contract, model_path)
         self._results = self._iterate()
         cv2.setNumThreads(self.threads.opencv)
         with ExitStack() as opened:
             self.source = opened.enter_context(_open(self.options))
             self._nets = self._prepared(classifier, self.options)
+            # From here on `close` closes the source; before, an error does.
             self._opened = opened.pop_all()
 
     @property
@@ -124,23 +119,22 @@ class Stream:
         classifier = Classifier(path, self.threads.classifier)
         options = replace(self._given, model=path)
         if classifier.contract.subject == "image":
-            # The user gave these options for faces, and they have no effect now: `_completed` would refuse them.
-            of_faces: dict[str, Any] = {name: getattr(StreamOptions, name) for name in _OF_FACES}
-            options = replace(options, detector=None, **of_faces)
+            # Options that the user gave for the model of faces have no effect on this one. They get their defaults,
+            # because `_completed` refuses others.
+            defaults: dict[str, Any] = {name: getattr(StreamOptions, name) for name in _OF_FACES}
+            options = replace(options, detector=None, **defaults)
         options = _completed(options, classifier.contract, path)
         self._nets = self._prepared(classifier, options)
         self.options = options
         return classifier.contract
 
     def _prepared(self, classifier: Classifier, options: StreamOptions) -> tuple[Localizer, Classifier]:
-        """Set a classifier up for `options`, and return it with its localizer."""
-        contract = classifier.contract
+        """Apply the options to a classifier, and return its localizer and it."""
         if options.uncertain_below is not None:
-            contract = replace(contract, uncertain_below=options.uncertain_below)
-        classifier.contract = contract
-        classifier.mirror = _mirrors(options, contract, self.source)
+            classifier.contract = replace(classifier.contract, uncertain_below=options.uncertain_below)
+        classifier.mirror = _mirrors(options, classifier.contract, self.source)
         make_detector = partial(_create_detector, options, self.threads.detector)
-        return create_localizer(contract, self.source, options, make_detector), classifier
+        return create_localizer(classifier.contract, self.source, options, make_detector), classifier
 
     def __enter__(self) -> Self:
         return self
@@ -180,44 +174,18 @@ class Stream:
         with self._opened, ExitStack() as opened:
             for sink in sinks:
                 opened.enter_context(sink)
-            results = opened.enter_context(closing(self._frame_results(self.source, annotate)))
+            results = opened.enter_context(closing(self._frame_results(annotate)))
             for frame, result in results:
                 for sink in sinks:
                     sink.write(frame, result)
 
     def picture_recogniser(self) -> Callable[[bytes], FrameResult]:
-        """Return a function that returns the result of an encoded picture, without the region and the zones.
+        """Return a function that returns the result of an encoded picture with the stream's model.
 
-        Calls from several threads wait for each other. The nets are loaded for the first picture and for another model;
-        the stream's nets are not used, so that its frames do not wait. The function raises InputError if a picture
-        cannot be decoded.
+        The stream's region, zones and smallest face do not apply. Calls from several threads wait for each other. The
+        function raises InputError if a picture cannot be decoded.
         """
-        # At most one entry: the nets for pictures, by the stream's classifier from which they were made.
-        nets: dict[Classifier, tuple[Localizer, Classifier]] = {}
-        lock, numbers = threading.Lock(), itertools.count()
-
-        def recognise_picture(data: bytes) -> FrameResult:
-            """Return the result of one encoded picture."""
-            with lock:
-                captured_s, wall_s = time.monotonic(), time.time()
-                frame = Frame(next(numbers), captured_s, wall_s, as_frame(decode_image(data, "in the request")))
-                current = self.classifier
-                if current not in nets:  # the first picture, or `use_model` has changed the model
-                    nets.clear()
-                    nets[current] = self._picture_nets(current)
-                return recognise(frame, *nets[current], StageTimer())
-
-        return recognise_picture
-
-    def _picture_nets(self, current: Classifier) -> tuple[Localizer, Classifier]:
-        """Return nets for single pictures, with the model and the contract of `current` and one thread each."""
-        pictures = ImageSource([], "pictures", self.options.notify)
-        options = replace(self.options, region=None, zones=(), min_face_px=0, detect_every="auto")
-        classifier = Classifier(current.path, 1)
-        classifier.contract = current.contract
-        classifier.mirror = _mirrors(options, classifier.contract, pictures)
-        make_detector = partial(_create_detector, options, 1)
-        return create_localizer(classifier.contract, pictures, options, make_detector), classifier
+        return _PictureRecogniser(self).recognise
 
     def stop(self) -> None:
         """End the iteration before its next frame; may be called from a signal handler or another thread."""
@@ -235,26 +203,61 @@ class Stream:
     def _iterate(self) -> _Results:
         """Yield all results, and close the source after the last one."""
         with self._opened:
-            yield from self._frame_results(self.source)
+            yield from self._frame_results()
 
-    def _frame_results(
-        self, source: Source, annotate: Callable[[FrameResult], FrameResult] = lambda result: result
-    ) -> _Results:
+    def _frame_results(self, annotate: Callable[[FrameResult], FrameResult] = lambda result: result) -> _Results:
         """Return `loop.frame_results` with the stream's nets, options and meter."""
         return frame_results(
-            source,
+            self.source,
             self.localizer,
             self.classifier,
             self.meter,
             self.options.max_frames,
             smooth_s=self.options.smooth_s,
             classify_every=1 if self.options.every_frame else self.options.classify_every,
-            presentation_time_s=presentation_time_s(source),
+            presentation_time_s=presentation_time_s(self.source),
             threaded=self.threads.staged,
             annotate=annotate,
             controls=self.controls,
             current_nets=lambda: self._nets,
         )
+
+
+class _PictureRecogniser:
+    """Classifies single pictures, with nets of its own so that the frames of the stream do not wait for them."""
+
+    def __init__(self, stream: Stream) -> None:
+        """Use the model and the options of `stream`; the nets are loaded for the first picture."""
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        # The nets for pictures, and the stream's classifier whose model they have; None before the first picture.
+        self._nets: tuple[Localizer, Classifier] | None = None
+        self._loaded_for: Classifier | None = None
+
+    def recognise(self, data: bytes) -> FrameResult:
+        """Return the result of one encoded picture."""
+        with self._lock:
+            captured_s, wall_s = time.monotonic(), time.time()
+            image_bgr = as_frame(decode_image(data, "in the request"))
+            frame = Frame(next(self._numbers), captured_s, wall_s, image_bgr)
+            current = self._stream.classifier
+            if self._nets is None or self._loaded_for is not current:  # `use_model` changes the model
+                self._nets = None  # freed before the next nets need memory
+                self._nets, self._loaded_for = self._load(current), current
+            localizer, classifier = self._nets
+            return recognise(frame, localizer, classifier, StageTimer())
+
+    def _load(self, current: Classifier) -> tuple[Localizer, Classifier]:
+        """Return nets for single pictures, with the model and the contract of `current` and one thread each."""
+        pictures = ImageSource([], "pictures", self._stream.options.notify)
+        # "auto" detects faces in every picture, because pictures have no order in time.
+        options = replace(self._stream.options, region=None, zones=(), min_face_px=0, detect_every="auto")
+        classifier = Classifier(current.path, 1)
+        classifier.contract = current.contract
+        classifier.mirror = _mirrors(options, classifier.contract, pictures)
+        make_detector = partial(_create_detector, options, 1)
+        return create_localizer(classifier.contract, pictures, options, make_detector), classifier
 
 
 @takes(StreamOptions)
@@ -281,9 +284,10 @@ def _open(options: StreamOptions) -> Source:
         return open_source(str(options.source), options.notify, realtime=options.realtime, repeat=options.repeat)
     if options.realtime:
         raise InputError("realtime is for recordings; a camera has its own frame rate: leave it out")
+    fixed_px = options.detector_size_px or DEFAULT_INPUT_SIZE_PX
     settings = replace(
         options.camera_settings,
-        detector_px=None if _chooses_input_size(options) else options.detector_size_px or DEFAULT_INPUT_SIZE_PX,
+        detector_px=None if _chooses_input_size(options) else fixed_px,
         min_face_px=options.min_face_px,
         region=options.region,
         detects=options.detector != "none",
@@ -322,6 +326,19 @@ def create_localizer(
     )
 
 
+def _load_model(path: Path, options: StreamOptions) -> tuple[Classifier, ThreadUse]:
+    """Return the classifier, and the numbers of threads of all parts."""
+    # With a detector, the classifier gets fewer threads. Whether the model needs one is stated in its file, which is
+    # loaded for a detector first, because most models are of faces.
+    threads = plan_threads(options.threaded, options.threads)
+    classifier = Classifier(path, threads.classifier)
+    detects = classifier.contract.subject == "face" and options.detector != "none"
+    needed = plan_threads(options.threaded, options.threads, detects=detects)
+    if needed == threads:
+        return classifier, threads
+    return Classifier(path, needed.classifier), needed
+
+
 def _completed(options: StreamOptions, contract: Contract, model: Path) -> StreamOptions:
     """Return the options with the detector that the model needs, and the model's region unless another one is given.
 
@@ -331,7 +348,8 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
     """
     if contract.output.meaning == "features":
         raise InputError(f"model '{model}' returns features, no labels: teach it with 'edgekit teach'")
-    if contract.subject == "image" and (given := options.changed(_OF_FACES)):
+    given = options.changed(_OF_FACES)
+    if contract.subject == "image" and given:
         raise InputError(
             f"model '{model}' classifies the whole image, and {', '.join(given)} would have no effect: leave it out"
         )

@@ -61,8 +61,10 @@ class LatencyMeter:
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Read times from `clock`, in seconds."""
         self._clock = clock
         self._started_s = self._ended_s = clock()
+        # The latest times of each stage, for the percentiles.
         self._samples_ms: dict[str, _Latest] = {}
         self._paused_s = 0.0
         self.frames = 0

@@ -30,13 +30,16 @@ def parse_when(text: str) -> tuple[str, float]:
         ValueError: The text is not a strategy.
     """
     name, colon, value = text.partition(":")
+    number = 0.0
     try:
         if name == "uncertain":
             number = float(value) if colon else _DEFAULT_MARGIN
             is_valid = 0 < number <= 1
+        elif name == "every":
+            number = parse_seconds(value)
+            is_valid = number >= _LEAST_INTERVAL_S
         else:
-            number = parse_seconds(value) if name == "every" else 0.0
-            is_valid = number >= _LEAST_INTERVAL_S if name == "every" else text == "best-of-track"
+            is_valid = text == "best-of-track"
     except ValueError:
         is_valid = False
     if not is_valid:
@@ -95,6 +98,7 @@ class CollectOptions(SinkOptions):
         return CollectSink(self._strategy(run), self.collect, run)
 
     def _strategy(self, run: RunContext) -> Strategy:
+        """Return the strategy of --collect-when; of images without times, `every` saves the crops of each."""
         from edgekit.device.sinks.crop_strategies import EveryInterval, best_of_track, uncertain
 
         name, number = parse_when(self.collect_when)

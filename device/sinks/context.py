@@ -127,6 +127,7 @@ class Account:
             return f"{self.name} {self._written}{total} written{dropped}{waiting}"
 
     def _waiting(self) -> int:
+        """Return `waiting`. The caller holds the lock."""
         return self._produced - self._written - self._dropped.total()
 
 
@@ -134,6 +135,7 @@ def loss_reason(error: BaseException) -> str:
     """Return the reason of a failed write for `Account.drop`, such as "disk full" or "input/output error"."""
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return "end of the run"
+    # A StorageError has the operating system's error as its cause.
     cause = error if isinstance(error, OSError) else error.__cause__
     if not isinstance(cause, OSError):
         return type(error).__name__

@@ -113,6 +113,8 @@ class EveryInterval:
 
 @dataclass
 class _Best:
+    """The best crop of a track so far, and when its first one was found."""
+
     rank: float
     since_s: float
     crop: Crop
@@ -130,23 +132,22 @@ class BestPerTrack:
         self._best: dict[Track, _Best] = {}
 
     def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
-        """Return the crops to save now."""
-        chosen = []
+        """Return the crops to save now: of tracks whose window or life is over, and of faces without a track."""
+        crops = []
         for candidate in candidates:
             rank, track = self._rank(candidate), candidate.track
-            best = None if track is None else self._best.get(track)
-            if rank <= (0.0 if best is None else best.rank):
+            if rank <= 0:
                 continue
             if track is None:
-                chosen.append(candidate.crop())
-            else:
-                self._best[track] = _Best(rank, time_s if best is None else best.since_s, candidate.crop())
-        due = [
-            track
-            for track, best in self._best.items()
-            if time_s - best.since_s >= self._window_s or track.ended_s <= time_s
-        ]
-        return chosen + [self._best.pop(track).crop for track in due]
+                crops.append(candidate.crop())
+            elif track not in self._best:
+                self._best[track] = _Best(rank, time_s, candidate.crop())
+            elif rank > self._best[track].rank:
+                self._best[track].rank, self._best[track].crop = rank, candidate.crop()
+        for track, best in list(self._best.items()):
+            if time_s - best.since_s >= self._window_s or track.ended_s <= time_s:
+                crops.append(self._best.pop(track).crop)
+        return crops
 
     def finish(self) -> list[Crop]:
         """Return the crops to save at the end of the run."""
@@ -182,13 +183,14 @@ def margin(probabilities: Iterable[float]) -> float:
 
 
 def _quality(candidate: Candidate) -> float:
-    """Return the quality of a crop, 0 (not usable) to 1: the product of size and sharpness."""
+    """Return the quality of a crop, 0 (not usable) to 1: the product of size and sharpness, each from 0 to 1."""
     if not candidate.face.detected:
         return 0.0  # the box is an estimate of the tracker
     image = candidate.image
+    size = float(min(image.shape[:2])) / MAX_SIDE_PX
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     variance = sharpness(resize(np.asarray(gray, np.uint8), (_SHARPNESS_SIDE_PX, _SHARPNESS_SIDE_PX)))
-    return float(min(image.shape[:2])) / MAX_SIDE_PX * (variance + 1) / (variance + _HALF_SHARP)
+    return size * (variance + 1) / (variance + _HALF_SHARP)  # about a half of `size` for a variance of _HALF_SHARP
 
 
 # Crops of a live source that wait for the disk.

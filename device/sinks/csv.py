@@ -59,8 +59,9 @@ def _records(labels: Sequence[str], result: FrameResult) -> tuple[str, int]:
 
 
 def _rows(labels: Sequence[str], result: FrameResult) -> Iterator[list[object]]:
+    """Yield a row for each face, with the values of the columns of `CsvOptions.open`."""
     for index, face in enumerate(result.faces):
-        yield [
+        row: list[object] = [
             result.sequence,
             f"{result.monotonic_s:.6f}",
             f"{result.wall_s:.6f}",
@@ -71,15 +72,18 @@ def _rows(labels: Sequence[str], result: FrameResult) -> Iterator[list[object]]:
             _as_text(face.label),
             f"{face.probability:.6f}",
             int(face.classified),
-            *(f"{face.probabilities[label]:.6f}" for label in labels),
-            *(f"{face.raw_probabilities[label]:.6f}" for label in labels),
-            *(() if face.distance is None else (f"{face.distance:.6f}",)),
-            *(() if face.zone is None else (face.zone,)),
-            _as_text(result.file or ""),
         ]
+        row += [f"{face.probabilities[label]:.6f}" for label in labels]
+        row += [f"{face.raw_probabilities[label]:.6f}" for label in labels]
+        if face.distance is not None:
+            row.append(f"{face.distance:.6f}")
+        if face.zone is not None:
+            row.append(face.zone)
+        yield [*row, _as_text(result.file or "")]
 
 
 def _text(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV."""
     import csv
     import io
 

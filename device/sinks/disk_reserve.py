@@ -39,13 +39,13 @@ class DiskReserve:
 
         Args:
             place: Where the output writes.
-            share: `VIDEO`, `PICTURES` or `RECORDS`.
+            share: The share of the reserve below which this output pauses: `VIDEO`, `PICTURES` or `RECORDS`.
             size_bytes: The reserve; None: 5 % of the disk, at most 256 MiB.
         """
         self._place = place
         self._share = share
         self._size_bytes = size_bytes
-        self._check_at_s = float("-inf")
+        self._check_at_s = float("-inf")  # the time of the next check
         self._shortage = ""
 
     def shortage(self) -> str:
@@ -56,6 +56,7 @@ class DiskReserve:
         return self._shortage
 
     def _check(self) -> None:
+        """Compare the free space with the reserve; between the limits for pausing and resuming, nothing changes."""
         try:
             disk = shutil.disk_usage(existing_place(self._place))
         except OSError:  # writing reports the reason

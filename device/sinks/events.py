@@ -87,6 +87,7 @@ class EventSink(Sink):
     """Posts the events of every frame to all outlets, in order, with snapshots if wanted."""
 
     def __init__(self, options: EventOptions, run: RunContext) -> None:
+        """Use the outlets, snapshots and clips that the sinks of the run link to each other."""
         from edgekit.device.frame import presentation_time_s
 
         self._detector = EventDetector(options)
@@ -103,9 +104,8 @@ class EventSink(Sink):
         """Post the frame's events; none while the camera is frozen, dark or covered."""
         if self._snapshots is not None:
             self._snapshots.write(frame, result)
-        elif not self._links.outlets and self._links.clips is None:
-            return
-        if not self._is_camera_usable():
+        has_receivers = self._snapshots is not None or self._links.clips is not None or bool(self._links.outlets)
+        if not has_receivers or not self._is_camera_usable():
             return
         for event in self._detector.update(result, self._time_s(frame)):
             if self._snapshots is not None:
@@ -178,17 +178,24 @@ class Event:
 
 @dataclass
 class _Label:
-    """The label of a track."""
+    """The label that a face has held, and its latest event; times are presentation times.
+
+    Attributes:
+        label: The label; frames in which the face is uncertain do not change it.
+        since_s: Since when it is held.
+        labelled_s: The latest frame in which the face has the label.
+        seen_s: The latest frame with the face.
+        event_label: Label of the latest event.
+        event_s: Time of the latest event.
+        has_left: Whether another label, of which no events are wanted, was held since then.
+    """
 
     label: str
     since_s: float
-    # Time of the latest frame with a label that counts, and of the latest frame with the face.
-    counted_s: float
+    labelled_s: float
     seen_s: float
-    # Label and time of the latest event.
     event_label: str | None = None
     event_s: float = float("-inf")
-    # Whether another label, of which no events are wanted, was held since then.
     has_left: bool = False
 
 
@@ -199,13 +206,14 @@ class EventDetector:
     """
 
     def __init__(self, options: EventOptions) -> None:
+        """Use the labels, hold time and cooldown of `options`."""
         self._options = options
-        # Of faces without a track, by their index in the frame. Those of tracks are in `Track.states`.
+        # The labels of faces without a track, by their index in the frame. Tracks have theirs in `Track.states`.
         self._untracked: dict[object, _Label] = {}
         self._run_id = os.urandom(4).hex()
         self._numbers = itertools.count()
+        # The time of the latest frame, and the times between the latest three frames, see `_max_gap_s`.
         self._latest_s: float | None = None
-        # Seconds between the latest three frames. The smaller value counts, so that an outage does not extend the gap.
         self._periods_s: tuple[float, float] = (0.0, 0.0)
 
     def update(self, result: FrameResult, at_s: float | None = None) -> list[Event]:
@@ -218,54 +226,69 @@ class EventDetector:
         now_s = result.monotonic_s if at_s is None else at_s
         tracks = result.faces.tracks
         events = []
+        owner: object
         for index, face in enumerate(result.faces):
-            states, owner = (self._untracked, index) if tracks is None else (tracks[index].states, self)
-            key = owner, face.zone
-            label = self._next(states.get(key), face, now_s)
+            # A label is kept in the track of its face; without tracking here, by the position of the face in the frame.
+            labels, owner = self._untracked, index
+            if tracks is not None:
+                labels, owner = tracks[index].states, self
+            key = owner, face.zone  # a face has a label in each zone
+            label = self._updated(labels.get(key), face, now_s)
             if label is None:
                 continue
-            states[key] = label
+            labels[key] = label
             if not face.uncertain and self._is_due(label, now_s):
                 events.append(self._event(label, face, result, now_s))
                 label.event_label, label.event_s, label.has_left = label.label, now_s, False
         if self._latest_s is not None:
             period_s = now_s - self._latest_s
+            # The two latest periods; at the second frame there is only one.
             self._periods_s = (self._periods_s[1] or period_s, period_s)
         self._latest_s = now_s
         return events
 
     @property
     def _max_gap_s(self) -> float:
+        """Longest time without a face after which its label continues."""
+        # The shorter of two periods, so that a single outage does not make this time longer.
         return max(_MAX_GAP_S, _MAX_GAP_PERIODS * min(self._periods_s))
 
-    def _next(self, last: _Label | None, face: Face, now_s: float) -> _Label | None:
-        """Return the label of a track in the next frame; None if the track has had no label that counts."""
-        # During the cooldown, a face that was missed keeps the label of its latest event.
-        kept_s = max(self._max_gap_s, self._options.event_cooldown)
-        if last is not None and self._latest_s is not None and self._latest_s - last.seen_s > kept_s:
+    def _updated(self, last: _Label | None, face: Face, now_s: float) -> _Label | None:
+        """Return the label that a face holds in this frame.
+
+        `last` is the label that it held before, None for a new face. It is forgotten after a gap: the face was missing
+        for too long. An uncertain face holds the label that it had before, or none.
+        """
+        # During the cooldown of its latest event, a face that was missing is not a new one.
+        forgotten_after_s = max(self._max_gap_s, self._options.event_cooldown)
+        if last is not None and self._latest_s is not None and self._latest_s - last.seen_s > forgotten_after_s:
             last = None
         if last is not None:
             last.seen_s = now_s
         if face.uncertain:
             return last
         if last is None:
-            return _Label(face.label, now_s, now_s, now_s)
-        if face.label != last.label or now_s - last.counted_s > self._max_gap_s:
+            return _Label(face.label, since_s=now_s, labelled_s=now_s, seen_s=now_s)
+        if face.label != last.label or now_s - last.labelled_s > self._max_gap_s:
             last.label, last.since_s = face.label, now_s
-        last.counted_s = now_s
+        last.labelled_s = now_s
         return last
 
     def _is_due(self, label: _Label, now_s: float) -> bool:
+        """Return whether a label is an event now: it is new, was held for long enough, and the cooldown is over."""
         options = self._options
-        if now_s - label.since_s < options.event_hold or (label.label == label.event_label and not label.has_left):
+        if now_s - label.since_s < options.event_hold:
+            return False
+        if label.label == label.event_label and not label.has_left:
             return False
         if options.event_label and label.label not in options.event_label:
-            # No event. A return to the label of the latest event then counts as a change.
+            # No event of this label is wanted. A return to the label of the latest event then counts as a change.
             label.has_left = True
             return False
         return now_s - label.event_s >= options.event_cooldown
 
     def _event(self, label: _Label, face: Face, result: FrameResult, now_s: float) -> Event:
+        """Return the event of a label that a face holds."""
         return Event(
             event_id=f"{self._run_id}-{next(self._numbers)}",
             track_id=face.track_id,

@@ -61,7 +61,7 @@ def parse_limits(text: str) -> Rotation:
         try:
             size_bytes = parse_bytes(part)
             is_small = size_bytes < _LEAST_BYTES
-        except ValueError:
+        except ValueError:  # no size: it must be a time
             age_s = parse_seconds(part)
             is_small = age_s < _LEAST_S
         if is_small:
@@ -110,31 +110,37 @@ class FileSeries(Generic[T]):
     _begun_s: float = 0.0
 
     def write(self, items: Sequence[T]) -> int:
-        """Append items to the file, or to a new one if the rotation requires it or the file is gone."""
-        safe = 0
+        """Append items to the file, or to a new one if the rotation requires it or the file is gone.
+
+        Return the number of items that are safe now, those of a file that was completed included.
+        """
+        completed = 0
         if self._file is not None and not is_at(self.path, self._file.fileno()):  # deleted or moved
-            safe = self.close()
-        if self._file is not None and self._is_due(self._file, items[0]):
-            safe = self.close()
+            completed = self.close()
+        if self._file is not None and self._must_rotate(self._file, items[0]):
+            completed = self.close()
             _shift(self.path, self.rotation.keep)
         if self._file is None:
             self._open(items[0])
         assert self._file is not None
-        return safe + self._file.write(items)
+        return completed + self._file.write(items)
 
     def close(self) -> int:
-        """Complete the file."""
+        """Complete the file; return the number of items that this makes safe."""
         ended, self._file = self._file, None
         return 0 if ended is None else ended.close()
 
-    def _is_due(self, file: OutputFile[T], item: T) -> bool:
+    def _must_rotate(self, file: OutputFile[T], item: T) -> bool:
+        """Return whether the file has reached a limit, and `item` can begin the next one."""
         is_due = self.rotation.is_due(file.size_bytes, time.monotonic() - self._begun_s)
         return is_due and self.begins(item) and self.path.is_file()
 
     def _open(self, item: T) -> None:
+        """Open the file at `path` for a first item; raise LostError if no file may begin with it."""
         if not self.begins(item):
             raise LostError("no key frame")
-        # A restart numbers no file: many of them would soon delete all older files.
+        # The file of an earlier run gets a time in its name, not a number: otherwise some restarts would soon make the
+        # rotation delete all older files.
         if self.path.is_file() and not self.continues(self.path):
             _set_aside(self.path)
         self._file = self.open_file(self.path, item)
@@ -162,7 +168,9 @@ def _shift(path: Path, keep: int) -> None:
 
     Only consecutive numbers from 1 belong to the rotation: `door.2024.mp4` beside `door.mp4` is not renamed.
     """
-    last = next(number for number in itertools.count() if not _numbered(path, number + 1).exists())
+    last = 0  # number of the oldest file
+    while _numbered(path, last + 1).exists():
+        last += 1
     for number in range(last, 0, -1):
         older = _numbered(path, number)
         if number >= keep:

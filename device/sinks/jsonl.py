@@ -47,27 +47,26 @@ def as_document(result: FrameResult) -> dict[str, Any]:
     Values are rounded: seconds and probabilities to six decimals, scores to four, milliseconds to three, boxes (pixels)
     to two.
     """
-    file = {} if result.file is None else {"file": result.file}
-    subject = {} if result.subject == "face" else {"subject": result.subject}
-    clock = {} if result.clock_synchronised else {"clock_synchronised": False}
-    health = {} if result.health is None else {"health": dict(result.health)}
-    return {
+    is_of_faces = result.subject == "face"
+    fields: dict[str, Any] = {
         "sequence": result.sequence,
-        **file,
-        **subject,
+        "file": result.file,
+        "subject": None if is_of_faces else result.subject,
         "monotonic_s": round(result.monotonic_s, 6),
         "wall_s": round(result.wall_s, 6),
-        **clock,
+        "clock_synchronised": None if result.clock_synchronised else False,
         "frame_wh": list(result.frame_wh),
         "age_ms": round(result.age_ms, 3),
         "stage_ms": {stage: round(duration, 3) for stage, duration in result.stage_ms.items()},
-        "faces" if result.subject == "face" else "results": [_face(face) for face in result.faces],
-        **health,
+        "faces" if is_of_faces else "results": [_face(face) for face in result.faces],
+        "health": None if result.health is None else dict(result.health),
     }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _face(face: Face) -> dict[str, Any]:
-    return {
+    """Return the JSON document of one face, or of one image."""
+    document: dict[str, Any] = {
         "track_id": face.track_id,
         "detected": face.detected,
         "classified": face.classified,
@@ -77,6 +76,9 @@ def _face(face: Face) -> dict[str, Any]:
         "probability": round(face.probability, 6),
         "probabilities": {label: round(value, 6) for label, value in face.probabilities.items()},
         "raw_probabilities": {label: round(value, 6) for label, value in face.raw_probabilities.items()},
-        **({} if face.distance is None else {"distance": round(face.distance, 6)}),
-        **({} if face.zone is None else {"zone": face.zone}),
     }
+    if face.distance is not None:
+        document["distance"] = round(face.distance, 6)
+    if face.zone is not None:
+        document["zone"] = face.zone
+    return document

@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from edgekit import __version__
 from edgekit.device.controls import Controls
@@ -60,12 +60,13 @@ class Monitor(Sink):
     stages: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self._recent: deque[tuple[float, Mapping[str, float], float]] = deque()
+        self._lock = threading.Lock()  # guards everything that a result or an event changes
+        # The results of the last five seconds, the latest one and when it was added.
+        self._recent: deque[_Recent] = deque()
         self._latest: FrameResult | None = None
+        self._added_s: float | None = None
         self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self._started_s = time.monotonic()
-        self._added_s: float | None = None
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Add the result of a frame."""
@@ -81,7 +82,7 @@ class Monitor(Sink):
             for stage, duration_ms in result.stage_ms.items():
                 count, total_ms = self.stages.get(stage, (0, 0.0))
                 self.stages[stage] = count + 1, total_ms + duration_ms
-            self._recent.append((now_s, result.stage_ms, result.age_ms))
+            self._recent.append(_Recent(now_s, result.stage_ms, result.age_ms))
             self._prune(now_s)
 
     def post(self, event: Event) -> None:
@@ -129,8 +130,9 @@ class Monitor(Sink):
                 "labels": dict(self.labels.most_common()),
                 "events": [event.as_document() for event in reversed(self._events)],
             }
-        document["fps"] = round(len(recent) / min(_RATE_WINDOW_S, max(now_s - self._started_s, 1.0)), 2)
-        document["age_ms"] = round(sum(age for _, _, age in recent) / len(recent), 2) if recent else None
+        covered_s = min(_RATE_WINDOW_S, max(now_s - self._started_s, 1.0))  # shorter at the beginning of the run
+        document["fps"] = round(len(recent) / covered_s, 2)
+        document["age_ms"] = round(sum(each.age_ms for each in recent) / len(recent), 2) if recent else None
         document["stage_ms"] = _mean_stages(recent, now_s)
         document["latest"] = None if latest is None else as_document(latest)
         document["outputs"] = {account.name: account.as_document() for account in self.accounts()}
@@ -138,17 +140,24 @@ class Monitor(Sink):
         return document
 
     def _prune(self, now_s: float) -> None:
-        while self._recent and now_s - self._recent[0][0] >= _RATE_WINDOW_S:
+        while self._recent and now_s - self._recent[0].added_s >= _RATE_WINDOW_S:
             self._recent.popleft()
 
 
-def _mean_stages(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> dict[str, float]:
-    latest = [stage_ms for at_s, stage_ms, _ in recent if now_s - at_s <= _STAGE_WINDOW_S] or [
-        stage_ms for _, stage_ms, _ in recent[-1:]
-    ]
+class _Recent(NamedTuple):
+    """What the monitor keeps of a result for five seconds."""
+
+    added_s: float
+    stage_ms: Mapping[str, float]
+    age_ms: float
+
+
+def _mean_stages(recent: list[_Recent], now_s: float) -> dict[str, float]:
+    """Return the mean time of each stage in milliseconds over the last second; if no result is in it, of the latest."""
+    latest = [each for each in recent if now_s - each.added_s <= _STAGE_WINDOW_S] or recent[-1:]
     sums: dict[str, float] = {}
-    for stage_ms in latest:
-        for stage, duration_ms in stage_ms.items():
+    for each in latest:
+        for stage, duration_ms in each.stage_ms.items():
             sums[stage] = sums.get(stage, 0.0) + duration_ms
     return {stage: round(total / len(latest), 3) for stage, total in sums.items()}
 
@@ -190,14 +199,16 @@ def metrics_text(monitor: Monitor, viewers: int, encoded: int) -> str:
 
 
 def _lines(monitor: Monitor, viewers: int, encoded: int) -> Iterator[str]:
+    """Yield the lines of `metrics_text`."""
     state = monitor.document()
     yield from _family("edgekit_info", "gauge", "Version of the program.", [({"version": __version__}, 1)])
     yield from _value("edgekit_frames_total", "counter", "Frames with a result.", state["frames"])
     yield from _value("edgekit_frames_missed_total", "counter", "Frames without a result.", state["missed"])
+    # Copied with `list`, because the run's thread adds entries meanwhile.
     by_zone = [({"label": label, "zone": zone}, count) for (zone, label), count in list(monitor.zone_labels.items())]
-    faces = by_zone or [({"label": label}, count) for label, count in state["labels"].items()]
+    by_label = [({"label": label}, count) for label, count in state["labels"].items()]
     faces_text = "Classified faces or images by label, with --zone also by zone."
-    yield from _family("edgekit_faces_total", "counter", faces_text, faces)
+    yield from _family("edgekit_faces_total", "counter", faces_text, by_zone or by_label)
     rate_text = "Frame rate over the last five seconds."
     yield from _value("edgekit_frames_per_second", "gauge", rate_text, state["fps"])
     if state["age_ms"] is not None:
@@ -216,6 +227,7 @@ def _lines(monitor: Monitor, viewers: int, encoded: int) -> Iterator[str]:
 
 
 def _stages(monitor: Monitor) -> Iterator[str]:
+    """Yield the total time and the number of executions of each stage."""
     name = "edgekit_stage_seconds"
     yield f"# HELP {name} Time spent in a stage of the pipeline."
     yield f"# TYPE {name} summary"
@@ -238,11 +250,13 @@ def _outputs(outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _health(health: dict[str, Any]) -> Iterator[str]:
+    """Yield the metrics of a health document; values that the machine does not have are left out."""
     for key, factor, name, text in _HEALTH:
         value = health.get(key)
         if isinstance(value, (int, float)):
             yield from _value(name, "gauge", text, value * factor)
-    if (state := health.get("camera")) is not None:
+    state = health.get("camera")
+    if state is not None:
         states = [({"state": name}, int(name == state)) for name in CAMERA_STATES]
         yield from _family("edgekit_camera_state", "gauge", "1 for the state of the camera.", states)
         faults = [({"state": name}, count) for name, count in health["camera_faults"].items()]
@@ -258,10 +272,12 @@ def _health(health: dict[str, Any]) -> Iterator[str]:
 
 
 def _value(name: str, kind: str, text: str, value: float) -> Iterator[str]:
+    """Return the lines of a metric with one value and no labels."""
     return _family(name, kind, text, [({}, value)])
 
 
 def _family(name: str, kind: str, text: str, samples: _Samples) -> Iterator[str]:
+    """Yield the lines of a metric: its help text, its kind ("counter" or "gauge"), and a line for each sample."""
     yield f"# HELP {name} {text}"
     yield f"# TYPE {name} {kind}"
     for labels, value in samples:

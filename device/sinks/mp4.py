@@ -70,7 +70,7 @@ class PacketFile:
         Args:
             path: The .mp4 file.
             size_wh: Width and height of the images.
-            fps: Nominal frame rate; the time that the last image is shown.
+            fps: Nominal frame rate. Players show the last image for one period of it.
 
         Raises:
             StorageError: The file cannot be created.
@@ -80,15 +80,16 @@ class PacketFile:
         self._file = _AppendedFile(path)
         # PyAV also raises errors that are no OSError.
         self._errors = (OSError, av.FFmpegError)
-        # Frames after the last complete fragment.
+        # Number of the images after the last complete fragment.
         self._incomplete = 0
+        # The time of the first packet.
+        self._first_us: int | None = None
         self._container = av.open(self._file, "w", format="mp4", options=_MUXER_OPTIONS)
-        # PyAV opens an encoder that encodes nothing.
+        # PyAV describes a stream by an encoder. It stays unused, because the packets are encoded already.
         self._stream = stream = self._container.add_stream("h264", rate=_rate(fps))
         stream.width, stream.height = size_wh
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
-        self._first_us: int | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -118,7 +119,7 @@ class PacketFile:
             self._file.close()
 
     def _write(self, packet: EncodedPacket) -> int:
-        """Append a packet; return the number of frames whose fragment it completes."""
+        """Append a packet; return the number of images in the fragment that it completes, otherwise 0."""
         if self._first_us is None:
             self._first_us = packet.time_us
         coded = self._av.Packet(packet.data)
@@ -135,6 +136,7 @@ class PacketFile:
         return complete
 
     def _complete_fragment(self) -> int:
+        """Keep what was written up to here in the file; return the number of its images since the last fragment."""
         self._file.keep()
         complete, self._incomplete = self._incomplete, 0
         return complete
@@ -156,9 +158,10 @@ class H264Encoder:
         """
         self._av = av = pyav()
         self._key_picture = av.video.frame.PictureType.I
+        # The time from which a frame becomes a key frame, the time of the first frame, and the latest time stamp.
         self._next_key_s = float("-inf")
-        self._latest_us = -1
         self._first_s: float | None = None
+        self._latest_us = -1
         name = _encoder_name(av, size_wh)
         self._context = context = av.CodecContext.create(name, "w")
         context.width, context.height = size_wh
@@ -168,7 +171,7 @@ class H264Encoder:
         context.thread_count = 1
         context.colorspace = context.color_primaries = context.color_trc = _BT601
         context.color_range = _LIMITED_RANGE
-        # Key frames are chosen by time.
+        # Practically no key frames by number: `encode` chooses them by time.
         context.gop_size = 10_000
         if name == _X264:
             context.options = _X264_OPTIONS
@@ -177,7 +180,11 @@ class H264Encoder:
         context.open()
 
     def encode(self, image_bgr: ImageU8, time_s: float) -> list[EncodedPacket]:
-        """Encode a frame, uint8 (H, W, 3) B, G, R; `time_s` counts from any origin. Return the packets that are ready.
+        """Encode a frame and return the packets that are ready.
+
+        Args:
+            image_bgr: uint8 (H, W, 3) B, G, R.
+            time_s: When the frame is shown; the first frame of the video may have any time.
 
         Raises:
             StorageError: The encoder failed.
@@ -188,7 +195,7 @@ class H264Encoder:
             self._first_s = time_s
         planes = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2YUV_I420)
         picture = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
-        self._latest_us = max(self._latest_us + 1, round((time_s - self._first_s) * 1e6))
+        self._latest_us = max(self._latest_us + 1, round((time_s - self._first_s) * 1e6))  # time stamps must increase
         picture.pts, picture.time_base = self._latest_us, _TIME_BASE
         if time_s >= self._next_key_s:
             picture.pict_type = self._key_picture
@@ -231,7 +238,7 @@ class H264File:
         return self._file.fileno()
 
     def append(self, image_bgr: ImageU8, time_s: float) -> int:
-        """Append a frame, as `H264Encoder.encode`; returns as `writer.Target`.
+        """Encode and append a frame, see `H264Encoder.encode`; return the number of frames that this makes safe.
 
         Raises:
             StorageError: The file cannot be written, or the encoder failed.
@@ -239,14 +246,14 @@ class H264File:
         return self._file.write(self._encoder.encode(image_bgr, time_s))
 
     def close(self) -> int:
-        """Write the last fragment; returns and raises as `PacketFile.close`."""
+        """Write the last fragment; return the number of frames that this makes safe. Raises as `PacketFile.close`."""
         try:
-            complete = self._file.write(self._encoder.flush())
+            completed = self._file.write(self._encoder.flush())
         except StorageError:
             with suppress(StorageError):
                 self._file.close()
             raise
-        return complete + self._file.close()
+        return completed + self._file.close()
 
 
 class _AppendedFile:
@@ -258,9 +265,11 @@ class _AppendedFile:
     """
 
     def __init__(self, path: Path) -> None:
+        """Create or replace the file, and its folder; raise StorageError if that fails."""
         self._path = path
         self.errno: int | None = None
         self.size_bytes = 0
+        # Size up to the last `keep`.
         self._kept_bytes = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -312,6 +321,7 @@ def pyav() -> ModuleType:
 
 
 def _encoder_name(av: ModuleType, size_wh: tuple[int, int]) -> str:
+    """Return the name of the board's encoder if it can be opened for this size, otherwise that of x264."""
     if not _V4L2_NODE.exists():
         return _X264
     trial = av.CodecContext.create(_V4L2, "w")

@@ -113,7 +113,8 @@ def other_sink_options() -> tuple[type[SinkOptions], ...]:
         InputError: As `find`, or the entry point of another package is no such class.
     """
     found = []
-    for name in names("sink")[len(own_names("sink")) :]:
+    other_names = [name for name in names("sink") if name not in own_names("sink")]
+    for name in other_names:
         kind = find("sink", name)
         if not isinstance(kind, type) or not issubclass(kind, SinkOptions):
             raise InputError(f"sink '{name}' is not a class of options: its package is for another version of edgekit")
@@ -134,18 +135,19 @@ def check_outputs(options: Sequence[SinkOptions], source: str | Path | None = No
     """
     from edgekit.device.sinks.file_series import is_older_name
 
-    places = [real_path(path) for each in options for path in each.files()]
-    if twice := [path for path in places if places.count(path) > 1]:
-        raise InputError(f"'{twice[0]}' is the file of two outputs: give each its own")
+    files = [real_path(path) for each in options for path in each.files()]
     folders = [real_path(path) for each in options for path in each.folders()]
-    if twice := [path for path in folders if folders.count(path) > 1]:
-        raise InputError(f"'{twice[0]}' is the folder of two outputs: give each its own")
-    rotated = places if option_of(options, OutputOptions).rotation.active else []
+    for kind, paths in (("file", files), ("folder", folders)):
+        for path in paths:
+            if paths.count(path) > 1:
+                raise InputError(f"'{path}' is the {kind} of two outputs: give each its own")
+    rotated = files if option_of(options, OutputOptions).rotation.active else []
     for output in rotated:
-        if clash := [path for path in places if is_older_name(path, output)]:
-            raise InputError(f"'{clash[0]}' is the name of an older file of '{output}': choose another name")
+        for path in files:
+            if is_older_name(path, output):
+                raise InputError(f"'{path}' is the name of an older file of '{output}': choose another name")
     original = None if source is None else real_path(Path(source))
-    if original is not None and (original in places or any(is_older_name(original, output) for output in rotated)):
+    if original is not None and (original in files or any(is_older_name(original, output) for output in rotated)):
         raise InputError(f"'{source}' is the source and would be overwritten: write to another file")
 
 
@@ -229,8 +231,9 @@ def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
     opened = [each.open(run) for each in options]
     # The monitor comes first, because the web page and MQTT read it.
     sinks: list[Sink] = [run.monitor, *(sink for sink in opened if sink is not None)]
-    # What is written while somebody teaches does not predict a day.
-    return [*sinks, DailyWrites(run.notify)] if run.source.live and run.taught is None else sinks
+    if run.source.live and run.taught is None:  # a minute of teaching does not predict the writes of a day
+        sinks.append(DailyWrites(run.notify))
+    return sinks
 
 
 def results_folder(options: Iterable[SinkOptions]) -> Path:
@@ -242,4 +245,5 @@ def results_folder(options: Iterable[SinkOptions]) -> Path:
 
     paths = [path.absolute() for each in options for path in (*each.files(), *each.folders())]
     fullest = min(paths, key=free_bytes, default=Path.cwd())
-    return next(folder for folder in (fullest, *fullest.parents) if os.path.isdir(folder))  # noqa: PTH112 - no error
+    # Unlike Path.is_dir, os.path.isdir raises no error for a folder that may not be read.
+    return next(folder for folder in (fullest, *fullest.parents) if os.path.isdir(folder))  # noqa: PTH112

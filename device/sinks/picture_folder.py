@@ -48,9 +48,9 @@ class PictureFolder:
             folder: The folder.
             suffix: End of the names.
             most_files: Largest number of pictures.
-            most_bytes: Their largest size.
-            deletable: Matches the names of the pictures that may be deleted; other files count neither. None: all
-                pictures count, and none is deleted.
+            most_bytes: Largest sum of their sizes.
+            deletable: Matches the names of the pictures that count and may be deleted. None: all pictures count, and
+                none is deleted.
             beside: Suffix of a second file of each picture, which is counted and deleted with it.
 
         Raises:
@@ -64,8 +64,9 @@ class PictureFolder:
         self._most_bytes = most_bytes
         self._deletable = deletable
         self._beside = beside
-        # Names and sizes, the oldest first, and their sum; None: not counted yet.
+        # Names and sizes in bytes of the pictures, the oldest first; None: not counted yet.
         self._stored: deque[tuple[str, int]] | None = None
+        # The sum of these sizes, and the latest modification time.
         self._bytes = 0
         self._latest_ns = 0
 
@@ -78,36 +79,42 @@ class PictureFolder:
         """
         if self._stored is None:
             remove_folder_leftovers(self.folder, self._suffix)  # those of a power cut
-        if self._stored is None or (self._deletable is None and self._exceeds(1, len(data))):
-            self._stored = self._found()  # some may have been labelled or deleted meanwhile
-            self._bytes = sum(size for _, size in self._stored)
+            self._recount()
         if self._deletable is None and self._exceeds(1, len(data)):
-            raise LostError(FOLDER_FULL, f"'{self.folder}' is full ({len(self._stored)} pictures)")
+            self._recount()  # the user may have labelled or deleted some meanwhile
+            if self._exceeds(1, len(data)):
+                raise LostError(FOLDER_FULL, f"'{self.folder}' is full ({len(self._stored or ())} pictures)")
         write_atomic(self.folder / name, data)
         self._add(name, len(data))
 
     def count(self, name: str) -> None:
         """Count a picture that the caller has written."""
         if self._stored is None:
-            self._stored = deque(entry for entry in self._found() if entry[0] != name)
-            self._bytes = sum(size for _, size in self._stored)
+            self._recount(besides=name)
         with suppress(OSError):
             self._add(name, self._size_bytes(self.folder / name))
 
     def _add(self, name: str, size_bytes: int) -> None:
+        """Count a new picture, and delete older ones that exceed the limits.
+
+        They are deleted after the new one is written, so that a disk that fails keeps them.
+        """
         assert self._stored is not None
         self._stored.append((name, size_bytes))
         self._bytes += size_bytes
-        if self._deletable is not None:
-            self._latest_ns = max(time.time_ns(), self._latest_ns + _STEP_NS)
-            with suppress(OSError):
-                os.utime(self.folder / name, ns=(self._latest_ns, self._latest_ns))
-        # Last, so that a disk to which nothing can be written keeps the older pictures.
+        if self._deletable is None:
+            return
+        # Each modification time is later than the one before, also if the clock goes back.
+        self._latest_ns = max(time.time_ns(), self._latest_ns + _STEP_NS)
         with suppress(OSError):
-            while self._deletable is not None and len(self._stored) > 1 and self._exceeds():
-                for path in self._files(self._stored[0][0]):
+            os.utime(self.folder / name, ns=(self._latest_ns, self._latest_ns))
+        with suppress(OSError):
+            while len(self._stored) > 1 and self._exceeds():
+                oldest, oldest_bytes = self._stored[0]
+                for path in self._files(oldest):
                     path.unlink(missing_ok=True)
-                self._bytes -= self._stored.popleft()[1]
+                self._stored.popleft()
+                self._bytes -= oldest_bytes
 
     def remove(self, name: str) -> None:
         """Remove the picture again that was stored last."""
@@ -116,22 +123,27 @@ class PictureFolder:
             self._bytes -= self._stored.pop()[1]
 
     def _exceeds(self, more_files: int = 0, more_bytes: int = 0) -> bool:
+        """Return whether the pictures, and these more, exceed a limit."""
         files = len(self._stored or ()) + more_files
         return files > self._most_files or self._bytes + more_bytes > self._most_bytes
 
     def _files(self, name: str) -> list[Path]:
+        """Return the file of a picture, and the one beside it."""
         path = self.folder / name
         return [path, *([path.with_suffix(self._beside)] if self._beside else [])]
 
     def _size_bytes(self, path: Path) -> int:
         return sum(file.stat().st_size for file in self._files(path.name) if file.exists())
 
-    def _found(self) -> deque[tuple[str, int]]:
+    def _recount(self, besides: str = "") -> None:
+        """Count the pictures in the folder, without the one named `besides`."""
         found = []
         with suppress(OSError):
             for path in self.folder.glob(f"*{self._suffix}"):
                 if self._deletable is None or self._deletable.fullmatch(path.name):
                     with suppress(OSError):  # deleted in this moment, or damaged
                         found.append((path.stat().st_mtime_ns, path.name, self._size_bytes(path)))
-        self._latest_ns = max((time_ns for time_ns, _, _ in found), default=0)
-        return deque((name, size_bytes) for _, name, size_bytes in sorted(found))
+        found.sort()  # the oldest first
+        self._latest_ns = found[-1][0] if found else 0
+        self._stored = deque((name, size_bytes) for _time_ns, name, size_bytes in found if name != besides)
+        self._bytes = sum(size_bytes for _name, size_bytes in self._stored)

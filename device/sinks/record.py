@@ -83,13 +83,16 @@ class H264Recorder(Sink):
             slow=_SLOW,
             reserve=outputs.reserve(target, VIDEO),
         )
+        # A video can begin with a key frame only.
         files: FileSeries[EncodedPacket] = FileSeries(
             target, outputs.rules.rotation, self._open_file, begins=lambda packet: packet.is_key
         )
+        # None ends a file, see `stop`.
         self._writer: Writer[EncodedPacket | None] = Writer(
             _StoppableSeries(files), rules, outputs.account("record"), outputs.shutdown, outputs.notify, threaded=True
         )
         self._size_wh = (0, 0)
+        # Whether packets up to the next key frame are dropped, because one before them was.
         self._skips_to_key = False
 
     def __exit__(self, *exception: object) -> None:
@@ -136,9 +139,11 @@ class _StoppableSeries:
         self._files = files
 
     def write(self, items: Sequence[EncodedPacket | None]) -> int:
-        """Append the only packet."""
+        """Append the only packet; return the number of items that this makes safe, as `Target.write`."""
         (packet,) = items
-        return self._files.close() + 1 if packet is None else self._files.write([packet])
+        if packet is None:
+            return self._files.close() + 1  # the packets of the file, and None
+        return self._files.write([packet])
 
     def close(self) -> int:
         """Complete the file."""

@@ -48,17 +48,16 @@ class TextFile:
             StorageError: The file cannot be created.
         """
         self._path = path
-        self.age_s = 0.0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A pipe or a device is opened for writing only. O_APPEND: no gap follows if another program empties it.
+            # A file is also read, for its last line and its first record. A pipe or a device is not.
             flags = os.O_RDWR if path.is_file() or not path.exists() else os.O_WRONLY
+            # O_APPEND: if another program empties the file, the next line is at its beginning.
             self._handle = os.open(path, flags | os.O_CREAT | os.O_APPEND, 0o666)
             self._is_regular = stat.S_ISREG(os.fstat(self._handle).st_mode)
             self.size_bytes = self._drop_partial_line() if self._is_regular else 0
             self._header = b"" if self.size_bytes else header.encode()
-            if self.size_bytes and (found := _UNIX_TIME.search(os.pread(self._handle, _TAIL_BYTES, 0))):
-                self.age_s = max(0.0, time.time() - float(found[0]))
+            self.age_s = self._first_record_age_s() if self.size_bytes else 0.0
         except OSError as error:
             raise self._failure(error) from error
 
@@ -89,13 +88,19 @@ class TextFile:
         return 0
 
     def _drop_partial_line(self) -> int:
-        """Truncate the file after its last line end and return its length in bytes."""
-        size = os.fstat(self._handle).st_size
-        start = max(0, size - _TAIL_BYTES)
-        whole = start + os.pread(self._handle, _TAIL_BYTES, start).rfind(b"\n") + 1
-        if whole < size:
-            os.ftruncate(self._handle, whole)
-        return whole
+        """Truncate a file that a power cut has left with a part of a line; return its size in bytes."""
+        size_bytes = os.fstat(self._handle).st_size
+        tail_at = max(0, size_bytes - _TAIL_BYTES)
+        tail = os.pread(self._handle, _TAIL_BYTES, tail_at)
+        whole_bytes = tail_at + tail.rfind(b"\n") + 1  # rfind returns -1 if there is no line end
+        if whole_bytes < size_bytes:
+            os.ftruncate(self._handle, whole_bytes)
+        return whole_bytes
+
+    def _first_record_age_s(self) -> float:
+        """Return the age of the file's first record in seconds; 0 if it has none."""
+        found = _UNIX_TIME.search(os.pread(self._handle, _TAIL_BYTES, 0))
+        return 0.0 if found is None else max(0.0, time.time() - float(found[0]))
 
     def _failure(self, error: OSError) -> StorageError:
         return StorageError(f"cannot write '{self._path}': {error.strerror or error}")
@@ -198,12 +203,16 @@ class RecordSink(Writer[str]):
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Append the records of the frame."""
-        if self._writes_all or self._has_changed(frame, result):
+        if self._writes_all or self._is_change(frame, result):
             text, count = self._records(result)
             self.put(text, count=count, weight=len(text) + 1)
 
-    def _has_changed(self, frame: Frame, result: FrameResult) -> bool:
-        """Return whether faces, labels or zones have changed, there is a health sample, or a second has passed."""
+    def _is_change(self, frame: Frame, result: FrameResult) -> bool:
+        """Return whether a frame is written with `--records changes`, and if so, keep it for the next comparison.
+
+        Faces, labels or zones have changed since the last written frame, it has a health sample, or a second has
+        passed.
+        """
         faces = frozenset((face.track_id, face.label, face.zone) for face in result.faces)
         now_s = self._time_s(frame)
         if faces == self._faces and result.health is None and now_s - self._at_s < _CHANGES_EVERY_S:
@@ -213,10 +222,11 @@ class RecordSink(Writer[str]):
 
 
 def _check_name(path: Path) -> None:
+    """Raise InputError for a folder, and for the name of a file that is usually an input."""
     from edgekit.device.imaging import IMAGE_SUFFIXES
     from edgekit.model_store import MODEL_SUFFIXES
 
     if path.is_dir():
         raise InputError(f"'{path}' is a folder: name a file")
-    if path.suffix.lower() in (*IMAGE_SUFFIXES, *MODEL_SUFFIXES):  # usually an input file given by mistake
+    if path.suffix.lower() in (*IMAGE_SUFFIXES, *MODEL_SUFFIXES):
         raise InputError(f"'{path}' is named like an image or a model and would be overwritten: use another name")

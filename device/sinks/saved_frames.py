@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -126,12 +125,15 @@ class PictureSink(Writer[tuple[Path, ImageU8]]):
         self.put((path, Shot(frame, result, self._hidden(frame, result)).drawn()))
 
     def _path(self, frame: Frame) -> Path:
+        """Return the file for a frame; in a folder one that was not written yet."""
         if not self._is_folder:
             return _writable_name(self._place)
         name = Path(frame.file or f"{frame.sequence:06d}.png")
-        numbered = (f"{name.stem}-{number}{name.suffix}" for number in itertools.count(2))
-        paths = (_writable_name(self._place / each) for each in itertools.chain([name.name], numbered))
-        path = next(path for path in paths if path not in self._written)
+        path = _writable_name(self._place / name.name)
+        number = 1
+        while path in self._written:
+            number += 1
+            path = _writable_name(self._place / f"{name.stem}-{number}{name.suffix}")
         self._written.add(path)
         return path
 
@@ -145,11 +147,15 @@ def _write_picture(picture: tuple[Path, ImageU8]) -> None:
 
 
 def _writable_name(path: Path) -> Path:
+    """Return a path, with .png appended if OpenCV does not write its format."""
     return path.with_name(f"{path.name}.png") if path.suffix.lower() in _NOT_WRITTEN else path
 
 
 def _largest_wh(paths: Sequence[Path]) -> tuple[int, int] | None:
-    """Return width and height of the image file with the most pixels; None unless there are several files."""
+    """Return the size of a video of these image files: that of the file with the most pixels.
+
+    None unless there are several files: then the first frame determines the size.
+    """
     if len(paths) < 2:
         return None
     sizes = {}
@@ -171,16 +177,19 @@ def even_size(size_wh: tuple[int, int]) -> tuple[int, int]:
 
 
 def fitted(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
-    """Return `image` centred on black, resized only if it differs from the video size by more than 1 px."""
+    """Return an image (H, W, 3) as a frame of a video of this size: scaled to fit and centred on black.
+
+    The size of a video is even. So an image of an odd size is not scaled, but gets one black row or column.
+    """
     width, height = size_wh
-    have_h, have_w = image.shape[:2]
-    if (have_w, have_h) == size_wh:
+    image_h, image_w = image.shape[:2]
+    if (image_w, image_h) == size_wh:
         return image
-    if not (0 <= width - have_w <= 1 and 0 <= height - have_h <= 1):
-        scale = min(width / have_w, height / have_h)
-        have_w, have_h = max(1, round(have_w * scale)), max(1, round(have_h * scale))
-        image = resize(image, (have_w, have_h))
+    if width - image_w not in (0, 1) or height - image_h not in (0, 1):
+        scale = min(width / image_w, height / image_h)
+        image_w, image_h = max(1, round(image_w * scale)), max(1, round(image_h * scale))
+        image = resize(image, (image_w, image_h))
     canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - have_h) // 2, (width - have_w) // 2
-    canvas[top : top + have_h, left : left + have_w] = image
+    top, left = (height - image_h) // 2, (width - image_w) // 2
+    canvas[top : top + image_h, left : left + image_w] = image
     return canvas

@@ -84,6 +84,7 @@ class TeachTabOptions(SinkOptions):
         return TeachSink(session)
 
     def _parts(self, run: RunContext, file: TaughtFile) -> SessionParts:
+        """Return what a session needs of the run."""
         from edgekit.device.region import taught_region
         from edgekit.device.sinks.disk_reserve import PICTURES
         from edgekit.device.teach import write  # noqa: F401 - needs onnx, without which nothing should be recorded
@@ -91,24 +92,26 @@ class TeachTabOptions(SinkOptions):
         from edgekit.device.teach.recordings import Recordings
         from edgekit.device.teach.session import SessionParts
 
+        # A taught model is taught further with its subject. With another one, such as one of expressions, which sees
+        # faces, teaching begins with whole images.
         is_taught = file.is_for_any or run.contract.distance is not None
-        # A model of expressions sees faces, but teaching with it begins with whole images.
         subject: Subject = run.contract.subject if is_taught else "image"
-
-        def use_model(path: Path) -> None:
-            assert run.use_model is not None
-            run.links.contract = run.use_model(path)
-
         return SessionParts(
             file=file,
             recordings=Recordings(file.pictures, run.rules.pictures_max_bytes),
             subject=subject,
             make_embedder=partial(Embedder, self.teach_size_px, subject, _EMBEDDER_THREADS),
-            use_model=use_model,
+            use_model=partial(_use_model, run),
             roi=run.roi,
             region=taught_region(run.contract) if file.is_used else None,
             shortage=run.reserve(file.pictures, PICTURES).shortage,
         )
+
+
+def _use_model(run: RunContext, path: Path) -> None:
+    """Classify with a taught model from the next frame on."""
+    assert run.use_model is not None
+    run.links.contract = run.use_model(path)
 
 
 class TeachSink(Sink):

@@ -76,6 +76,7 @@ class _Receiver:
     def __init__(
         self, url: str, token: str | None, host: str, read_image: Callable[[str], bytes | None] | None
     ) -> None:
+        """Post to `url`; `read_image` returns a snapshot by its name, None: events are sent without images."""
         self._url = url
         self._host = host
         self._read_image = read_image
@@ -101,22 +102,26 @@ class _Receiver:
             raise StorageError(f"webhook {self._host}: {str(error) or type(error).__name__}") from error
         if status >= 300:
             message = f"webhook {self._host}: HTTP status {status}"
-            raise StorageError(message) if status >= 500 or status in (408, 429) else LostError("rejected", message)
+            if status >= 500 or status in (408, 429):  # a fault of the receiver, a time-out or too many requests
+                raise StorageError(message)
+            raise LostError("rejected", message)
 
     def _post(self, body: bytes) -> int:
+        """Send a request, and return the status of the response."""
         import http.client
 
         parts = urllib.parse.urlsplit(self._url)
         connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = connect(self._host, parts.port, timeout=_TIMEOUT_S)
         try:
-            target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
-            connection.request("POST", target, body, self._headers)
+            path_and_query = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+            connection.request("POST", path_and_query, body, self._headers)
             return connection.getresponse().status
         finally:
             connection.close()
 
     def _document(self, event: Event) -> dict[str, Any]:
+        """Return the JSON document of an event, with its image as base64 if there is one."""
         document = event.as_document()
         if self._read_image is not None and event.snapshot is not None:
             jpeg = self._read_image(event.snapshot)
@@ -129,18 +134,18 @@ class _Receiver:
 
 def _check(url: str, token: str | None) -> str:
     """Return the host of a webhook's address; raises as `WebhookOptions.open`."""
+    # All of it is checked here, because http.client would raise an error only when the first event is sent.
     try:
         parts = urllib.parse.urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable() and " " not in url
-        # Checked here, because http.client would raise an error only when the first event is sent.
-        usable = usable and url.isascii() and bool((parts.hostname or "").encode("idna"))
-        _ = parts.port
+        host = parts.hostname or ""
+        _ = parts.port, host.encode("idna")  # raise ValueError for an impossible port or host name
     except ValueError:
-        usable = False
-    if not usable:
+        host = ""
+    is_plain_text = url.isascii() and url.isprintable() and " " not in url
+    if not host or not is_plain_text or parts.scheme not in ("http", "https"):
         raise InputError("the webhook address must look like https://host/path")
     if parts.username is not None or parts.password is not None:
         raise InputError("the webhook address contains a password: use --webhook-token-file")
     if token is not None and not token.isascii():
         raise InputError("the webhook token contains non-ASCII characters: HTTP headers allow ASCII only")
-    return parts.hostname or ""
+    return host

@@ -30,7 +30,10 @@ class Target(Protocol[_T_contra]):
     """Where a `Writer` puts its items: a file, a folder or a receiver. A subclass may have nothing to close."""
 
     def write(self, items: Sequence[_T_contra]) -> int:
-        """Store or send items; return how many items, of this call or of earlier ones, are safe by this call.
+        """Store or send items; return the number of items that have become safe since the last call.
+
+        Nothing can lose an item that is safe. A target that stores several items as one part, such as a video, returns
+        0 until the part is complete, and then the number of its items.
 
         Raises:
             StorageError, OSError: None of these items is stored; a later attempt may succeed.
@@ -99,6 +102,8 @@ class WriterRules:
 
 @dataclass(frozen=True, slots=True)
 class _Item(Generic[T]):
+    """An item with the arguments of `Writer.put`."""
+
     value: T
     count: int
     weight: int
@@ -132,17 +137,19 @@ class Writer(Sink, Generic[T]):
         self._shutdown = shutdown
         self._notify = notify
         self._threaded = threaded
+        self._thread: Worker | None = None
+        # The items that wait for the thread, the sum of their weights, and when the thread must write them. The
+        # condition guards these, and is notified when the thread must look at them.
         self._changed = threading.Condition()
         self._queue: deque[_Item[T]] = deque()
         self._weight = 0
         self._due_s = float("inf")
         self._ended = False
-        self._thread: Worker | None = None
         # Counts of the items that the target has taken and that are not safe yet, in order.
         self._pending: deque[int] = deque()
+        # The outage: number of failures, the time of the next attempt, and why items are lost ("" without an outage).
         self._failures = 0
         self._retry_s = float("-inf")
-        # Why items are lost in the current outage; "" without one.
         self._outage = ""
         shutdown.add(self.end)
 
@@ -181,9 +188,10 @@ class Writer(Sink, Generic[T]):
             Exception: The thread has failed.
         """
         self.check()
+        item = _Item(value, count, weight)
         if not self._threaded:
             self.account.produce(count)
-            self._store([_Item(value, count, weight)])
+            self._store([item])
             return True
         with self._changed:
             if self._ended:
@@ -192,15 +200,23 @@ class Writer(Sink, Generic[T]):
             if self._queue and not self._rules.holds and self._weight + weight > self._rules.most:
                 self.account.drop(self._rules.slow, count)
                 return False
-            if not self._queue:
-                self._due_s = max(time.monotonic() + self._rules.every_s, self._retry_s if self._rules.holds else 0.0)
-            self._queue.append(_Item(value, count, weight))
-            self._weight += weight
-            self._drop_oldest()
-            if len(self._queue) == 1 or self._weight >= self._rules.early:
-                self._changed.notify()
-            self._start()
+            self._enqueue(item)
+            if self._thread is None:
+                self._thread = Worker(self._work, self.account.name)
+                self._thread.start()
         return True
+
+    def _enqueue(self, item: _Item[T]) -> None:
+        """Append an item to the queue. The caller holds the condition."""
+        if not self._queue:
+            self._due_s = time.monotonic() + self._rules.every_s
+            if self._rules.holds:  # items that wait in an outage are due at the next attempt
+                self._due_s = max(self._due_s, self._retry_s)
+        self._queue.append(item)
+        self._weight += item.weight
+        self._drop_oldest()
+        if len(self._queue) == 1 or self._weight >= self._rules.early:
+            self._changed.notify()
 
     def lose(self, reason: str) -> None:
         """Count an item that the caller drops by itself."""
@@ -218,20 +234,17 @@ class Writer(Sink, Generic[T]):
         if self._thread is not None:
             self._thread.check()
 
-    def _start(self) -> None:
-        if self._thread is None:
-            self._thread = Worker(self._work, self.account.name)
-            self._thread.start()
-
     def _work(self) -> None:
+        """Write items until the end; this is the work of the thread."""
         while batch := self._take():
             self._store(batch)
         self._complete()
 
     def _take(self) -> list[_Item[T]]:
-        """Wait for items that are due and return them; an empty list at the end."""
+        """Wait for items that are due and return them: all that wait or, without `every_s`, one. [] is the end."""
         with self._changed:
             while not (self._ended or self._is_due()):
+                # Without items, until `put` or `end` notifies.
                 self._changed.wait(max(0.0, self._due_s - time.monotonic()) if self._queue else None)
             count = len(self._queue) if self._rules.every_s else min(1, len(self._queue))
             batch = [self._queue.popleft() for _ in range(count)]
@@ -239,16 +252,22 @@ class Writer(Sink, Generic[T]):
             return batch
 
     def _is_due(self) -> bool:
-        is_full = 0 < self._rules.early <= self._weight and not self._outage
-        return bool(self._queue) and (is_full or time.monotonic() >= self._due_s)
+        """Return whether items wait whose time has come, or so many that they are written early."""
+        is_early = 0 < self._rules.early <= self._weight and not self._outage
+        return bool(self._queue) and (is_early or time.monotonic() >= self._due_s)
 
     def _store(self, batch: list[_Item[T]]) -> None:
+        """Pass items to the target and count those that are safe; of an error, begin or continue an outage."""
         self._pending.extend(item.count for item in batch)
         try:
-            if self._threaded and self._is_paused():
-                return
+            if self._threaded:
+                if not self._rules.holds and time.monotonic() < self._retry_s:
+                    self._abandon(self._outage)  # before the next attempt, items that may not wait are dropped
+                    return
+                self._check_reserve()
             safe = self._target.write([item.value for item in batch])
         except LostError as error:
+            # The counts of the batch are the latest ones that are pending; they leave it.
             self.account.drop(error.reason, sum(self._pending.pop() for _ in batch))
             if str(error):
                 self._begin_outage(str(error), error.reason)
@@ -264,36 +283,35 @@ class Writer(Sink, Generic[T]):
             if self._settle(safe):  # an item that counts nothing, as one that is kept in memory, ends no outage
                 self._end_outage()
 
-    def _is_paused(self) -> bool:
-        """Return whether nothing may be written now; items that do not wait are then dropped.
-
-        Raises:
-            _DiskReserveError: The disk has too little free space.
-        """
-        if not self._rules.holds and time.monotonic() < self._retry_s:
-            self._abandon(self._outage)
-            return True
-        if self._rules.reserve is not None and (shortage := self._rules.reserve.shortage()):
+    def _check_reserve(self) -> None:
+        """Raise _DiskReserveError if the disk has too little free space."""
+        shortage = "" if self._rules.reserve is None else self._rules.reserve.shortage()
+        if shortage:
             raise _DiskReserveError(shortage)
-        return False
 
     def _fail(self, batch: list[_Item[T]], error: Exception) -> None:
         """Close the target after an error; the items wait for the next attempt, or are dropped."""
         reason = DISK_RESERVE if isinstance(error, _DiskReserveError) else loss_reason(error)
         self._begin_outage(str(error), reason)
         pauses_s = self._rules.pauses_s
-        self._retry_s = time.monotonic() + pauses_s[min(self._failures, len(pauses_s) - 1)]
+        self._retry_s = time.monotonic() + pauses_s[min(self._failures, len(pauses_s) - 1)]  # the last one repeats
         self._failures += 1
-        with self._changed:
-            is_last = self._rules.attempts is not None and self._failures >= self._rules.attempts
-            if self._rules.holds and not self._ended and not is_last:
-                for _ in batch:
-                    self._pending.pop()
-                self._queue.extendleft(reversed(batch))
-                self._weight += sum(item.weight for item in batch)
-                self._drop_oldest()
-                self._due_s = self._retry_s
+        is_last = self._rules.attempts is not None and self._failures >= self._rules.attempts
+        if self._rules.holds and not is_last:
+            self._requeue(batch)
         self._abandon(self._outage)
+
+    def _requeue(self, batch: list[_Item[T]]) -> None:
+        """Let items wait again, before all others, for the next attempt; after the end of the run do nothing."""
+        with self._changed:
+            if self._ended:
+                return
+            for _ in batch:
+                self._pending.pop()  # the counts of the batch are the latest ones
+            self._queue.extendleft(reversed(batch))
+            self._weight += sum(item.weight for item in batch)
+            self._drop_oldest()
+            self._due_s = self._retry_s
 
     def _drop_oldest(self) -> None:
         """Drop the oldest items while too many wait. The caller holds the condition."""
@@ -321,6 +339,7 @@ class Writer(Sink, Generic[T]):
         self._drop_pending(reason)
 
     def _drop_pending(self, reason: str) -> None:
+        """Count the items that the target has taken and that are not safe as dropped."""
         self.account.drop(reason, sum(self._pending))
         self._pending.clear()
 
@@ -331,11 +350,13 @@ class Writer(Sink, Generic[T]):
         return count
 
     def _begin_outage(self, message: str, reason: str) -> None:
+        """Report an outage once, and keep the reason for which items are lost."""
         if not self._outage:
             self._notify(f"{message}: {self._rules.what} stopped, the run continues")
         self._outage = reason
 
     def _end_outage(self) -> None:
+        """Report the end of an outage, if there was one."""
         self._failures = 0
         self._retry_s = float("-inf")
         if self._outage:

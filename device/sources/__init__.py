@@ -54,14 +54,13 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
     """Return the source of an address, the demo clip or files, played as it is; raises as `open_source`."""
     if not uri:
         raise InputError("the source is empty: name a file, a folder, a stream or `demo`")
-    scheme, separator, rest = uri.partition(":")
-    has_scheme = separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme)
+    scheme, colon, rest = uri.partition(":")
+    has_scheme = colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme)
     # The name of a file may contain a colon, too.
     is_address = has_scheme and (rest.startswith("//") or not _exists(uri))
     if uri == _DEMO or is_address:
-        own_names = registry.own_names("source")
-        name = scheme.lower() if scheme.lower() in own_names else scheme
-        if name in own_names or name in registry.names("source"):  # other packages are searched only if necessary
+        name = _registered_name(scheme)
+        if name is not None:
             source: Source = registry.find("source", name)(uri, notify)
             return source
         if rest.startswith("//"):
@@ -71,6 +70,14 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
     from edgekit.device.sources.files import open_files
 
     return open_files(uri, notify)
+
+
+def _registered_name(scheme: str) -> str | None:
+    """Return the name under which the source for a scheme is registered; None if there is no such source."""
+    if scheme.lower() in registry.own_names("source"):
+        return scheme.lower()
+    # Searches other packages, which takes time.
+    return scheme if scheme in registry.names("source") else None
 
 
 def _exists(name: str) -> bool:
@@ -142,8 +149,8 @@ def _first_v4l2(settings: CameraSettings, notify: Callable[[str], None], usb_onl
             reasons.append(str(error))
     if reasons:
         raise SourceError("; ".join(reasons))
-    kind, cure = ("USB", "") if usb_only else ("V4L2", "; for a Raspberry Pi's CSI camera give --camera picamera2")
-    raise SourceError(f"no {kind} camera is connected (no device in /sys/class/video4linux){cure}")
+    kind, hint = ("USB", "") if usb_only else ("V4L2", "; for a Raspberry Pi's CSI camera give --camera picamera2")
+    raise SourceError(f"no {kind} camera is connected (no device in /sys/class/video4linux){hint}")
 
 
 def _is_raspberry_pi() -> bool:

@@ -131,7 +131,11 @@ class VideoSource(RecordedSource):
             self._report_damage()
 
     def _read(self) -> Frame | None:
-        """Return the next frame that can be decoded, None at the end."""
+        """Return the next frame that can be decoded, None at the end.
+
+        OpenCV reports a frame that cannot be decoded in the same way as the end. So reading goes on for as many frames
+        as are missing, within limits.
+        """
         frames_left = (self.frame_count or 0) - self._sequence
         attempts = min(max(frames_left, _MIN_ATTEMPTS), _MAX_ATTEMPTS)
         end_s = time.monotonic() + _MAX_ATTEMPTS_S
@@ -139,9 +143,10 @@ class VideoSource(RecordedSource):
             image = self._decode()
             if image is not None:
                 self.skipped += failed
-                self._sequence += failed + 1
+                sequence = self._sequence + failed
+                self._sequence = sequence + 1
                 self._advance()
-                return Frame(self._sequence - 1, time.monotonic(), time.time(), image, position_s=self._position_s)
+                return Frame(sequence, time.monotonic(), time.time(), image, position_s=self._position_s)
             if self._stopped or time.monotonic() > end_s:
                 break
         return None
@@ -159,7 +164,8 @@ class VideoSource(RecordedSource):
         """Set the position to that of the frame just read; positions never decrease."""
         before_s = self._position_s
         stamp_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
-        if not stamp_s > 0:  # the first frame, or a video without time stamps
+        has_stamp = stamp_s > 0  # not the first frame, and no frame of a video without time stamps
+        if not has_stamp:
             self._position_s = max((self._sequence - 1) * self._period_s, before_s)
             return
         if stamp_s + self._shift_s < before_s:
@@ -218,8 +224,8 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
 def count_damaged_frames(path: Path, is_stopped: Callable[[], bool]) -> int:
     """Return the number of frames of a video whose missing parts the decoder invented; 0 without PyAV.
 
-    OpenCV returns such frames without a mark. PyAV has one, so the file is decoded again, until `is_stopped()`, without
-    conversion to B, G, R. Frames that cannot be decoded at all are not counted.
+    OpenCV does not report such frames. PyAV does, so the whole file is decoded again, until `is_stopped()`. Frames that
+    cannot be decoded at all are not counted.
     """
     try:
         import av
@@ -228,6 +234,7 @@ def count_damaged_frames(path: Path, is_stopped: Callable[[], bool]) -> int:
         return 0
     av.logging.set_level(av.logging.PANIC)  # FFmpeg's messages on stderr
     damaged = 0
+    # IndexError: PyAV finds no video stream.
     with suppress(av.FFmpegError, IndexError), av.open(str(path)) as container:
         for packet in container.demux(container.streams.video[0]):
             if is_stopped():
@@ -249,11 +256,15 @@ def capture_frame_count(capture: cv2.VideoCapture) -> int | None:
     return int(count) if math.isfinite(count) and count > 0 else None
 
 
-def _images(found: list[Path], name: str, subject: str, notify: Callable[[str], None]) -> ImageSource:
-    """Return the source of the image files among `found`; `subject` begins the error message if there are none."""
+def _images(found: list[Path], name: str, where: str, notify: Callable[[str], None]) -> ImageSource:
+    """Return the source of the image files among `found`.
+
+    Raises:
+        InputError: There are none; the message begins with `where`, such as "folder 'faces' contains".
+    """
     report_unread(found, notify)
     visible = [path for path in found if not path.name.startswith(".")]
     paths = [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not paths:
-        raise InputError(f"{subject} no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        raise InputError(f"{where} no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return ImageSource(paths, name, notify)

@@ -89,11 +89,12 @@ class LiveSource:
         self._notify = notify
         self._stopping = False
         self._released = False
+        # The newest frame, until the consumer takes it; `_news` guards it and is notified of a new one.
+        self._slot: Frame | None = None
         self._news = threading.Condition()
         self._captured = 0
-        self._slot: Frame | None = None
         self._device: Device | None = None
-        # When the driver was called, if it has not returned yet.
+        # When the driver was called, if it has not returned yet; otherwise infinity.
         self._driver_called_s = math.inf
         self._thread = Worker(self._capture, f"read {name}")
         self._thread.start()
@@ -138,7 +139,7 @@ class LiveSource:
                 frame, self._slot = self._slot, None
             if self._stopping:
                 return
-            if frame is not None:
+            if frame is not None:  # `release` may have dropped it
                 yield frame
 
     def _wait(self) -> None:
@@ -248,12 +249,16 @@ class LiveSource:
         return not self._stopping
 
 
-def _frame(sequence: int, picture: Picture) -> Frame:
-    """Return the frame of an image that was just read; a capture time of another clock is replaced by the time now."""
+def _frame(sequence: int, image: Picture) -> Frame:
+    """Return the frame of an image that was just read, with its capture time.
+
+    Without a capture time, or if it is of another clock than `time.monotonic`, this is the time now.
+    """
     now_s, wall_s = time.monotonic(), time.time()
-    if not isinstance(picture, CapturedImage):
-        return Frame(sequence, now_s, wall_s, picture)
-    taken_s = picture.taken_s
+    if not isinstance(image, CapturedImage):
+        return Frame(sequence, now_s, wall_s, image)
+    taken_s = image.taken_s
     if taken_s is None or not 0 <= now_s - taken_s <= _MAX_AGE_S:
         taken_s = now_s
-    return Frame(sequence, taken_s, wall_s - (now_s - taken_s), picture.picture, small=picture.small)
+    age_s = now_s - taken_s
+    return Frame(sequence, taken_s, wall_s - age_s, image.picture, small=image.small)

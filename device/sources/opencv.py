@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -82,7 +83,7 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     except ValueError as error:
         raise InputError(f"source '{without_password(url)}' is not a network address: {error}") from error
     name = f"stream '{without_password(url)}'"
-    opened: list[cv2.VideoCapture] = []
+    opened: list[cv2.VideoCapture] = []  # the stream, until its source takes it
     # In a thread, because a signal handler runs only when the main thread's call returns.
     opener = Worker(lambda: opened.append(_open_url(url, name)), f"open {name}")
     opener.start()
@@ -92,7 +93,7 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
         return VideoSource(opened[0], without_password(url), notify)
 
     def connect() -> CaptureDevice:
-        # The first time, the stream that was opened above.
+        """Return the stream that was opened above; after a loss, open it again."""
         return CaptureDevice(opened.pop() if opened else _open_url(url, name))
 
     return LiveSource(name, connect, notify)
@@ -113,21 +114,24 @@ def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None
     if settings.recording is not None and settings.recording.required:
         raise InputError(f"{name}: recording needs picamera2: save the frames instead (--save)")
 
-    def connect() -> CaptureDevice:
-        capture = _open_node(path, name, settings)
-        size = f"{int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))}x{int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))}"
-        pixel_format = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
-        wanted_size = "{}x{}".format(*settings.size_wh) if settings.size_wh else None
-        for wanted, found in ((wanted_size, size), (settings.pixel_format, printable(pixel_format))):
-            if wanted not in (None, found):
-                notify(f"{name} delivers {found} instead of {wanted}: see v4l2-ctl -d {path} --list-formats-ext")
-        return CaptureDevice(capture, settings)
+    return LiveSource(name, partial(_connect_node, path, name, settings, notify), notify)
 
-    return LiveSource(name, connect, notify)
+
+def _connect_node(path: Path, name: str, settings: CameraSettings, notify: Callable[[str], None]) -> CaptureDevice:
+    """Open a V4L2 camera; report a frame size or a pixel format that differs from the requested one."""
+    capture = _open_node(path, name, settings)
+    size = f"{int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))}x{int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))}"
+    # OpenCV returns the four letters, such as MJPG, as the bytes of a number.
+    letters = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
+    wanted_size = "{}x{}".format(*settings.size_wh) if settings.size_wh else None
+    for wanted, found in ((wanted_size, size), (settings.pixel_format, printable(letters))):
+        if wanted is not None and wanted != found:
+            notify(f"{name} delivers {found} instead of {wanted}: see v4l2-ctl -d {path} --list-formats-ext")
+    return CaptureDevice(capture, settings)
 
 
 def v4l2_cameras(usb_only: bool, root: Path = Path("/")) -> list[Path]:
-    """Return the V4L2 nodes that can be cameras, USB cameras first; further nodes of a camera (metadata) are omitted.
+    """Return the V4L2 nodes (`/dev/videoN`) that can be cameras, USB cameras first; of each camera its first node.
 
     On a Raspberry Pi the codecs and the raw receiver of the CSI camera are V4L2 nodes too, but not on the USB bus.
     """
@@ -137,7 +141,7 @@ def v4l2_cameras(usb_only: bool, root: Path = Path("/")) -> list[Path]:
         is_usb = (node / "device/subsystem").resolve().name == "usb"
         if index == "0" and (is_usb or not usb_only):
             number = int(re.sub(r"\D", "", node.name) or 0)
-            found.append((not is_usb, number, Path("/dev") / node.name))  # in the order of sorting
+            found.append((not is_usb, number, Path("/dev") / node.name))  # sorted by these: False before True
     return [path for _is_not_usb, _number, path in sorted(found)]
 
 
@@ -171,16 +175,15 @@ def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapt
             f"{name} cannot be opened: in use, or not a camera (see fuser -v {path}): stop that program or use another "
             "camera"
         )
-    # Pixel format first: the available sizes depend on it, and the frame rates on the size.
-    width, height = settings.size_wh or (0, 0)
-    for key, value in (
-        (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.pixel_format) if settings.pixel_format else 0),
-        (cv2.CAP_PROP_FRAME_WIDTH, width),
-        (cv2.CAP_PROP_FRAME_HEIGHT, height),
-        (cv2.CAP_PROP_FPS, round(settings.fps or 0)),
-    ):
-        if value:
-            capture.set(key, value)
+    # In this order: the available sizes depend on the pixel format, and the frame rates on the size.
+    if settings.pixel_format is not None:
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.pixel_format))
+    if settings.size_wh is not None:
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, settings.size_wh[0])
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, settings.size_wh[1])
+    whole_fps = round(settings.fps or 0)
+    if whole_fps > 0:
+        capture.set(cv2.CAP_PROP_FPS, whole_fps)
     return capture
 
 

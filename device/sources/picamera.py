@@ -61,7 +61,8 @@ def open_picamera(number: int, settings: CameraSettings, notify: Callable[[str],
 def list_picameras() -> list[dict[str, Any]]:
     """Return picamera2's description of each camera (`Num`, `Model`, `Id`, ...) with the sensor modes as `modes`.
 
-    A camera that cannot be opened has `error`, the reason, instead of `modes`.
+    A camera that cannot be opened has `error`, the reason, instead of `modes`. A camera whose modes cannot be read has
+    `error`, and no entries in `modes`.
 
     Raises:
         SourceError: picamera2 or libcamera is missing or broken.
@@ -96,6 +97,7 @@ class _PiCamera:
         settings: CameraSettings,
         notify: Callable[[str], None],
     ) -> None:
+        """Open and start the camera, and its encoder if it is recorded; raises as `open_picamera`."""
         self.fps: float | None = settings.fps or _FPS
         self._name = name
         self._rotation = settings.rotation
@@ -242,13 +244,7 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
     if unknown:
         supported = ", ".join(sorted(camera.camera_controls)) or "none"
         raise InputError(f"{name} has no control '{unknown[0]}': it supports {supported}")
-    options: dict[str, Any] = {}
-    if settings.sensor_mode is not None:
-        modes = camera.sensor_modes
-        if settings.sensor_mode >= len(modes):
-            raise InputError(f"{name} has no sensor mode {settings.sensor_mode}: use 0 to {len(modes) - 1}")
-        mode = modes[settings.sensor_mode]
-        options["sensor"] = {"output_size": mode["size"], "bit_depth": mode["bit_depth"]}
+    optional = {} if settings.sensor_mode is None else {"sensor": _sensor(camera, name, settings.sensor_mode)}
     # A camera without this control rejects a rate, and picamera2 prefers FrameRate to the user's limits.
     sets_rate = _RATE in camera.camera_controls and _RATE not in settings.controls
     rate = {"FrameRate": settings.fps or _FPS} if sets_rate else {}
@@ -265,8 +261,17 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
         # No display stream, so that picamera2 reserves no buffer for it.
         display=None,
         encode=None if settings.recording is None else "main",
-        **options,
+        **optional,
     )
+
+
+def _sensor(camera: Any, name: str, sensor_mode: int) -> dict[str, Any]:
+    """Return the part of picamera2's configuration that chooses a sensor mode; raise InputError if there is no such."""
+    modes = camera.sensor_modes
+    if sensor_mode >= len(modes):
+        raise InputError(f"{name} has no sensor mode {sensor_mode}: use 0 to {len(modes) - 1}")
+    mode = modes[sensor_mode]
+    return {"output_size": mode["size"], "bit_depth": mode["bit_depth"]}
 
 
 def _taken_s(metadata: Any) -> float | None:

@@ -56,7 +56,7 @@ class RealtimeSource(PlayedSource):
             raise InputError(f"source '{recording.name}' has no frame rate: leave realtime out")
         super().__init__(recording)
         self._position_s_of = presentation_time_s(recording)
-        self._player = Stages(threaded=True, every_item=False)
+        self._player = Stages(threaded=True, every_item=False)  # a newer frame replaces one that waits
 
     @property
     def dropped(self) -> int:
@@ -102,11 +102,10 @@ class RepeatedSource(PlayedSource):
         """
         position_s_of = presentation_time_s(self._recording)
         period_s = 1 / (self._recording.fps or 25.0)
-        # Number and position of the first frame of this pass, and of the frame yielded last.
-        first_sequence, first_position_s = 0, 0.0
-        sequence, position_s = -1, 0.0
+        sequence, position_s = -1, -period_s  # of the frame yielded last
         frames_per_pass: int | None = None  # known after the first pass
         while not self._stopped.is_set():
+            first_sequence, first_position_s = sequence + 1, position_s + period_s  # of this pass
             for frame in self._recording:
                 if self._stopped.is_set():
                     return
@@ -114,9 +113,8 @@ class RepeatedSource(PlayedSource):
                 position_s = first_position_s + position_s_of(frame)
                 yield replace(frame, sequence=sequence, position_s=position_s)
                 if frame.sequence + 1 == frames_per_pass:
-                    # Not to the end of the iteration, where a video counts its damaged frames: once is enough.
-                    break
+                    break  # asked for another frame, a video would decode the file again to count damaged frames
             frames_per_pass = sequence + 1 - first_sequence
-            first_sequence, first_position_s = sequence + 1, position_s + period_s
+            # The recording is closed, and `__exit__` of this source closes the next one.
             self._recording.__exit__(None, None, None)
             self._recording = self._reopen().__enter__()

@@ -153,13 +153,16 @@ class CameraSettings(Options):
     recording: EncodedVideo | None = None
 
     def __post_init__(self) -> None:
+        """Check the controls, and keep them as a mapping."""
         super().__post_init__()
+        # A mapping from Python, or pairs of name and value from the command line.
         pairs = list(self.controls.items() if isinstance(self.controls, Mapping) else self.controls)
         controls = dict(pairs)
         if len(controls) < len(pairs):
             raise InputError("a control is given twice: remove one")
-        if controls.get(_FORMAT) not in (None, *_USB_FORMATS):
-            raise InputError(f"control '{_FORMAT}={controls[_FORMAT]}': choose from {', '.join(_USB_FORMATS)}")
+        pixel_format = controls.get(_FORMAT)
+        if pixel_format is not None and pixel_format not in _USB_FORMATS:
+            raise InputError(f"control '{_FORMAT}={pixel_format}': choose from {', '.join(_USB_FORMATS)}")
         object.__setattr__(self, "controls", controls)  # the class is frozen
 
     @property

@@ -26,7 +26,7 @@ from edgekit.preprocess import FloatArray, ImageU8
 # Longer side of the image for tracking: larger images cost more and track no better.
 _FLOW_SIDE_PX = 320
 # With `largest_only`, another face replaces the chosen one when its area is larger by this factor.
-_TAKE_OVER = 1.2
+_CLEARLY_LARGER = 1.2
 _NO_ZONE = -1
 
 
@@ -59,14 +59,19 @@ class FaceTracker:
     zones: Sequence[Zone] = ()
 
     def __post_init__(self) -> None:
+        # See `set_load_level`.
         self._detect_every_at_least = 1
-        self._input_size_px = self.detector.input_size_px if isinstance(self.detector, Sizable) else 0
         self._detector_scale = 1.0
+        # Longer side of the detector's input at full load; 0 for a detector that takes images of any size.
+        self._input_size_px = self.detector.input_size_px if isinstance(self.detector, Sizable) else 0
         self._tracks = TrackManager()
         self._cuts = SceneCuts()
+        # `flow_luma` of the frame before.
         self._luma: ImageU8 | None = None
+        # The time of the last detection, and the frames since then. Frames that a live source drops do not count.
         self._detected_s: float | None = None
         self._frames_since_detection = 0
+        # The track that `largest_only` has selected.
         self._chosen: Track | None = None
 
     @property
@@ -85,7 +90,9 @@ class FaceTracker:
         self._detector_scale = detector_scale
 
     def find(self, frame: Frame, timer: StageTimer) -> Detections:
-        """Return the faces of the next frame; `timer` gets the stages detect (if the detector ran) and track.
+        """Return the faces of the next frame, detected in it or tracked into it.
+
+        `timer` gets the stage track and, if the detector ran, the stage detect.
 
         Raises:
             InputError: The region lies outside the frame.
@@ -97,11 +104,13 @@ class FaceTracker:
         time_s = self.presentation_time_s(frame)
         luma = flow_luma(frame)
         coarse = coarse_image(luma)
-        is_cut = self._cuts.is_cut(coarse, time_s)
-        if is_cut:
+        self._frames_since_detection += 1
+        state = None
+        if self._cuts.is_cut(coarse, time_s):
             self._tracks.end(time_s)
-        is_tracked = self.schedule.follows or self._detect_every_at_least > 1
-        state = self._track(frame, luma, coarse, time_s) if is_tracked and not is_cut else None
+        elif self.schedule.follows or self._detect_every_at_least > 1:
+            state = self._track(frame, luma, coarse, time_s)
+        # Without `state`, no face was tracked into this frame. `_detect_every_at_least` sheds load.
         if state is None or (state.frames >= self._detect_every_at_least and self.schedule.due(state)):
             timer.mark("track")
             detections = self._detect(frame)
@@ -121,63 +130,67 @@ class FaceTracker:
         return self._input_size_px or None
 
     def _detect(self, frame: Frame) -> Detections:
-        """Return the detected faces of at least the smallest size, in pixels of the frame."""
-        view_bgr, offset_xy, scale = _view(frame, self.region)
+        """Run the detector; return its faces of at least `min_face_px`, in pixels of the frame."""
+        view_bgr, offset_xy, scale_xy = _detector_view(frame, self.region)
         if isinstance(self.detector, Sizable):
             if self.choose_input_size:
                 view_wh = view_bgr.shape[1], view_bgr.shape[0]
-                self._input_size_px = detector_input_px(view_wh, self.min_face_px / float(scale.mean()))
+                min_face_in_view_px = self.min_face_px / float(scale_xy.mean())
+                self._input_size_px = detector_input_px(view_wh, min_face_in_view_px)
             self.detector.input_size_px = scaled_input_px(self._input_size_px, self._detector_scale)
         found = self.detector.detect(view_bgr)
         # From pixels of the view to pixels of the frame.
-        xyxy = (found.xyxy + np.tile(offset_xy, 2)) * np.tile(scale, 2)
-        landmarks_xy = None if found.landmarks_xy is None else (found.landmarks_xy + offset_xy) * scale
+        xyxy = (found.xyxy + np.tile(offset_xy, 2)) * np.tile(scale_xy, 2)
+        landmarks_xy = None if found.landmarks_xy is None else (found.landmarks_xy + offset_xy) * scale_xy
         in_frame = replace(
             found,
             xyxy=xyxy.astype(np.float32),
             landmarks_xy=None if landmarks_xy is None else landmarks_xy.astype(np.float32),
         )
-        is_large = np.asarray((xyxy[:, 2:] - xyxy[:, :2]).mean(axis=1) >= self.min_face_px, np.bool_)
-        return in_frame[is_large]
+        mean_side_px = (xyxy[:, 2:] - xyxy[:, :2]).mean(axis=1)  # (N,)
+        return in_frame[np.asarray(mean_side_px >= self.min_face_px, np.bool_)]
 
     def _track(self, frame: Frame, luma: ImageU8, coarse: FloatArray, time_s: float) -> TrackingState | None:
-        """Move the known faces into this frame, and return what the schedule needs to know.
+        """Track the faces of the frame before into this frame, and return from what the schedule decides.
 
-        None: nothing can be tracked, because there was no detection yet, or the size of the frames has changed.
+        Return None if there was no detection yet, or if the frames have changed their size.
         """
-        # Counts only the frames that arrive here, not the dropped frames of a live source.
-        self._frames_since_detection += 1
         if self._luma is None or self._detected_s is None or self._luma.shape != luma.shape:
             return None
-        frame_w, frame_h = frame.size_wh
-        to_luma = np.array([luma.shape[1] / frame_w, luma.shape[0] / frame_h] * 2, np.float32)  # factors for xyxy
-        moved = self.tracker(self._luma, luma, [track.xyxy * to_luma for track in self._tracks.visible])
-        all_found = self._tracks.move([None if box is None else box.xyxy / to_luma for box in moved], time_s)
-        left, top, right, bottom = self.region.xyxy(frame.size_wh) if self.region else (0, 0, *frame.size_wh)
-        self._tracks.keep_inside((left, top, right, bottom))
+        luma_wh = luma.shape[1], luma.shape[0]
+        # (4,): converts a box from pixels of the frame to pixels of `luma`, which is smaller.
+        to_luma = np.tile(np.divide(luma_wh, frame.size_wh), 2).astype(np.float32)
+        boxes_before = [track.xyxy * to_luma for track in self._tracks.visible]
+        moved = self.tracker(self._luma, luma, boxes_before)  # None for a face that it has lost
+        are_all_found = self._tracks.move([None if box is None else box.xyxy / to_luma for box in moved], time_s)
+        self._tracks.keep_inside(_xyxy(self.region, frame.size_wh))
+        found = [box for box in moved if box is not None]
         return TrackingState(
             frames=self._frames_since_detection,
             elapsed_s=time_s - self._detected_s,
             coarse=coarse,
-            size_wh=(luma.shape[1], luma.shape[0]),
-            boxes=[box.xyxy for box in moved if box is not None],
-            lost=not all_found,
-            followed=min((box.followed for box in moved if box is not None), default=1.0),
+            size_wh=luma_wh,
+            boxes=[box.xyxy for box in found],
+            lost=not are_all_found,
+            followed=min((box.followed for box in found), default=1.0),
         )
 
     def _select(self, frame: Frame, faces: Detections) -> Detections:
-        """Return the faces in the zones; with `largest_only` the largest, kept until another one is clearly larger."""
+        """Return the faces to classify: those in a zone; with `largest_only`, one of them.
+
+        This is the largest face. It stays selected until another one is clearly larger.
+        """
         faces = _in_zones(faces, self.zones, frame.size_wh)
         if not self.largest_only or not len(faces):
             return faces
-        areas = (faces.xyxy[:, 2:] - faces.xyxy[:, :2]).prod(axis=1)
-        best = int(areas.argmax())
+        areas = (faces.xyxy[:, 2:] - faces.xyxy[:, :2]).prod(axis=1)  # (N,)
+        selected = int(areas.argmax())
         if faces.tracks is not None:
-            previous = np.flatnonzero(faces.tracks == self._chosen)  # (1,), or (0,) if it is not here
-            if previous.size and areas[best] < _TAKE_OVER * areas[previous[0]]:
-                best = int(previous[0])
-            self._chosen = faces.tracks[best]
-        return faces[best : best + 1]
+            before = np.flatnonzero(faces.tracks == self._chosen)  # index of the face selected before; empty: not here
+            if before.size and areas[selected] < _CLEARLY_LARGER * areas[before[0]]:
+                selected = int(before[0])
+            self._chosen = faces.tracks[selected]
+        return faces[[selected]]
 
 
 def flow_luma(frame: Frame) -> ImageU8:
@@ -195,17 +208,27 @@ def flow_luma(frame: Frame) -> ImageU8:
     return np.asarray(cv2.resize(whole, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _view(frame: Frame, region: Region | None) -> tuple[ImageU8, FloatArray, FloatArray]:
-    """Return the detector's view, its upper left corner in `small_bgr`, and the scale from `small_bgr` to the frame."""
-    image_bgr = frame.small_bgr
-    small_wh = image_bgr.shape[1], image_bgr.shape[0]
-    scale = np.divide(frame.size_wh, small_wh).astype(np.float32)
+def _detector_view(frame: Frame, region: Region | None) -> tuple[ImageU8, FloatArray, FloatArray]:
+    """Return the image that the detector searches: the frame's small image, or the part of it that shows the region.
+
+    Returns:
+        The image, uint8 (h, w, 3) B, G, R.
+        Its upper left corner x, y in the small image (2,).
+        The size of the frame in x and y, divided by that of the small image (2,).
+    """
+    small_bgr = frame.small_bgr
+    scale_xy = np.divide(frame.size_wh, (small_bgr.shape[1], small_bgr.shape[0])).astype(np.float32)
     if region is None:
-        return image_bgr, np.zeros(2, np.float32), scale
+        return small_bgr, np.zeros(2, np.float32), scale_xy
     x0, y0, x1, y1 = region.xyxy(frame.size_wh)
-    left, top = int(x0 / scale[0]), int(y0 / scale[1])
-    right, bottom = int(np.ceil(x1 / scale[0])), int(np.ceil(y1 / scale[1]))
-    return image_bgr[top:bottom, left:right], np.array([left, top], np.float32), scale
+    left, top = int(x0 / scale_xy[0]), int(y0 / scale_xy[1])
+    right, bottom = int(np.ceil(x1 / scale_xy[0])), int(np.ceil(y1 / scale_xy[1]))
+    return small_bgr[top:bottom, left:right], np.array([left, top], np.float32), scale_xy
+
+
+def _xyxy(region: Region | None, frame_wh: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return a region as left, top, right, bottom in pixels of the frame; None stands for the whole frame."""
+    return (0, 0, *frame_wh) if region is None else region.xyxy(frame_wh)
 
 
 def _in_zones(faces: Detections, zones: Sequence[Zone], frame_wh: tuple[int, int]) -> Detections:
@@ -241,13 +264,13 @@ class WholeImage:
         self._tracks = np.array(tracks, np.object_) if is_sequence else None
 
     def find(self, frame: Frame, timer: StageTimer) -> Detections:
-        """Return the boxes with score 1, in whole pixels.
+        """Return the parts of the frame to classify as boxes in whole pixels, with score 1.
 
         Raises:
             InputError: The region lies outside the frame.
         """
         del timer
-        boxes = [(0, 0, *frame.size_wh) if region is None else region.xyxy(frame.size_wh) for region in self._regions]
+        boxes = [_xyxy(region, frame.size_wh) for region in self._regions]
         return Detections(
             np.array(boxes, np.float32),
             np.ones(len(boxes), np.float32),

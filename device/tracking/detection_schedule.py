@@ -16,12 +16,12 @@ COARSE_WH = (32, 24)
 # Mean difference of the coarse images of two scenes, in standard deviations of their pixels, from which a frame begins
 # another scene. Successive frames of the shared clips differ by at most 0.15, with flickering light by 0.4; of pairs of
 # photographs, 99 % differ by more than 0.56.
-_OTHER_SCENE = 0.55
+_CUT_DIFFERENCE = 0.55
 # Smallest standard deviation of a coarse image, in gray levels: a nearly black frame belongs to no scene.
 _LEAST_CONTRAST = 4.0
 # Frames farther apart differ by the motion of a camera, too: those of the shared clips by 0.8 after 0.4 s.
 _SHORT_STEP_S = 0.15
-_OTHER_SCENE_LATER = 0.9
+_CUT_DIFFERENCE_AFTER_LONG_STEP = 0.9
 
 
 def coarse_image(luma: ImageU8) -> FloatArray:
@@ -37,33 +37,39 @@ class SceneCuts:
         self._latest_s = 0.0
 
     def is_cut(self, coarse: FloatArray, time_s: float) -> bool:
-        """Return whether another scene begins with the next frame, of which `coarse` is the `coarse_image`.
+        """Return whether the next frame is the first one of another scene.
 
-        Another exposure or contrast is no cut. Black frames between two scenes are skipped.
+        Images are compared with mean 0 and standard deviation 1, so that another exposure or contrast is no cut. Black
+        frames between two scenes are skipped.
+
+        Args:
+            coarse: The frame, as `coarse_image`.
+            time_s: Presentation time of the frame.
         """
-        before, step_s = self._scene, time_s - self._latest_s
+        step_s = time_s - self._latest_s
         self._latest_s = time_s
-        scene = coarse - coarse.mean()
-        contrast = float(scene.std())
+        deviation = coarse - coarse.mean()  # (24, 32)
+        contrast = float(deviation.std())
         if contrast < _LEAST_CONTRAST:
             return False
-        self._scene = scene / np.float32(contrast)
+        before, self._scene = self._scene, deviation / np.float32(contrast)
         if before is None:
             return False
-        limit = _OTHER_SCENE if step_s <= _SHORT_STEP_S else _OTHER_SCENE_LATER
+        # The motion of a camera changes the image more in a longer time.
+        limit = _CUT_DIFFERENCE if step_s <= _SHORT_STEP_S else _CUT_DIFFERENCE_AFTER_LONG_STEP
         return float(np.abs(before - self._scene).mean()) >= limit
 
 
-# Frames from one detection to the next: the maximum, and the number while tracks may be mixed up.
-_LONGEST, _DOUBTFUL = 10, 2
+# Largest number of frames from one detection to the next, and the same while tracks may be mixed up.
+_MAX_FRAMES, _MAX_FRAMES_DOUBTFUL = 10, 2
 # While there are faces, changes of the image are checked from this frame after a detection in which a face appeared or
 # disappeared; one frame later after each further detection.
 _FIRST_CHECKED = 4
-# Upper limit in seconds, for cameras with a low frame rate.
-_LONGEST_S = 0.5
-# Change of a cell of the coarse image in gray levels, after subtracting the change of exposure.
+# Largest time from one detection to the next, for cameras with a low frame rate.
+_MAX_S = 0.5
+# Change of one cell of the coarse image, and of their mean, in gray levels after subtracting the change of exposure.
 _CHANGED_LEVELS = 18.0
-_CUT_LEVELS = 25.0
+_CHANGED_MEAN_LEVELS = 25.0
 # Number of changed cells outside known faces and their bodies that triggers a detection.
 _CHANGED_CELLS = 6
 # The body moves with the face: changes within this distance, in widths and heights of the face, are ignored.
@@ -127,38 +133,48 @@ class Adaptive:
         self._confirm_next = False
 
     def due(self, state: TrackingState) -> bool:
-        """Return whether the last detection is ten frames or half a second ago, or a change requires a detection."""
-        if state.lost or self._confirm_next or state.frames >= _LONGEST or state.elapsed_s >= _LONGEST_S:
+        """Return whether the detector must run on this frame."""
+        if state.lost or self._confirm_next:
             return True
-        if state.frames >= _DOUBTFUL and (state.followed < _MIN_FOLLOWED or _overlap(state.boxes)):
+        if state.frames >= _MAX_FRAMES or state.elapsed_s >= _MAX_S:
             return True
+        # Poorly tracked or overlapping faces may have been mixed up.
+        if state.frames >= _MAX_FRAMES_DOUBTFUL and (state.followed < _MIN_FOLLOWED or _overlap(state.boxes)):
+            return True
+        # While there are faces, changes of the image are checked some frames after a detection only: see the class.
         if state.boxes and state.frames < self._first_checked:
             return False
-        cells_outside_faces, mean_levels = self._change(state)
-        return mean_levels >= _CUT_LEVELS or cells_outside_faces >= _CHANGED_CELLS
+        changed_cells, mean_levels = self._change(state)
+        return mean_levels >= _CHANGED_MEAN_LEVELS or changed_cells >= _CHANGED_CELLS
 
     def detected(self, coarse: FloatArray, changed: bool) -> None:
         """Use this frame as the reference for changes of the image, and set from which frame they are checked."""
         self._coarse = coarse
         # One detection can be wrong: the next frame confirms a face that appeared or disappeared.
         self._confirm_next = changed
-        self._first_checked = _FIRST_CHECKED if changed else min(self._first_checked + 1, _LONGEST)
+        self._first_checked = _FIRST_CHECKED if changed else min(self._first_checked + 1, _MAX_FRAMES)
 
     def _change(self, state: TrackingState) -> tuple[int, float]:
-        """Return the change since the last detection: number of changed cells outside faces, and mean of all cells."""
+        """Return how much the coarse image has changed since the last detection.
+
+        Returns:
+            The number of changed cells, without those that show a known face or its body.
+            The mean change of all cells in gray levels.
+        """
         if self._coarse is None:
             return 0, 0.0
         change = state.coarse - self._coarse  # (24, 32)
         change = np.abs(change - _median(change))  # the median is the change of exposure
-        everywhere = float(change.mean())
-        to_cells = np.tile(np.divide(COARSE_WH, state.size_wh), 2)
+        mean_levels = float(change.mean())
+        to_cells = np.tile(np.divide(COARSE_WH, state.size_wh), 2)  # (4,): from pixels of `boxes` to cells
         for box in state.boxes:
             width, height = box[2:] - box[:2]
-            to_body = (-_BODY_SIDE * width, -_BODY_ABOVE * height, _BODY_SIDE * width, _BODY_BELOW * height)
-            body_xyxy = np.add(box, to_body)
+            # The box grows to the left, above, to the right and below.
+            growth = (-_BODY_SIDE * width, -_BODY_ABOVE * height, _BODY_SIDE * width, _BODY_BELOW * height)
+            body_xyxy = np.add(box, growth)
             x0, y0, x1, y1 = (body_xyxy * to_cells).clip(0).round().astype(int)
             change[y0:y1, x0:x1] = 0
-        return int((change > _CHANGED_LEVELS).sum()), everywhere
+        return int((change > _CHANGED_LEVELS).sum()), mean_levels
 
 
 # Decides for every frame after the first whether the detector runs; `follows`: whether faces are tracked in between.

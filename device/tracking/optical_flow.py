@@ -69,22 +69,22 @@ def move_boxes(before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> 
     """
     if not boxes:
         return []
-    corners = np.stack(boxes)
-    size_wh = (corners[:, 2:] - corners[:, :2])[:, np.newaxis]  # (boxes, 1, 2)
-    start = (corners[:, np.newaxis, :2] + _POINTS * size_wh).astype(np.float32)  # (boxes, points, 2)
+    xyxy = np.stack(boxes)
+    size_wh = (xyxy[:, 2:] - xyxy[:, :2])[:, np.newaxis]  # (boxes, 1, 2)
+    start = (xyxy[:, np.newaxis, :2] + _POINTS * size_wh).astype(np.float32)  # (boxes, points, 2)
     moved, returned = _there_and_back(before, after, start)
-    step = moved - start
+    step = moved - start  # (boxes, points, 2)
     # The median tolerates up to half of the points being wrong; the least-squares fit of the rest is more precise.
-    # np.median takes ten times as long for so few points, and imports numpy.ma in a run's second frame.
-    # np.add.reduce is np.sum without its overhead.
+    # Sorting takes a tenth of the time of np.median for so few points, which also imports numpy.ma during the run.
     median_step = np.sort(step, axis=1)[:, _MEDIAN, np.newaxis]  # (boxes, 1, 2)
     from_median = step - median_step
+    # np.add.reduce is np.sum without its overhead.
     from_median_px = np.sqrt(np.add.reduce(from_median * from_median, axis=2))  # (boxes, points)
     mean_side_px = np.add.reduce(size_wh, axis=2) / 2  # (boxes, 1)
     agrees = from_median_px <= _MAX_STRAY_PX + _MAX_STRAY * mean_side_px
-    weights = (returned & agrees).astype(np.float32)
-    followed = np.add.reduce(weights, axis=1) / np.float32(_GRID * _GRID)
-    moved_xyxy = _fit(corners, start, moved, weights[..., np.newaxis])
+    weights = (returned & agrees).astype(np.float32)  # (boxes, points)
+    followed = np.add.reduce(weights, axis=1) / np.float32(_GRID * _GRID)  # (boxes,): share of the points that are used
+    moved_xyxy = _fit(xyxy, start, moved, weights[..., np.newaxis])
     return [
         Moved(box, share) if share >= _MIN_FOLLOWED else None
         for box, share in zip(moved_xyxy, followed.tolist(), strict=True)
@@ -92,7 +92,12 @@ def move_boxes(before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> 
 
 
 def _there_and_back(before: ImageU8, after: ImageU8, start: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return the points (boxes, points, 2) in `after`, and which of them returned to their start, (boxes, points)."""
+    """Track points to the next frame and back to `before`.
+
+    Returns:
+        The points in `after`, float32 (boxes, points, 2).
+        Which of them returned to their start, bool (boxes, points).
+    """
     points = start.reshape(-1, 2)
     # Output arrays: OpenCV's type stubs require them.
     moved, back = np.empty_like(points), np.empty_like(points)
@@ -109,11 +114,11 @@ def _there_and_back(before: ImageU8, after: ImageU8, start: FloatArray) -> tuple
     return moved.reshape(start.shape), good.reshape(start.shape[:2])
 
 
-def _fit(corners: FloatArray, start: FloatArray, moved: FloatArray, weights: FloatArray) -> FloatArray:
+def _fit(xyxy: FloatArray, start: FloatArray, moved: FloatArray, weights: FloatArray) -> FloatArray:
     """Return the boxes (N, 4), moved and scaled by the least-squares fit of their weighted points.
 
     Args:
-        corners: The boxes before, xyxy (N, 4).
+        xyxy: The boxes before (N, 4).
         start: Their points before, (N, points, 2).
         moved: Their points after, (N, points, 2).
         weights: 1 for the points to use, else 0, (N, points, 1).
@@ -126,8 +131,8 @@ def _fit(corners: FloatArray, start: FloatArray, moved: FloatArray, weights: Flo
     covariance = (weights * start_offset * moved_offset).sum(axis=(1, 2))
     growth = np.divide(covariance, variance, out=np.ones_like(variance), where=variance > 1)
     growth = growth.clip(1 / _MAX_GROWTH, _MAX_GROWTH)[:, np.newaxis]
-    centre, half = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
-    # The points may all lie on one side of the box: it scales about their mean.
+    centre, half = (xyxy[:, :2] + xyxy[:, 2:]) / 2, (xyxy[:, 2:] - xyxy[:, :2]) / 2
+    # The box scales about the mean of its points, which may all lie on one side of the box.
     new_centre = moved_mean + (centre - start_mean) * growth
     return np.concatenate((new_centre - half * growth, new_centre + half * growth), axis=1).astype(np.float32)
 

@@ -40,9 +40,13 @@ class TrackManager:
         return [track for track in self._tracks if not track.hidden]
 
     def move(self, xyxy: Sequence[FloatArray | None], time_s: float) -> bool:
-        """Move the visible faces to `xyxy`, in their order (None: the face was lost); return whether none was lost.
+        """Move the visible faces to the boxes that the tracker returned; return whether it found all of them.
 
         A lost face becomes hidden. Hidden faces continue at their last speed.
+
+        Args:
+            xyxy: The new box of each face of `visible`, in the same order; None: the tracker has lost the face.
+            time_s: Presentation time of the frame.
         """
         elapsed_s = self._advance_to(time_s)
         for track in self._tracks:
@@ -58,29 +62,28 @@ class TrackManager:
         return all(box is not None for box in xyxy)
 
     def correct(self, detections: Detections, time_s: float) -> None:
-        """Update the tracks with the detections of `time_s`; call `move` first if the visible faces could be tracked.
+        """Update the tracks with the detections in the frame of `time_s`.
 
-        A detection continues the track it overlaps most, else starts a new one. Tracks without a detection become
-        hidden. Tracks that have been hidden for too long end.
+        A detection continues the track that it overlaps most, else it starts a new one. A track without a detection
+        becomes hidden, and ends when it has been hidden for too long.
+
+        `move` may have moved the tracks into this frame before. If not, they move at their last speed.
         """
-        elapsed_s = self._advance_to(time_s)  # 0 if `move` has already moved the tracks into this frame
+        elapsed_s = self._advance_to(time_s)  # 0 after `move`
         for track in self._tracks:
-            track.detected = False
-            if elapsed_s:
-                _drift(track, elapsed_s)
+            track.detected, track.hidden = False, True  # until a detection continues it
+            _drift(track, elapsed_s)
         pairs = match([track.xyxy for track in self._tracks], list(detections.xyxy))
-        # The track of each detection that continues one, by the index of the detection.
-        found = {detection: self._tracks[track] for track, detection in pairs}
-        for track in self._tracks:
-            track.hidden = True
+        continued = {detection: self._tracks[track] for track, detection in pairs}  # tracks by index of detection
         for index, (box, score) in enumerate(zip(detections.xyxy, detections.scores.tolist(), strict=True)):
-            track = found.get(index) or self._start(box, time_s)
-            if elapsed_s and index in found:
-                # The track has already moved at its speed: the remaining distance corrects the speed.
+            track = continued.get(index) or self._start(box, time_s)
+            if elapsed_s and index in continued:
+                # `_drift` has moved the track at its speed: the distance that remains corrects the speed.
                 speed_error_xy = (_centre(box) - _centre(track.xyxy)) / np.float32(elapsed_s)
                 track.speed_xy = np.asarray(track.speed_xy + _SPEED_GAIN * speed_error_xy, np.float32)
             track.xyxy = np.asarray(box, np.float32)
-            track.score, track.seen_s, track.hidden, track.detected = score, time_s, False, True
+            track.score, track.seen_s = score, time_s
+            track.hidden, track.detected = False, True
             track.landmarks_xy = None if detections.landmarks_xy is None else detections.landmarks_xy[index]
         self._keep(lambda track: not track.hidden or time_s - track.seen_s <= _HIDDEN_S)
 
@@ -134,11 +137,13 @@ class TrackManager:
 
 def iou(first: FloatArray, second: FloatArray) -> FloatArray:
     """Return the intersections over union, float32 (N, M), of boxes xyxy (N, 4) and (M, 4)."""
-    low = np.maximum(first[:, np.newaxis, :2], second[np.newaxis, :, :2])
-    high = np.minimum(first[:, np.newaxis, 2:], second[np.newaxis, :, 2:])
-    overlap = np.asarray((high - low).clip(0).prod(axis=2), np.float32)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, np.newaxis] + areas[1][np.newaxis] - overlap
+    low_xy = np.maximum(first[:, np.newaxis, :2], second[np.newaxis, :, :2])  # (N, M, 2): corners of the overlaps
+    high_xy = np.minimum(first[:, np.newaxis, 2:], second[np.newaxis, :, 2:])
+    overlap = np.asarray((high_xy - low_xy).clip(0).prod(axis=2), np.float32)  # (N, M)
+    first_areas = (first[:, 2:] - first[:, :2]).clip(0).prod(axis=1)
+    second_areas = (second[:, 2:] - second[:, :2]).clip(0).prod(axis=1)
+    union = first_areas[:, np.newaxis] + second_areas[np.newaxis] - overlap
+    # 0 for two empty boxes, whose union is 0.
     return np.asarray(np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0), np.float32)
 
 
@@ -162,12 +167,12 @@ def match(tracks: Sequence[FloatArray], boxes: Sequence[FloatArray]) -> list[tup
 
 def _nearness(track: FloatArray, box: FloatArray) -> float:
     """Return 0 for a box too far from the track or too different in size, up to 1 for one in the same place."""
-    # The side of a square of the same area.
-    sizes = [math.sqrt(max(float((x1 - x0) * (y1 - y0)), 1e-6)) for x0, y0, x1, y1 in (track, box)]
-    if max(sizes) > _MAX_SIZE_RATIO * min(sizes):
+    # The side of a square with the area of each of the two boxes.
+    sides_px = [math.sqrt(max(float((x1 - x0) * (y1 - y0)), 1e-6)) for x0, y0, x1, y1 in (track, box)]
+    if max(sides_px) > _MAX_SIZE_RATIO * min(sides_px):
         return 0.0
-    shift = float(np.linalg.norm(_centre(track) - _centre(box)))
-    return max(0.0, 1 - shift / (_MAX_SHIFT * max(sizes)))
+    shift_px = float(np.linalg.norm(_centre(track) - _centre(box)))
+    return max(0.0, 1 - shift_px / (_MAX_SHIFT * max(sides_px)))
 
 
 def _centre(xyxy: FloatArray) -> FloatArray:

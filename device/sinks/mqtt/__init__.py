@@ -17,7 +17,7 @@ _COMMANDS = ("pause", "snapshot")
 
 
 def _commands(text: str) -> str:
-    """Return a list of commands, separated by commas, without spaces; raises ValueError for another one."""
+    """Return the text `pause,snapshot`, or one of them, without spaces; raise ValueError for another command."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in _COMMANDS:

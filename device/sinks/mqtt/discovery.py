@@ -30,8 +30,12 @@ _MEASURED = {"state_class": "measurement"}
 _DIAGNOSTIC = {"entity_category": "diagnostic"}
 _THROTTLED = "{{ 'ON' if value_json.throttling and value_json.throttling.now else 'OFF' }}"
 
-# Entities that each zone has, too.
+# Entities that each zone has, too, and their templates: those of values read _VALUES_OF_ZONE in place of "value_json.".
+# Home Assistant keeps the entities of a zone that a later run does not have, which then have no faces.
 _OF_ZONES = ("faces", "label", "present", "changed")
+_VALUES_OF_ZONE = "value_json.get('zones', {}).get('ZONE', {'faces': 0, 'label': none})."
+# An empty value is no event.
+_EVENT_OF_ZONE = "{{ value if value_json.zone == 'ZONE' else '' }}"
 # Entities of face detection, removed for a model of whole images.
 _OF_FACES = ("faces", "present")
 _NAMES_OF_IMAGES = {"label": "Label", "changed": "Label changed"}
@@ -124,15 +128,16 @@ def discovery_messages(
 
 
 def _component(settings: MqttSettings, entity: _Entity) -> tuple[str, dict[str, Any]]:
-    """Return the key and the description of an entity in the message.
+    """Return the key and the description of an entity in the discovery message.
 
-    Without anything but the component, the entity is removed from Home Assistant. The key differs from the object id,
-    with which Home Assistant would take this entity for that of edgekit 0.2, and warn of two conflicting messages.
+    The key is the unique id, not the object id: with that, Home Assistant would take the entity for the one of edgekit
+    0.2, and warn of two conflicting messages.
     """
     component, object_id, document = entity
     unique_id = f"{settings.node}_{object_id}"
-    details = {} if document is None else {"unique_id": unique_id, **document}
-    return unique_id, {"p": component, **details}
+    if document is None:  # a description of nothing but the component removes the entity from Home Assistant
+        return unique_id, {"p": component}
+    return unique_id, {"p": component, "unique_id": unique_id, **document}
 
 
 def _online(settings: MqttSettings) -> dict[str, str]:
@@ -140,10 +145,11 @@ def _online(settings: MqttSettings) -> dict[str, str]:
 
 
 def _measured(settings: MqttSettings, contract: Contract, is_pausable: bool) -> Iterator[_Entity]:
+    """Yield the entities of `_ENTITIES`: the results and the state of the run."""
     labels, is_of_faces = contract.labels, contract.subject == "face"
     for component, object_id, name, topic, template, details in _ENTITIES:
         if not is_of_faces and object_id in _OF_FACES:
-            yield component, object_id, None
+            yield component, object_id, None  # removes the entity, which an earlier run may have announced
             continue
         document: dict[str, Any] = {
             "name": name if is_of_faces else _NAMES_OF_IMAGES.get(object_id, name),
@@ -151,12 +157,14 @@ def _measured(settings: MqttSettings, contract: Contract, is_pausable: bool) -> 
             "qos": 1,
             **details,
         }
-        if template is None:
+        if template is None:  # an entity of events
             document["event_types"] = list(labels)
         else:
             document |= {"value_template": template, "expire_after": _EXPIRES_S}
         if document.get("device_class") == "enum":
-            document["options"] = list(CAMERA_STATES if object_id == "camera" else dict.fromkeys([*labels, UNCERTAIN]))
+            # `fromkeys`, because a model may have a label "uncertain" of its own.
+            states = CAMERA_STATES if object_id == "camera" else dict.fromkeys([*labels, UNCERTAIN])
+            document["options"] = list(states)
         if "json_attributes_template" in document:
             document["json_attributes_topic"] = document["state_topic"]
         if is_pausable and topic == "state":
@@ -165,21 +173,22 @@ def _measured(settings: MqttSettings, contract: Contract, is_pausable: bool) -> 
 
 
 def _of_zones(entities: Sequence[_Entity], zones: Collection[str]) -> Iterator[_Entity]:
-    """Yield the entities of each zone: those of the whole frame, with values of the zone."""
+    """Yield the entities of each zone: those of the whole frame, with templates that read the values of the zone."""
     for zone in zones:
-        # Home Assistant keeps the entities of a zone that a later run does not have.
-        values = f"value_json.get('zones', {{}}).get('{zone}', {{'faces': 0, 'label': none}})."
         for component, object_id, document in entities:
             if object_id not in _OF_ZONES or document is None:
                 continue
-            template = document.get("value_template", "").replace("value_json.", values)
-            if component == "event":  # an empty value is no event
-                template = f"{{{{ value if value_json.zone == '{zone}' else '' }}}}"
+            if component == "event":
+                template = _EVENT_OF_ZONE.replace("ZONE", zone)
+            else:
+                values_of_zone = _VALUES_OF_ZONE.replace("ZONE", zone)
+                template = document["value_template"].replace("value_json.", values_of_zone)
             name = f"{document['name']} {zone}"
             yield component, f"zone_{zone}_{object_id}", {**document, "name": name, "value_template": template}
 
 
 def _controls(settings: MqttSettings, commands: Collection[str]) -> Iterator[_Entity]:
+    """Yield the switch that pauses the run, and the button that takes a snapshot; None removes one."""
     to_command = {"command_topic": settings.command_topic, "qos": 1, "retain": False}
     pause = {
         "name": "Pause",

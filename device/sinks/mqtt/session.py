@@ -51,8 +51,9 @@ class MqttSettings:
         self.topic = _topic(options.mqtt_topic)
         self.discovery_prefix = _topic(options.mqtt_discovery_prefix)
         self.device_name = options.mqtt_device_name or self.topic
-        user, separator, password = (credentials or "").partition(":")
-        self.user, self.password = user or None, password if separator else None
+        user, colon, password = (credentials or "").partition(":")
+        self.user = user or None
+        self.password = password if colon else None
         for path, what in ((options.mqtt_ca, "file of certificate authorities"), (options.mqtt_cert, "certificate")):
             if path is not None:
                 require_file(path, what)
@@ -104,10 +105,11 @@ class MqttSettings:
 
 
 def _address(url: str) -> tuple[str, int, bool]:
+    """Return host, port, and whether TLS is used, for the address of a broker; raise InputError for another text."""
     try:
         parts = urllib.parse.urlsplit(url)
-        port = parts.port
-        (parts.hostname or "").encode("idna")  # as the resolver does
+        port = parts.port  # raises for a port that is no number
+        (parts.hostname or "").encode("idna")  # raises for a name that the resolver rejects
     except ValueError:
         raise InputError("the MQTT broker's address must look like mqtt://host:1883") from None
     if parts.username is not None or parts.password is not None:
@@ -118,8 +120,11 @@ def _address(url: str) -> tuple[str, int, bool]:
 
 
 def _topic(topic: str | None) -> str:
+    """Return a topic, by default `edgekit/HOST`; raise InputError if messages cannot be published below it."""
     if topic is None:
-        return f"edgekit/{re.sub(r'[^A-Za-z0-9_.-]', '_', socket.gethostname()) or 'camera'}"
+        host = re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname())
+        return f"edgekit/{host or 'camera'}"
+    # Without wildcards (+ and #), without $ at the beginning, and without / at both ends.
     is_topic = re.fullmatch(r"[^$/+#]([^+#]*[^/+#])?", topic) is not None and topic.isprintable()
     if not is_topic or len(topic) > _MAX_TOPIC_CHARS:
         raise InputError(f"MQTT topic '{topic}' is invalid: use a name such as edgekit/door, without + and #")
@@ -280,7 +285,7 @@ class Session:
 
 
 def lock_topic(settings: MqttSettings) -> socket.socket:
-    """Return a socket whose name stands for the topic on this machine, until it is closed or the process ends.
+    """Lock the topic against other runs on this machine; return the socket that keeps the lock until it is closed.
 
     Two runs with one topic have one client id, so that the broker would close each one's connection for the other. The
     file of the buffer is no such lock: two services have different state folders.
@@ -289,8 +294,9 @@ def lock_topic(settings: MqttSettings) -> socket.socket:
         TemporaryError: Another run of this machine has the topic.
     """
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    digest = hashlib.sha256(f"{settings.address} {settings.topic}".encode()).hexdigest()
     try:
-        lock.bind("\0edgekit-mqtt-" + hashlib.sha256(f"{settings.address} {settings.topic}".encode()).hexdigest())
+        lock.bind(f"\0edgekit-mqtt-{digest}")  # a name, not a file: only one socket can have it
     except OSError as error:
         lock.close()
         raise TemporaryError(

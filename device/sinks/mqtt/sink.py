@@ -115,7 +115,7 @@ class MqttSink(Sink):
         """Connect, send until the connection is lost, and repeat."""
         attempt = 0
         while not self._closing.is_set():
-            connected_s = float("inf")
+            connected_s = float("inf")  # not yet
             try:
                 with Session(self._settings, self._wake, self._commands) as session:
                     connected_s = time.monotonic()
@@ -132,42 +132,52 @@ class MqttSink(Sink):
             attempt += 1
 
     def _send(self, session: Session) -> None:
+        """Send over a connection until it is lost, or the run ends."""
         topic = self._settings.topic
-        announced = self._run.contract_in_use
-        if self._settings.options.mqtt_discovery:
-            self._announce(session, announced)
+        announced = self._announce(session, None)
         session.publish(f"{topic}/availability", "online", retain=True)
-        unconfirmed: dict[int, int] = {}
-        sent_number = 0
-        sent: dict[str, str] = {}
+        unconfirmed: dict[int, int] = {}  # numbers of the events that the broker has not confirmed, by message id
+        published: dict[str, str] = {}  # for `_publish_changed`
         schedule = _StateSchedule(self._run.monitor, [zone.name for zone in self._run.zones])
-        give_up_s = float("inf")
         while not session.lost:
             self._wake.clear()
-            self._confirm(session, unconfirmed)
-            for message in self._spool.after(sent_number, _MAX_UNCONFIRMED - len(unconfirmed)):
-                message_id = session.publish(message.topic, message.payload)
-                if message_id is None:
-                    break
-                unconfirmed[message_id] = sent_number = message.number
             if self._closing.is_set():
-                give_up_s = min(give_up_s, time.monotonic() + _FLUSH_TIMEOUT_S)
-                if not unconfirmed or time.monotonic() >= give_up_s:
-                    session.publish(f"{topic}/availability", "offline", retain=True)
-                    return
-                self._wake.wait(0.1)
-                continue
-            if self._settings.options.mqtt_discovery and announced is not self._run.contract_in_use:
-                announced = self._run.contract_in_use
-                self._announce(session, announced)
-            self._send_changed(session, sent)
+                self._flush(session, unconfirmed)
+                break
+            self._send_events(session, unconfirmed)
+            announced = self._announce(session, announced)
+            self._publish_changed(session, published)
             for name, document in schedule.due():
                 session.publish(f"{topic}/{name}", json.dumps(document, allow_nan=False), qos=0)
             self._wake.wait(_MIN_STATE_PERIOD_S)
         self._confirm(session, unconfirmed)  # what arrived just before the loss is not sent again
 
-    def _announce(self, session: Session, contract: Contract) -> None:
-        """Publish the discovery messages."""
+    def _send_events(self, session: Session, unconfirmed: dict[int, int]) -> None:
+        """Remove confirmed events from the buffer, and send the next ones."""
+        self._confirm(session, unconfirmed)
+        latest = max(unconfirmed.values(), default=0)  # earlier ones are unconfirmed too, or not in the buffer any more
+        for message in self._spool.after(latest, _MAX_UNCONFIRMED - len(unconfirmed)):
+            message_id = session.publish(message.topic, message.payload)
+            if message_id is None:
+                return
+            unconfirmed[message_id] = message.number
+
+    def _flush(self, session: Session, unconfirmed: dict[int, int]) -> None:
+        """Send the events that are left, and wait for a limited time until the broker has confirmed them."""
+        give_up_s = time.monotonic() + _FLUSH_TIMEOUT_S
+        while not session.lost:
+            self._wake.clear()
+            self._send_events(session, unconfirmed)
+            if not unconfirmed or time.monotonic() >= give_up_s:
+                session.publish(f"{self._settings.topic}/availability", "offline", retain=True)
+                return
+            self._wake.wait(0.1)
+
+    def _announce(self, session: Session, announced: Contract | None) -> Contract:
+        """Publish the discovery messages if another model than `announced` is in use; return the contract in use."""
+        contract = self._run.contract_in_use
+        if contract is announced or not self._settings.options.mqtt_discovery:
+            return contract
         messages = discovery_messages(
             self._settings,
             contract,
@@ -177,31 +187,40 @@ class MqttSink(Sink):
         )
         for message in messages:
             session.publish(message.topic, message.payload, retain=message.retain)
+        return contract
 
     def _images(self) -> list[tuple[str, str | None]]:
-        """Return the published images: last part of the topic, and name of the latest one."""
+        """Return the last part of the topic of each published image, and the name of the latest image."""
         snapshots = self._run.links.snapshots
         if snapshots is None or not self._run.links.sends_snapshots:
             return []
-        takes = self._commands is not None and "snapshot" in self._commands.allowed
-        return [("snapshot", self._snapshot), *([("command-snapshot", snapshots.latest)] if takes else [])]
+        images = [("snapshot", self._snapshot)]
+        if self._commands is not None and "snapshot" in self._commands.allowed:
+            images.append(("command-snapshot", snapshots.latest))
+        return images
 
-    def _send_changed(self, session: Session, sent: dict[str, str]) -> None:
-        """Publish images and the pause, retained, if they are not as in `sent`, which maps topics to values."""
+    def _publish_changed(self, session: Session, published: dict[str, str]) -> None:
+        """Publish, retained, the pause and the images that have changed.
+
+        `published` has what was published over this connection: "ON", "OFF" or the name of an image, by the last part
+        of the topic.
+        """
         topic = self._settings.topic
         if self._commands is not None and "pause" in self._commands.allowed:
             paused = PAUSED if self._commands.controls.paused else NOT_PAUSED
-            if paused != sent.get("paused"):
-                sent["paused"] = paused
+            if paused != published.get("paused"):
+                published["paused"] = paused
                 session.publish(f"{topic}/paused", paused, retain=True)
         snapshots = self._run.links.snapshots
         for name, latest in self._images():
-            if snapshots is not None and latest is not None and latest != sent.get(name):
-                sent[name] = latest
-                if (jpeg := snapshots.jpeg(latest)) is not None:
+            if snapshots is not None and latest is not None and latest != published.get(name):
+                published[name] = latest
+                jpeg = snapshots.jpeg(latest)
+                if jpeg is not None:
                     session.publish(f"{topic}/{name}", jpeg, qos=0, retain=True)
 
     def _confirm(self, session: Session, unconfirmed: dict[int, int]) -> None:
+        """Remove the events that the broker has confirmed, from `unconfirmed` and from the buffer."""
         delivered = []
         while session.confirmed:
             number = unconfirmed.pop(session.confirmed.popleft(), None)
@@ -211,6 +230,7 @@ class MqttSink(Sink):
             self._spool.remove(delivered)
 
     def _report_connected(self) -> None:
+        """Report the end of an outage, if one was reported."""
         if self._reasons:
             self._reasons.clear()
             buffered = f", {counted(len(self._spool), 'buffered event')}" if len(self._spool) else ""
@@ -237,7 +257,8 @@ class _StateSchedule:
         self._zones = zones
         self._checked_s = float("-inf")
         self._all_sent_s = float("-inf")
-        self._sent_key: tuple[object, ...] = ()
+        # What was sent last, for the comparison in `due`.
+        self._sent: list[object] = []
 
     def due(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the last part of the topic and the document of each message to send now."""
@@ -248,29 +269,31 @@ class _StateSchedule:
         document = self._monitor.document()
         is_current = not self._monitor.is_latest_from_before_pause
         state = state_document(document, self._zones, is_current=is_current)
-        seen = [state, *state.get("zones", {}).values()]
-        key = (state["paused"], *((each["faces"], each["label"]) for each in seen))
-        is_old = now_s - self._all_sent_s >= MAX_STATE_PERIOD_S
-        if document["latest"] is None or (key == self._sent_key and not is_old):
+        # The pause, and number and label of the faces in the frame and in each zone.
+        places = [state, *state.get("zones", {}).values()]
+        compared = [state["paused"], *[(place["faces"], place["label"]) for place in places]]
+        is_late = now_s - self._all_sent_s >= MAX_STATE_PERIOD_S
+        if document["latest"] is None or (compared == self._sent and not is_late):
             return []
-        self._sent_key = key
-        if not is_old:
-            return [("state", state)]
-        self._all_sent_s = now_s
-        return [("state", state), ("health", (document["health"] or {}) | _losses(document["outputs"]))]
+        self._sent = compared
+        messages = [("state", state)]
+        if is_late:
+            self._all_sent_s = now_s
+            messages.append(("health", (document["health"] or {}) | _losses(document["outputs"])))
+        return messages
 
 
 def state_document(document: dict[str, Any], zones: Sequence[str], *, is_current: bool) -> dict[str, Any]:
-    """Return the message of the topic `state`: what was last seen, and the state of the run.
+    """Return the message of the state of a run.
 
     Args:
-        document: The current state, of `Monitor.document`.
-        zones: Names of the zones.
-        is_current: False if what was last seen is from before a pause.
+        document: The state, as `Monitor.document`.
+        zones: The names of the zones.
+        is_current: False while the run is paused, and until its first frame afterwards: then it has no faces, because
+            those of the latest frame are not there now.
     """
-    # What was last seen is not the state of a paused run, nor of a resumed one before its first frame.
     latest = document["latest"] or {}
-    faces = latest.get("faces", latest.get("results", [])) if is_current else []
+    faces = (latest.get("faces") or latest.get("results") or []) if is_current else []
     state = {
         **_seen(faces),
         "labels": [face["label"] for face in faces],

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +53,9 @@ class Spool:
         self._file = _SpoolFile(path)
         messages = self._file.open(notify)
         self._messages = {message.number: message for message in messages}
-        # Greater than the numbers in a file that could not be read at the start.
-        self._latest = max(time.time_ns() // 1000, *self._messages, 0)
+        # Number of the latest message. They count from the time in microseconds, so that they are also greater than the
+        # numbers in a file that could not be read now.
+        self._latest = max([time.time_ns() // 1000, *self._messages])
         self._reported_full = False
         account.produce(len(messages))
         rules = WriterRules(
@@ -73,22 +74,24 @@ class Spool:
         return len(self._messages)
 
     def append(self, topic: str, payload: str) -> None:
-        """Append a message."""
+        """Append a message; if there are more than `limit`, drop the oldest, and report this once."""
         with self._lock:
             self._latest += 1
             message = Message(self._latest, topic, payload)
             self._messages[message.number] = message
-            surplus = list(itertools.islice(self._messages, max(0, len(self._messages) - self._limit)))
-            for number in surplus:
-                del self._messages[number]
-            is_new = bool(surplus) and not self._reported_full
-            self._reported_full |= is_new
+            surplus = []
+            while len(self._messages) > self._limit:
+                oldest = next(iter(self._messages))
+                del self._messages[oldest]
+                surplus.append(oldest)
+            must_report = bool(surplus) and not self._reported_full
+            self._reported_full = self._reported_full or must_report
         self._account.produce()
         self._account.drop("buffer full", len(surplus))
         self._saving.put(message)
         for number in surplus:
             self._saving.put(number)
-        if is_new:
+        if must_report:
             self._notify(f"the MQTT buffer is full ({self._limit} events): the oldest are dropped")
 
     def after(self, number: int, count: int) -> list[Message]:
@@ -100,16 +103,17 @@ class Spool:
     def remove(self, numbers: Iterable[int]) -> None:
         """Remove delivered messages; one that was dropped meanwhile stays counted as dropped."""
         with self._lock:
-            delivered = [number for number in numbers if self._messages.pop(number, None) is not None]
-            self._reported_full &= bool(self._messages)
+            delivered = [number for number in numbers if self._messages.pop(number, None)]
+            if not self._messages:
+                self._reported_full = False
         self._account.write(len(delivered))
         for number in delivered:
             self._saving.put(number)
 
     def close(self) -> None:
-        """Write all changes and close the file; count and report the messages that it lacks."""
+        """Write all changes and close the file; count and report the messages that could not be written."""
         self._saving.__exit__()
-        if not self._saving.account.lost:
+        if not self._saving.account.lost:  # otherwise its thread may still use the file
             self._file.close()
         lost = len(self._messages.keys() - self._file.saved)
         self._account.drop("buffer not writable", lost)
@@ -136,8 +140,9 @@ class _SpoolFile:
             TemporaryError: Another run uses the file.
         """
         try:
-            database = self._connected()
-            rows = database.execute("SELECT id, topic, payload FROM waiting ORDER BY id").fetchall()
+            rows = self._connected().execute("SELECT id, topic, payload FROM waiting ORDER BY id").fetchall()
+        except OSError:
+            return []  # writing reports why the file cannot be opened
         # UnicodeDecodeError: the library's message quotes damaged bytes.
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self.close()
@@ -145,22 +150,29 @@ class _SpoolFile:
                 raise TemporaryError(
                     f"MQTT buffer '{self._path}' is in use by another run: give each run its own --mqtt-topic"
                 ) from error
+            # An OperationalError is a fault of the disk, which writing reports.
             if not isinstance(error, sqlite3.OperationalError):
-                damaged = self._path.with_name(f"{self._path.name}.damaged")
-                with suppress(OSError):
-                    self._path.replace(damaged)
-                    notify(f"MQTT buffer '{self._path}' is damaged ({error}): it is kept as '{damaged}'")
-            return []  # writing reports why the file cannot be opened
-        except OSError:
+                self._set_aside(error, notify)
             return []
-        self.saved = {number for number, _, _ in rows}
+        self.saved = {number for number, _topic, _payload in rows}
         return [Message(number, topic, _text(payload)) for number, topic, payload in rows]
 
+    def _set_aside(self, error: Exception, notify: Callable[[str], None]) -> None:
+        """Rename a damaged file, so that a new one can take its place."""
+        damaged = self._path.with_name(f"{self._path.name}.damaged")
+        with suppress(OSError):
+            self._path.replace(damaged)
+            notify(f"MQTT buffer '{self._path}' is damaged ({error}): it is kept as '{damaged}'")
+
     def write(self, items: Sequence[Message | int]) -> int:
-        """Write all changes and flush them to the disk; a message that is removed again at once is never written."""
+        """Write all changes and flush them to the disk; return their number.
+
+        A change is a message to add, or the number of one to remove. A message that is removed again at once is never
+        written.
+        """
         removed = {item for item in items if isinstance(item, int)}
         added = [item for item in items if isinstance(item, Message) and item.number not in removed]
-        removed &= self.saved
+        removed &= self.saved  # the others are not in the file
         if added or removed:
             try:
                 with self._connected() as database:
@@ -176,18 +188,18 @@ class _SpoolFile:
         """Close the file."""
         database, self._database = self._database, None
         if database is not None:
-            with suppress(sqlite3.Error), closing(database):
-                pass
+            with suppress(sqlite3.Error):
+                database.close()
         return 0
 
     def _connected(self) -> sqlite3.Connection:
-        """Return the connection, which locks the file against other processes."""
+        """Return the connection to the file, which is created if necessary and locked against other processes."""
         if self._database is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self._path, timeout=0, check_same_thread=False)
             for statement in ("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"):
                 self._database.execute(statement)
-            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("BEGIN IMMEDIATE")  # takes the lock now, not at the first change
             self._database.execute(_TABLE)
             self._database.commit()
         return self._database

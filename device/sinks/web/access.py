@@ -88,7 +88,7 @@ def bind(address: str, token: str | None) -> socket.socket:
         InputError: The address is invalid or not permitted, or reachable from other machines while there is no token.
         TemporaryError: The address is in use, or does not exist on this machine, such as before the network is up.
     """
-    family, where = _resolved(address, token)
+    family, where = _permitted_address(address, token)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -102,8 +102,11 @@ def bind(address: str, token: str | None) -> socket.socket:
     return listener
 
 
-def _resolved(address: str, token: str | None) -> tuple[socket.AddressFamily, Any]:
-    """Return family and address for a socket that `token` permits to listen."""
+def _permitted_address(address: str, token: str | None) -> tuple[socket.AddressFamily, Any]:
+    """Return family and address for the listening socket.
+
+    Without a token, only an address that other machines cannot reach is permitted. Raises as `bind`.
+    """
     host, port = _parse(address)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -111,7 +114,8 @@ def _resolved(address: str, token: str | None) -> tuple[socket.AddressFamily, An
         kind = InputError if isinstance(error, UnicodeError) else TemporaryError
         raise kind(f"web address '{address}': unknown host '{host}': use a name or address of this machine") from error
     family, _, _, _, where = found[0]
-    if token is None and not ipaddress.ip_address(str(where[0]).partition("%")[0]).is_loopback:
+    ip_address = ipaddress.ip_address(str(where[0]).partition("%")[0])  # an IPv6 address can end in %INTERFACE
+    if token is None and not ip_address.is_loopback:
         raise InputError(
             f"--web {address} shows images to other machines: set a token with --web-token-file FILE or "
             "EDGEKIT_WEB_TOKEN"
@@ -136,6 +140,7 @@ def _set_limits(listener: socket.socket) -> None:
 
 
 def _parse(address: str) -> tuple[str, int]:
+    """Return host and port of PORT, HOST or HOST:PORT, where an IPv6 address is in brackets; raises as `bind`."""
     if re.fullmatch(r"[0-9]{1,5}", address):
         host, port = _DEFAULT_HOST, int(address)
     else:
@@ -149,6 +154,7 @@ def _parse(address: str) -> tuple[str, int]:
 
 
 def _is_local_name(host: str) -> bool:
+    """Return whether a Host header, with or without a port, names this machine as localhost or a loopback address."""
     name = re.sub(r":[0-9]+$", "", host).strip("[]")
     if name.lower() == "localhost":
         return True

@@ -24,7 +24,7 @@ from edgekit.device.sinks.jsonl import as_document
 from edgekit.device.sinks.monitor import CONTENT_TYPE, Monitor, metrics_text
 from edgekit.device.sinks.web.access import Access, read_body
 from edgekit.device.sinks.web.clips import ClipRoutes
-from edgekit.device.sinks.web.preview import Preview
+from edgekit.device.sinks.web.preview import EncodedImage, Preview
 from edgekit.device.sinks.web.teach import TEACH_FILES, TeachRoutes
 from edgekit.errors import EdgekitError
 from edgekit.text import one_line
@@ -58,7 +58,7 @@ _HEADERS = {
 }
 _UPDATE_S = 0.5
 STALLED_AFTER_S = 10.0
-# Browsers show an image when the next one begins. Without a newer image, the same image is sent once more.
+# Time after which an image is sent once more, if there is no newer one.
 _REPEAT_AFTER_S = 0.25
 _MAX_VIEWERS = 32
 _MAX_LOGIN_BYTES = 4096
@@ -130,6 +130,7 @@ class Site:
         return Response(content, media_type=self._media_types[path])
 
     async def _log_in(self, request: Request) -> Response:
+        """Lead to the page with the cookie if the form has the right token, otherwise to the login again."""
         body = await read_body(request, _MAX_LOGIN_BYTES)
         if isinstance(body, Response):
             return body
@@ -157,18 +158,21 @@ class _Web:
         return StreamingResponse(self._mjpeg(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
     async def _mjpeg(self) -> AsyncIterator[bytes]:
+        """Yield the newest image again and again: a slow viewer gets fewer images, not old ones."""
         # Checked again: simultaneous requests pass the first check before any of them is counted.
         if self._preview.viewers >= _MAX_VIEWERS:
             return
         self._preview.viewers += 1
         try:
-            version, sent_s, is_repeated = 0, 0.0, True
+            sent: EncodedImage | None = None
+            repeat_at_s = float("inf")
             while not self._preview.closing:
-                # Each viewer receives the newest image when it is ready: a slow viewer gets fewer images, not old ones.
                 image = await run_in_threadpool(self._preview.newest)
-                is_new = image is not None and image.version != version
-                if image is not None and (is_new or (not is_repeated and time.monotonic() - sent_s >= _REPEAT_AFTER_S)):
-                    version, sent_s, is_repeated = image.version, time.monotonic(), not is_new
+                is_new = image is not sent
+                if image is not None and (is_new or time.monotonic() >= repeat_at_s):
+                    # An image is repeated once, because browsers show it when the next one begins.
+                    repeat_at_s = time.monotonic() + _REPEAT_AFTER_S if is_new else float("inf")
+                    sent = image
                     head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image.jpeg)}\r\n\r\n"
                     yield head.encode() + image.jpeg + b"\r\n"
                 await asyncio.sleep(self._preview.period_s)
@@ -213,6 +217,7 @@ class _Classify:
 
     def __init__(self, recognise: Recognise) -> None:
         self._recognise = recognise
+        # Number of requests that arrive or wait, and the times of the latest ones.
         self._waiting = 0
         self._started_s: deque[float] = deque(maxlen=_MAX_PICTURES_PER_S)
 
@@ -221,6 +226,7 @@ class _Classify:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _PICTURE_TYPES:
             return PlainTextResponse(f"the content type must be {' or '.join(_PICTURE_TYPES)}\n", 415)
         now_s = time.monotonic()
+        # As many as are allowed per second have come, the first of them less than a second ago.
         is_fast = len(self._started_s) == _MAX_PICTURES_PER_S and now_s - self._started_s[0] < 1
         if is_fast or self._waiting >= _MAX_PICTURES_WAITING:
             return PlainTextResponse("too many pictures: try again later\n", 429, headers={"Retry-After": "1"})

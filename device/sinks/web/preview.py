@@ -38,15 +38,17 @@ class Preview:
     """
 
     def __init__(self, max_fps: float, hidden: Hide) -> None:
+        """Encode at most `max_fps` frames per second; `hidden` returns the boxes to make unrecognisable in a frame."""
         self.period_s = 1 / max_fps
         self.viewers = 0
         self.closing = False
-        self._encoding = threading.Lock()
-        self._offered: Shot | None = None
-        self._encoded: Shot | None = None
         self._hidden = hidden
+        self._offered: Shot | None = None
+        # The frame that was encoded last, its image, and when this was.
+        self._encoded: Shot | None = None
         self._image: EncodedImage | None = None
         self._encoded_s = float("-inf")
+        self._encoding = threading.Lock()
 
     @property
     def encoded(self) -> int:
@@ -58,14 +60,17 @@ class Preview:
         self._offered = Shot(frame, result, self._hidden(frame, result))
 
     def newest(self) -> EncodedImage | None:
-        """Return the newest frame, or the one that was encoded a moment ago; None before the first."""
+        """Return the newest frame as JPEG, or the one that was encoded less than `period_s` ago; None before the first.
+
+        A frame is encoded once for all viewers.
+        """
         with self._encoding:
-            if time.monotonic() - self._encoded_s < self.period_s:
-                return self._image
+            is_recent = time.monotonic() - self._encoded_s < self.period_s
             offered = self._offered
-            if offered is not None and offered is not self._encoded:
-                self._encoded, self._encoded_s = offered, time.monotonic()
-                drawn = at_most(offered.drawn(), _MAX_SIDE_PX)
-                jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
-                self._image = EncodedImage(self.encoded + 1, jpeg)
+            if is_recent or offered is None or offered is self._encoded:
+                return self._image
+            self._encoded, self._encoded_s = offered, time.monotonic()
+            drawn = at_most(offered.drawn(), _MAX_SIDE_PX)
+            jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+            self._image = EncodedImage(self.encoded + 1, jpeg)
             return self._image

@@ -77,12 +77,13 @@ class WebServer:
         self._thread.check()
 
     async def _serve(self) -> None:
+        """Serve until `__exit__`, then close all connections; this is the work of the thread."""
         await self._server.serve(sockets=[self._listener])
         # Connections with unsent data are still open.
         for connection in list(self._server.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # lets the event loop close them
 
 
 class WebSink(WebServer, Sink):

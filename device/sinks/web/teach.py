@@ -73,7 +73,10 @@ class TeachRoutes:
         ]
 
     def _change(self, name: str, apply: Callable[[_Change], None]) -> Route:
-        """Return the route of a change; its response has the state, and the error of a change that was refused."""
+        """Return the route of a change, which `apply` makes in the session.
+
+        The response has the new state of the session or, if the change is refused, the error.
+        """
 
         async def respond(request: Request) -> Response:
             try:
@@ -91,7 +94,7 @@ class TeachRoutes:
         return StreamingResponse(self._updates(), media_type="text/event-stream")
 
     async def _updates(self) -> AsyncIterator[str]:
-        """Yield the state when it has changed, and what the fit returns for each newest frame."""
+        """Yield the state of the session when it has changed, and the classification of each newest frame."""
         session, version, live = self._session, 0, None
         while not self._is_closing():
             session.keep_watching()
@@ -105,6 +108,7 @@ class TeachRoutes:
             await asyncio.sleep(_POLL_S)
 
     async def _picture(self, request: Request) -> Response:
+        """Return a recorded picture of a class, by the two names in the path."""
         name, picture = request.path_params["name"], request.path_params["picture"]
         try:
             jpeg = await run_in_threadpool(self._session.picture, name, picture)
@@ -125,6 +129,7 @@ class TeachRoutes:
 
 
 def _as_region(wanted: _Change) -> Region | None:
+    """Return the region of a change, None for the whole picture; raise InputError if it exceeds the picture."""
     if wanted.region is None:
         return None
     region = Region(*wanted.region)
