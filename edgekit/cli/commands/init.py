@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +25,9 @@ from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
 from edgekit.cli.settings import as_toml, checked_settings, run_option
 from edgekit.device.pipeline import StreamOptions
-from edgekit.device.sources.settings import parse_camera
+from edgekit.device.sinks.mqtt import parse_broker
+from edgekit.device.sinks.web import WebOptions
+from edgekit.device.sources.settings import CameraSettings, parse_camera
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import check_writable, write_atomic
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
@@ -34,6 +37,8 @@ _MODEL = "default"
 _TEACH = "teach"
 _PORTS = range(8080, 8100)
 _TOKEN_FILE = "web-token"
+# A network stream may take ten seconds until it fails, after the imports, which take seconds on a Pi.
+_MOST_START_S = 30.0
 # What the results are, in the question and in the help.
 _RESULTS = {
     "web": "a live page for the browser",
@@ -64,7 +69,9 @@ def _results(text: str) -> tuple[str, ...]:
     """Return the names in a list such as "web,mqtt://broker.local"."""
     names = tuple(filter(None, map(str.strip, text.split(","))))
     for name in names:
-        if name not in _RESULTS and not name.startswith(("mqtt://", "mqtts://")):
+        if name.startswith(("mqtt://", "mqtts://")):
+            parse_broker(name)
+        elif name not in _RESULTS:
             raise ValueError(f"'{name}' is not one of {', '.join(_RESULTS)}")
     if not names:
         raise ValueError(f"choose from {', '.join(_RESULTS)}")
@@ -260,20 +267,59 @@ def _free_port() -> int:
 
 @contextmanager
 def _preview(out: Output, folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Run `edgekit run` with these settings during the block, so that its web page shows the camera."""
-    out.say(_page(folder, settings["web"]))
-    with tempfile.TemporaryDirectory() as temporary, (Path(temporary) / "log").open("w+") as log:
-        path = Path(temporary) / "preview.toml"
-        path.write_text(as_toml({**settings, "web-token-file": str((folder / _TOKEN_FILE).absolute())}))
-        words = _edgekit("run", "--config", path, *(["--realtime"] if "source" in settings else []))
-        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as run:
+    """Serve the web page with the camera of `settings` during the block, and print its address.
+
+    If the camera cannot be opened, print the reason instead.
+    """
+    line = _page(folder, settings["web"])
+    (kind,) = {"camera", "source"} & settings.keys()
+    # In a process of its own, because libcamera writes into the terminal.
+    program = f"import sys; from {__name__} import show_camera; show_camera(*sys.argv[1:])"
+    arguments = [kind, settings[kind], settings["model"], settings["web"], str(folder / _TOKEN_FILE)]
+    with tempfile.TemporaryFile("w+") as log:
+        words = [sys.executable, "-P", "-c", program, *arguments]
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process:
             try:
+                if _is_page_open(process, settings["web"]):
+                    out.say(line)
+                else:
+                    log.seek(0)
+                    reason = log.read().splitlines()[-1:] or [f"no answer within {_MOST_START_S:.0f} s"]
+                    out.warn(f"the page cannot show the camera: {reason[0]}")
                 yield
             finally:
-                run.terminate()
-        log.seek(0)
-        if run.returncode and (lines := log.read().splitlines()):
-            out.warn(f"the page was not shown: {lines[-1]}")
+                process.terminate()
+
+
+def _is_page_open(process: subprocess.Popen[bytes], address: str) -> bool:
+    """Wait until `process` serves its page, and return True; False if it ends before, or takes too long."""
+    port = int(address.rpartition(":")[2])
+    end_s = time.monotonic() + _MOST_START_S
+    while process.poll() is None and time.monotonic() < end_s:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def show_camera(kind: str, value: str, model: str, address: str, token_file: str) -> None:
+    """Serve the web page at `address` until SIGTERM, as `edgekit run`; recordings begin again at their end.
+
+    `kind` is "camera" or "source". An error is the last line of stderr.
+    """
+    from edgekit.cli.run_stream import run_stream
+    from edgekit.device.imaging import IMAGE_SUFFIXES
+
+    if kind == "camera":
+        stream = StreamOptions(camera=value, model=model)
+    else:
+        is_video = not Path(value).is_dir() and Path(value).suffix.lower() not in IMAGE_SUFFIXES
+        stream = StreamOptions(source=value, model=model, realtime=is_video, repeat=True)
+    web = WebOptions(web=address, web_token_file=Path(token_file))
+    try:
+        run_stream(Output(as_json=False, quiet=True), stream, CameraSettings(), (web,))
+    except EdgekitError as error:
+        sys.exit(str(error))
 
 
 def _page(folder: Path, address: str) -> str:
