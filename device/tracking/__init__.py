@@ -20,7 +20,7 @@ from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import SceneCuts, Schedule, TrackingState, coarse_image
 from edgekit.device.tracking.optical_flow import Tracker, move_boxes
 from edgekit.device.tracking.tracks import TrackManager
-from edgekit.device.zones import Zone
+from edgekit.device.zones import Zone, check_sizes
 from edgekit.preprocess import FloatArray, ImageU8
 
 # Longer side of the image for tracking: larger images cost more and track no better.
@@ -88,8 +88,9 @@ class FaceTracker:
         """Return the faces of the next frame; `timer` gets the stages detect (if the detector ran) and track.
 
         Raises:
-            InputError: The region lies outside the frame.
+            InputError: The region lies outside the frame, or a zone is smaller than a pixel.
         """
+        check_sizes(self.zones, frame.size_wh)
         if self.schedule is None:
             detections = self._detect(frame)
             timer.mark("detect")
@@ -244,9 +245,10 @@ class WholeImage:
         """Return the boxes with score 1, in whole pixels.
 
         Raises:
-            InputError: The region lies outside the frame.
+            InputError: The region lies outside the frame, or a zone is smaller than a pixel.
         """
         del timer
+        check_sizes(self._zones, frame.size_wh)
         boxes = [(0, 0, *frame.size_wh) if region is None else region.xyxy(frame.size_wh) for region in self._regions]
         return Detections(
             np.array(boxes, np.float32),
