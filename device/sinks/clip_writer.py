@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.clips import ClipOptions
     from edgekit.device.sinks.events import Event
 
-# Only files with such a name are ever deleted: time, label, id of run and event. Each clip has a picture beside it.
-CLIP_NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[\w-]*-[0-9a-f]+-\d+\.mp4", re.ASCII)
+# Only files with such a name are ever deleted: time, label, zone if there are zones, id of run and event. Each clip has
+# a picture beside it.
+CLIP_NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[\w-]*(@[\w-]+)?-[0-9a-f]+-\d+\.mp4", re.ASCII)
 POSTER_SUFFIX = ".jpg"
 _POSTER_SIDE_PX = 640
 _MOST_FILES = 10_000
@@ -178,8 +179,10 @@ class ClipWriter(Writer[Item]):
             if self.account.waiting >= _MOST_EVENTS:
                 self.lose(_SLOW)
                 return event
-            name = picture_name(event.wall_s, event.label, event.event_id, event.clock_synchronised, ".mp4")
-            self._clip, self._begun_s = name, now_s
+            self._begun_s = now_s
+            self._clip = picture_name(
+                event.wall_s, event.label, event.event_id, event.clock_synchronised, ".mp4", event.zone
+            )
         self._until_s = until_s
         wanted = Wanted(self._clip, self._shot(frame, result), now_s, until_s)
         # Without weight, because frames that wait must not displace an event.

@@ -40,8 +40,18 @@ class ClipRoutes:
 
 
 def _entry(name: str) -> dict[str, str]:
-    """Return name, picture, UTC time and label of a clip; the label has the characters of the file's name."""
+    """Return name, picture, UTC time, label and zone of a clip; the label has the characters of the file's name.
+
+    The zone is empty without zones.
+    """
     time, rest = name.split("-", 1)
-    label = rest.rsplit("-", 2)[0].removeprefix("unsynchronised-")
+    label_and_zone = rest.rsplit("-", 2)[0]  # without the id, RUN-NUMBER
+    label, _, zone = label_and_zone.removeprefix("unsynchronised-").partition("@")
     stamp = f"{time[:4]}-{time[4:6]}-{time[6:11]}:{time[11:13]}:{time[13:]}"
-    return {"clip": name, "picture": f"{Path(name).stem}{POSTER_SUFFIX}", "time": stamp, "label": label}
+    return {
+        "clip": name,
+        "picture": f"{Path(name).stem}{POSTER_SUFFIX}",
+        "time": stamp,
+        "label": label,
+        "zone": zone,
+    }
