@@ -107,7 +107,8 @@ def check_sizes(zones: Iterable[Zone], frame_wh: tuple[int, int]) -> None:
     for zone in zones:
         width_px, height_px = zone.box.width * frame_w, zone.box.height * frame_h
         if min(width_px, height_px) < 1:
+            size = f"{round(width_px, 2):g}x{round(height_px, 2):g} pixels"
             raise InputError(
-                f"zone '{zone.name}' is {width_px:.2g}x{height_px:.2g} pixels in the frame of {frame_w}x{frame_h}: "
-                "make it at least one pixel wide and high"
+                f"zone '{zone.name}' is {size} in the frame of {frame_w}x{frame_h}: make it at least one pixel wide "
+                "and high"
             )
