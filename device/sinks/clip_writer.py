@@ -20,7 +20,7 @@ from edgekit.device.imaging import at_most
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import VIDEO
 from edgekit.device.sinks.mp4 import H264Encoder, PacketFile, require_pyav
-from edgekit.device.sinks.picture_folder import PictureFolder
+from edgekit.device.sinks.picture_folder import FOLDER_FULL, PictureFolder
 from edgekit.device.sinks.saved_frames import even_size, fitted
 from edgekit.device.sinks.snapshots import picture_name
 from edgekit.device.sinks.writer import LostError, Target, Writer, WriterRules
@@ -49,6 +49,8 @@ _MOST_PACKETS, _MOST_FRAMES = 128, 3
 # Events that wait for a disk that hangs; each has a frame.
 _MOST_EVENTS = 64
 _ASSUMED_FPS = 15.0
+# What a file has beside its images, at most: for the file, and for each image.
+_FILE_BYTES, _IMAGE_BYTES = 4096, 64
 _SLOW = "encoder or disk too slow"
 
 
@@ -211,8 +213,10 @@ class ClipFiles(Target[Item]):
         self._encoder: H264Encoder | None = None
         self._latest_number = 0
         self._skips_to_key = False
+        # The clip that is being written, and an upper bound of its size with its picture.
         self._file: PacketFile | None = None
         self._name = ""
+        self._size_bytes = 0
         self._until_s = float("-inf")
         # Items since the beginning of the clip that is being written, and those of them whose clip is complete.
         self._unsafe = self._complete = 0
@@ -240,7 +244,7 @@ class ClipFiles(Target[Item]):
         """Complete the clip."""
         try:
             if self._file is not None and self._encoder is not None:
-                self._file.write(self._encoder.flush())
+                self._append(self._encoder.flush())
                 self._drop_encoder()
         finally:
             self._end()
@@ -265,12 +269,28 @@ class ClipFiles(Target[Item]):
         if path.exists():
             raise LostError("the clip was cut off")
         _, poster = cv2.imencode(POSTER_SUFFIX, at_most(self._image(wanted.shot), _POSTER_SIDE_PX))
+        self._name, self._size_bytes = wanted.name, len(poster) + _FILE_BYTES
+        if not self._has_room(packets):
+            raise LostError(FOLDER_FULL, f"a clip is larger than all clips in '{self._clips.folder}' may be")
         write_atomic(path.with_suffix(POSTER_SUFFIX), poster.tobytes())
-        self._file, self._name = PacketFile(path, self._size_wh, self._fps), wanted.name
+        self._file = PacketFile(path, self._size_wh, self._fps)
         self._file.write(packets)
 
+    def _append(self, packets: Sequence[EncodedPacket]) -> None:
+        """Write packets to the clip, which ends if there is no room for them."""
+        assert self._file is not None
+        if self._has_room(packets):
+            self._file.write(packets)
+        else:
+            self._end()
+
+    def _has_room(self, packets: Sequence[EncodedPacket]) -> bool:
+        """Delete the oldest clips until these packets fit in, and return whether they do."""
+        self._size_bytes += sum(len(packet.data) + _IMAGE_BYTES for packet in packets)
+        return self._clips.make_room(self._name, self._size_bytes)
+
     def _end(self) -> None:
-        """Complete the clip, if one is being written, and delete the oldest clips beyond the limits."""
+        """Complete the clip, if one is being written."""
         file, self._file = self._file, None
         if file is None:
             return
@@ -299,7 +319,7 @@ class ClipFiles(Target[Item]):
         if self._file is not None and time_s > self._until_s:
             self._end()
         if self._file is not None:
-            self._file.write([packet])
+            self._append([packet])
 
     def _encoded(self, shown: Shown) -> list[EncodedPacket]:
         if self._encoder is None:

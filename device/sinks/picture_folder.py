@@ -86,13 +86,28 @@ class PictureFolder:
         write_atomic(self.folder / name, data)
         self._add(name, len(data))
 
+    def make_room(self, name: str, size_bytes: int) -> bool:
+        """Delete the oldest pictures until `name`, which the caller writes, can have `size_bytes`; return whether so.
+
+        The picture is not among the others before `count`.
+        """
+        self._count_others(name)
+        with suppress(OSError):
+            while self._stored and self._exceeds(1, size_bytes):
+                self._delete_oldest()
+        return not self._exceeds(1, size_bytes)
+
     def count(self, name: str) -> None:
         """Count a picture that the caller has written."""
+        self._count_others(name)
+        with suppress(OSError):
+            self._add(name, self._size_bytes(self.folder / name))
+
+    def _count_others(self, name: str) -> None:
+        """Count the pictures of earlier runs, but not `name`."""
         if self._stored is None:
             self._stored = deque(entry for entry in self._found() if entry[0] != name)
             self._bytes = sum(size for _, size in self._stored)
-        with suppress(OSError):
-            self._add(name, self._size_bytes(self.folder / name))
 
     def _add(self, name: str, size_bytes: int) -> None:
         assert self._stored is not None
@@ -105,9 +120,15 @@ class PictureFolder:
         # Last, so that a disk to which nothing can be written keeps the older pictures.
         with suppress(OSError):
             while self._deletable is not None and len(self._stored) > 1 and self._exceeds():
-                for path in self._files(self._stored[0][0]):
-                    path.unlink(missing_ok=True)
-                self._bytes -= self._stored.popleft()[1]
+                self._delete_oldest()
+
+    def _delete_oldest(self) -> None:
+        assert self._stored
+        name, size_bytes = self._stored[0]
+        for path in self._files(name):
+            path.unlink(missing_ok=True)
+        self._stored.popleft()
+        self._bytes -= size_bytes
 
     def remove(self, name: str) -> None:
         """Remove the picture again that was stored last."""

@@ -143,6 +143,19 @@ def test_many_events_stay_below_the_limit_and_pictures_go_with_their_clips(tmp_p
     assert kept[-1].name == events[-1][1].clip
 
 
+def test_a_clip_that_grows_never_exceeds_the_limit_together_with_the_older_ones(tmp_path, notices):
+    limit_bytes = 60_000
+    run = run_of(notices.append, Source(live=False, fps=FPS), pictures_max_mb=limit_bytes / 1e6)
+    sizes: list[int] = []
+    run.links.outlets.append(lambda _: sizes.append(sum(path.stat().st_size for path in tmp_path.iterdir())))
+    # Three clips of four seconds, and one that would have more than the limit.
+    labels = labels_with_events(3000, [100, 200, 300, *range(400, 3000, 10)])
+    play(run, ClipOptions(event_clips=tmp_path, clip_before=2.0, clip_after=2.0), labels)
+    assert limit_bytes / 2 < max(sizes) <= limit_bytes
+    kept = clips_of(tmp_path)
+    assert [len(numbers(path)) > 10 for path in kept] == [True] * len(kept)
+
+
 def wanted(tap: PacketTap, folder: Path, notices: list[str], coded: list[EncodedPacket], event_at: int) -> RunContext:
     """Pass the video of a camera with an event after the packet `event_at`."""
     tap.start(SIZE_WH)
