@@ -139,7 +139,7 @@ async function showClips() {
     picture.src = `/clips/${clip.picture}`;
     picture.alt = "";
     picture.loading = "lazy";
-    const time = new Date(clip.time).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
+    const time = new Date(clip.time).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
     button.append(picture, element("bdi", clip.label), element("small", clip.zone), element("time", time));
     button.onclick = () => play(clip);
     entry.append(button);
