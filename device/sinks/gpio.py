@@ -23,6 +23,8 @@ _PINS = range(2, 28)
 # Without newer results, as after the camera is lost, a pin goes off.
 _MOST_AGE_S = 3.0
 _CHECK_EVERY_S = 0.5
+# A button's contact opens and closes several times within this time; that is one press.
+_BOUNCE_S = 0.05
 
 
 def parse_pin(text: str) -> tuple[int, str]:
@@ -108,7 +110,13 @@ class GpioSink(Sink):
     """
 
     def __init__(self, labels: Mapping[int, str], button: int | None, run: RunContext) -> None:
-        """Reserve the pins. Raises as `GpioOptions.open`."""
+        """Reserve the pins. Raises as `GpioOptions.open`.
+
+        Args:
+            labels: The label that switches each pin.
+            button: The pin of the button; None: there is no button.
+            run: The run.
+        """
         from edgekit.device.frame import presentation_time_s
 
         gpiozero = _gpiozero()
@@ -121,14 +129,15 @@ class GpioSink(Sink):
         self._has_failed = False
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._switch_off_without_results, name="edgekit gpio", daemon=True)
+        self._pins: dict[int, _Pin] = {}
+        # Closes the reserved pins if a later one cannot be reserved.
         with ExitStack() as devices:
             try:
-                self._pins = {
-                    number: _Pin(label, devices.enter_context(gpiozero.LED(number))) for number, label in labels.items()
-                }
+                for number, label in labels.items():
+                    self._pins[number] = _Pin(label, devices.enter_context(gpiozero.LED(number)))
                 if button is not None and run.links.snapshots is not None:
-                    request = run.links.snapshots.request
-                    devices.enter_context(gpiozero.Button(button, bounce_time=0.05)).when_pressed = request
+                    pressed = devices.enter_context(gpiozero.Button(button, bounce_time=_BOUNCE_S))
+                    pressed.when_pressed = run.links.snapshots.request
             except Exception as error:  # gpiozero and its backends have classes of their own
                 reason = str(error) or type(error).__name__
                 raise TemporaryError(

@@ -78,8 +78,11 @@ class PictureFolder:
         """
         if self._stored is None:
             remove_folder_leftovers(self.folder, self._suffix)  # those of a power cut
-        if self._stored is None or (self._deletable is None and self._exceeds(1, len(data))):
-            self._stored = self._found()  # some may have been labelled or deleted meanwhile
+        # A folder that deletes no pictures may be full now. Counted again, because some may have been labelled or
+        # deleted by others meanwhile.
+        may_be_full = self._deletable is None and self._exceeds(1, len(data))
+        if self._stored is None or may_be_full:
+            self._stored = self._found()
             self._bytes = sum(size for _, size in self._stored)
         if self._deletable is None and self._exceeds(1, len(data)):
             raise LostError(FOLDER_FULL, f"'{self.folder}' is full ({len(self._stored)} pictures)")
@@ -110,6 +113,7 @@ class PictureFolder:
             self._bytes = sum(size for _, size in self._stored)
 
     def _add(self, name: str, size_bytes: int) -> None:
+        """Count a picture, set its modification time, and delete the oldest ones beyond the limits."""
         assert self._stored is not None
         self._stored.append((name, size_bytes))
         self._bytes += size_bytes
@@ -137,10 +141,12 @@ class PictureFolder:
             self._bytes -= self._stored.pop()[1]
 
     def _exceeds(self, more_files: int = 0, more_bytes: int = 0) -> bool:
+        """Return whether the counted pictures and `more` of them are beyond the limits."""
         files = len(self._stored or ()) + more_files
         return files > self._most_files or self._bytes + more_bytes > self._most_bytes
 
     def _files(self, name: str) -> list[Path]:
+        """Return the file of a picture, and the one beside it."""
         path = self.folder / name
         return [path, *([path.with_suffix(self._beside)] if self._beside else [])]
 
@@ -148,6 +154,7 @@ class PictureFolder:
         return sum(file.stat().st_size for file in self._files(path.name) if file.exists())
 
     def _found(self) -> deque[tuple[str, int]]:
+        """Return names and sizes of the pictures in the folder, the oldest first, and set `_latest_ns`."""
         found = []
         with suppress(OSError):
             for path in self.folder.glob(f"*{self._suffix}"):

@@ -32,9 +32,11 @@ class ClipRoutes:
         return JSONResponse([_entry(name) for name in found[:_MOST_SHOWN]])
 
     def _file(self, request: Request) -> Response:
-        path = self._folder / Path(request.path_params["name"]).name
-        is_clip = CLIP_NAME.fullmatch(path.with_suffix(".mp4").name) and path.suffix in (".mp4", POSTER_SUFFIX)
-        if not is_clip or not path.is_file():
+        name = Path(request.path_params["name"]).name  # without folders
+        path = self._folder / name
+        # A clip, or the picture beside it.
+        is_named_so = CLIP_NAME.fullmatch(path.with_suffix(".mp4").name) and path.suffix in (".mp4", POSTER_SUFFIX)
+        if not is_named_so or not path.is_file():
             return PlainTextResponse("there is no such clip\n", 404)
         return FileResponse(path)  # answers requests for a part of the file, as players send them
 

@@ -60,14 +60,14 @@ def _model(text: str) -> str:
     return text
 
 
-def _anywhere(text: str) -> str:
+def _absolute_if_file(text: str) -> str:
     """Return the absolute path of a file, because the settings may be used in another folder; else the text."""
     return str(Path(text).absolute()) if Path(text).is_file() else text
 
 
 def _results(text: str) -> tuple[str, ...]:
     """Return the names in a list such as "web,mqtt://broker.local"."""
-    names = tuple(filter(None, map(str.strip, text.split(","))))
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name.startswith(("mqtt://", "mqtts://")):
             parse_broker(name)
@@ -79,17 +79,33 @@ def _results(text: str) -> tuple[str, ...]:
 
 
 def _region(text: str) -> dict[str, Any]:
-    """Return the setting of a region X,Y,W,H or of a zone NAME=X,Y,…, or of one of the lines that the page shows."""
-    is_setting = text.startswith("zone = ")
-    values = tomllib.loads(text)["zone"] if is_setting else [text.removeprefix("--zone ").strip("\"'")]
-    if not values:
-        raise ValueError("the list of zones is empty")
-    key = "zone" if is_setting or "=" in values[0] else "roi"
+    """Return the setting `roi` or `zone` of an answer, which is checked as in `edgekit run`.
+
+    The answer is X,Y,W,H, or NAME=X,Y,… or one of the two lines that the page shows for a zone:
+
+        zone = ["mat=0,0,1,0,1,1"]
+        --zone mat=0,0,1,0,1,1
+    """
+    if text.startswith("zone = "):
+        zones = tomllib.loads(text)["zone"]
+        if not zones:
+            raise ValueError("the list of zones is empty")
+    else:
+        value = text.removeprefix("--zone ").strip("\"'")
+        if "=" not in value:
+            _check("roi", value)
+            return {"roi": value}
+        zones = [value]
+    for zone in zones:
+        _check("zone", zone)
+    return {"zone": zones}
+
+
+def _check(key: str, value: str) -> None:
+    """Raise ValueError or InputError if `edgekit run` refuses this value of a setting."""
     parse = run_option(key).parse
     assert parse is not None
-    for value in values:
-        parse(value)
-    return {key: values if key == "zone" else values[0]}
+    parse(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,19 +189,21 @@ class _Questions:
         """Return the setting `camera` or `source`."""
         given = self._given
         if given.source is not None:
-            return {"source": _anywhere(given.source)}
+            return {"source": _absolute_if_file(given.source)}
         if given.camera is not None or not self._asks:
             return {"camera": given.camera or "auto"}
-        names = self._list_cameras()
-        default = "1" if names else "demo"
+        cameras = self._list_cameras()
 
         def parse(answer: str) -> dict[str, Any]:
-            if answer.isdecimal() and 0 < int(answer) <= len(names):
-                return {"camera": names[int(answer) - 1]}
-            is_source = "://" in answer or answer == "demo" or Path(answer).is_file()
-            return {"source": _anywhere(answer)} if is_source else {"camera": parse_camera(answer)}
+            is_number_in_list = answer.isdecimal() and 0 < int(answer) <= len(cameras)
+            if is_number_in_list:
+                return {"camera": cameras[int(answer) - 1]}
+            if "://" in answer or answer == "demo" or Path(answer).is_file():
+                return {"source": _absolute_if_file(answer)}
+            return {"camera": parse_camera(answer)}
 
-        setting: dict[str, Any] = self._ask("1. Camera: a number, a name, or the address of a stream", default, parse)
+        text = "1. Camera: a number, a name, or the address of a stream"
+        setting: dict[str, Any] = self._ask(text, default="1" if cameras else "demo", parse=parse)
         return setting
 
     def model(self) -> dict[str, Any]:
@@ -194,7 +212,7 @@ class _Questions:
         if model is None and self._asks:
             text = "2. Recognise: faces (default), own things that you teach on the page (teach), or a model file"
             model = self._ask(text, _MODEL, _model)
-        return {_TEACH: True} if model == _TEACH else {"model": _anywhere(model or _MODEL)}
+        return {_TEACH: True} if model == _TEACH else {"model": _absolute_if_file(model or _MODEL)}
 
     def region(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the setting `roi` or `zone`, or none; the page shows the camera of `settings` meanwhile."""
@@ -272,7 +290,7 @@ def _preview(out: Output, folder: Path, settings: Mapping[str, Any]) -> Iterator
     If the camera cannot be opened, print the reason instead.
     """
     line = _page(folder, settings["web"])
-    (kind,) = {"camera", "source"} & settings.keys()
+    kind = "source" if "source" in settings else "camera"
     # In a process of its own, because libcamera writes into the terminal.
     program = f"import sys; from {__name__} import show_camera; show_camera(*sys.argv[1:])"
     arguments = [kind, settings[kind], settings["model"], settings["web"], str(folder / _TOKEN_FILE)]
