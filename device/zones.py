@@ -57,8 +57,11 @@ class Zone:
         # A line from the point to the right crosses the edges of the polygon an odd number of times.
         crossings = 0
         for (x0, y0), (x1, y1) in self._edges():
-            # The edge has one end above the point and one below, and at the height of the point it is to the right.
-            if (y0 > y) != (y1 > y) and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
+            is_at_height_of_point = (y0 > y) != (y1 > y)  # one end is above the point, the other is not
+            if not is_at_height_of_point:
+                continue
+            edge_x = x0 + (y - y0) / (y1 - y0) * (x1 - x0)
+            if edge_x > x:
                 crossings += 1
         return crossings % 2 == 1
 

@@ -122,7 +122,7 @@ class _Server(Target["Shot"]):
         return 0
 
     def _check_answer(self) -> None:
-        """Check that the server answers: no other thread of the run works while PyAV waits for it.
+        """Check that the server answers. PyAV would wait for it with Python's lock, so that the whole run would wait.
 
         Raises:
             OSError: It does not answer.

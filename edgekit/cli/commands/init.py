@@ -240,7 +240,9 @@ class _Questions:
             return self._web
         if result == "records":
             return {"jsonl": "results.jsonl", "records": "changes", "rotate-files": "10MB,keep=20"}
-        return {"event-clips": "clips"} if result == "clips" else {"mqtt": result}
+        if result == "clips":
+            return {"event-clips": "clips"}
+        return {"mqtt": result}  # the address of the broker
 
     def service(self) -> bool:
         """Return whether to install the service."""
