@@ -224,7 +224,10 @@ def check_row(folder: Path, detector: str, count: int, limit_mb: float) -> list[
 
 
 def print_costs(scene: Path, detector: str, broker: str | None, rounds: int) -> None:
-    """Print lost frames, processor time and memory of runs at the scene's rate, with more and more outputs."""
+    """Print lost frames, processor time and memory of runs at the scene's rate, with more and more outputs.
+
+    The processor time is without the start: that of a run of a second is subtracted.
+    """
     folder = scene.parent
     sinks: list[object] = ["--web", "127.0.0.1:0", *(["--mqtt", broker] if broker else [])]
     names = "zones, web" + (", MQTT" if broker else "")
@@ -233,19 +236,23 @@ def print_costs(scene: Path, detector: str, broker: str | None, rounds: int) -> 
         names: [*_ZONES, *sinks],
         f"{names}, clips": [*_ZONES, *sinks, "--event-clips", folder / "more"],
     }
+    common = ("--realtime", "--jsonl", folder / "results.jsonl")
     found: dict[str, list[Run]] = {name: [] for name in outputs}
+    ms_per_frame: dict[str, list[float]] = {name: [] for name in outputs}
     for _ in range(rounds):
         for name, options in outputs.items():
-            common = ("--realtime", "--max-frames", _COST_S * FPS, "--jsonl", folder / "results.jsonl")
-            found[name].append(run(scene, detector, *common, *options))
+            start = run(scene, detector, *common, *options, "--max-frames", FPS)
+            whole = run(scene, detector, *common, *options, "--max-frames", _COST_S * FPS)
+            frames = whole.summary["frames"] - start.summary["frames"]
+            ms_per_frame[name].append(1000 * (whole.processor_s - start.processor_s) / frames)
+            found[name].append(whole)
     for name, runs in found.items():
-        frames = [each.summary["frames"] for each in runs]
-        lost = [each.summary["dropped"] for each in runs]
-        cores = [each.processor_s / (each.summary["frames"] + each.summary["dropped"]) * FPS for each in runs]
-        ms = [1000 * each.processor_s / each.summary["frames"] for each in runs]
+        lost = sum(each.summary["dropped"] for each in runs)
+        frames = sum(each.summary["frames"] for each in runs)
+        cores = statistics.median(ms_per_frame[name]) * FPS / 1000
         print(
-            f"{name}: {sum(lost)} of {sum(frames) + sum(lost)} frames lost; {_spread(cores, '.3f')} cores, "
-            f"{_spread(ms, '.2f')} ms per frame; peak memory {_spread([each.peak_mib for each in runs], '.0f')} MiB"
+            f"{name}: {lost} of {frames + lost} frames lost; {_spread(ms_per_frame[name], '.2f')} ms per frame, "
+            f"{cores:.2f} of a core; peak memory {_spread([each.peak_mib for each in runs], '.0f')} MiB"
         )
 
 
