@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,8 @@ from edgekit.device.region import Region
 from edgekit.errors import InputError
 
 _LEAST_CORNERS = 3
+# Twice the area of a triangle, as a share of the frame; more than the error of float numbers.
+_LEAST_AREA = 1e-12
 _FORM = "write NAME=x,y,x,y,x,y with at least three corners"
 
 
@@ -40,8 +43,7 @@ class Zone:
                 raise InputError(
                     f"zone '{self.name}' has a corner at {x:g},{y:g}, outside the frame: give fractions from 0 to 1"
                 )
-        xs, ys = zip(*self.corners, strict=True)
-        if len(set(xs)) == 1 or len(set(ys)) == 1:
+        if self._is_line():
             raise InputError(f"zone '{self.name}' is a line: move one of its corners")
 
     @property
@@ -55,10 +57,22 @@ class Zone:
         # A line from the point to the right crosses the edges of the polygon an odd number of times.
         crossings = 0
         for (x0, y0), (x1, y1) in self._edges():
-            # The edge has one end above the point and one below, and at the height of the point it is to the right.
-            if (y0 > y) != (y1 > y) and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
+            is_at_height_of_point = (y0 > y) != (y1 > y)  # one end is above the point, the other is not
+            if not is_at_height_of_point:
+                continue
+            edge_x = x0 + (y - y0) / (y1 - y0) * (x1 - x0)
+            if edge_x > x:
                 crossings += 1
         return crossings % 2 == 1
+
+    def _is_line(self) -> bool:
+        """Return whether all corners are on one line, so that no point lies in the zone."""
+        x0, y0 = self.corners[0]
+        # The corner that is farthest from the first one gives the direction of the line.
+        far_x, far_y = max(self.corners, key=lambda corner: math.dist(corner, (x0, y0)))
+        # Each is twice the area of the triangle of the two and another corner.
+        areas = [(far_x - x0) * (y - y0) - (far_y - y0) * (x - x0) for x, y in self.corners]
+        return max(map(abs, areas)) < _LEAST_AREA
 
     def _edges(self) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
         """Return the two ends of each edge; the last edge leads back to the first corner."""
@@ -88,3 +102,16 @@ def check_zones(zones: Iterable[Zone]) -> None:
     counts = Counter(zone.name for zone in zones)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise InputError(f"two zones are called '{twice[0]}': give each its own name")
+
+
+def check_sizes(zones: Iterable[Zone], frame_wh: tuple[int, int]) -> None:
+    """Raise InputError if a zone is less than one pixel wide or high in a frame of this size."""
+    frame_w, frame_h = frame_wh
+    for zone in zones:
+        width_px, height_px = zone.box.width * frame_w, zone.box.height * frame_h
+        if min(width_px, height_px) < 1:
+            size = f"{round(width_px, 2):g}x{round(height_px, 2):g} pixels"
+            raise InputError(
+                f"zone '{zone.name}' is {size} in the frame of {frame_w}x{frame_h}: make it at least one pixel wide "
+                "and high"
+            )

@@ -76,18 +76,25 @@ def make_tracking(given: argparse.Namespace, folder: Path) -> None:
 
 
 def make_web(given: argparse.Namespace, folder: Path) -> None:
-    """web-desktop.webp (light) and web-phone.webp (dark): the page of `edgekit run --web` after a minute."""
-    write_video(folder / "portrait.mp4", [frame.image_bgr for _ in range(30) for frame in DemoSource()])
-    options = ("--realtime", "--web", "127.0.0.1:0", "--event-hold", "1s")
+    """web-desktop.webp (light) and web-phone.webp (dark): the page of `edgekit run --web` after a minute.
+
+    A face comes to a zone and leaves again, so that the page has several events and clips.
+    """
+    visit = [frame.image_bgr for _ in range(2) for frame in DemoSource()]
+    absence = [np.asarray(cv2.blur(visit[0], (301, 301)), np.uint8)] * 150
+    write_video(folder / "portrait.mp4", [*visit, *absence] * 8)
+    zone = ("--zone", "door=0.28,0.06,0.72,0.06,0.78,0.92,0.24,0.92")
+    options = ("--realtime", "--web", "127.0.0.1:0", "--event-clips", "clips", "--clip-after", "3s", *zone)
     command = ("run", "--source", "portrait.mp4", *given.detector, *options)
     with serving(*command, cwd=folder) as address, open_browser(folder / "profile") as browser:
-        show(browser, address, DESKTOP, dark=False)
+        show(browser, address, (1280, 1190), dark=False)
         wait(browser, "document.querySelector('#events li:not(.dim)') !== null")
         time.sleep(70)  # the chart covers a minute
+        wait(browser, "document.querySelector('#faces li:not(.dim)') !== null")
         save_screen(browser, OUTPUT / "web-desktop.webp")
         show(browser, address, PHONE, dark=True)
-        wait(browser, "document.querySelector('#faces li') !== null")
         time.sleep(10)
+        wait(browser, "document.querySelector('#faces li:not(.dim)') !== null")
         save_screen(browser, OUTPUT / "web-phone.webp")
 
 

@@ -20,7 +20,7 @@ from edgekit.device.imaging import at_most
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import VIDEO
 from edgekit.device.sinks.mp4 import H264Encoder, PacketFile, require_pyav
-from edgekit.device.sinks.picture_folder import PictureFolder
+from edgekit.device.sinks.picture_folder import FOLDER_FULL, PictureFolder
 from edgekit.device.sinks.saved_frames import even_size, fitted
 from edgekit.device.sinks.snapshots import picture_name
 from edgekit.device.sinks.writer import LostError, Target, Writer, WriterRules
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.clips import ClipOptions
     from edgekit.device.sinks.events import Event
 
-# Only files with such a name are ever deleted: time, label, id of run and event. Each clip has a picture beside it.
-CLIP_NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[\w-]*-[0-9a-f]+-\d+\.mp4", re.ASCII)
+# Only files with such a name are ever deleted: time, label, zone if there are zones, id of run and event. Each clip has
+# a picture beside it.
+CLIP_NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[\w-]*(@[\w-]+)?-[0-9a-f]+-\d+\.mp4", re.ASCII)
 POSTER_SUFFIX = ".jpg"
 _POSTER_SIDE_PX = 640
 _MOST_FILES = 10_000
@@ -48,6 +49,8 @@ _MOST_PACKETS, _MOST_FRAMES = 128, 3
 # Events that wait for a disk that hangs; each has a frame.
 _MOST_EVENTS = 64
 _ASSUMED_FPS = 15.0
+# What a file has beside its images, at most: for the file, and for each image.
+_FILE_BYTES, _IMAGE_BYTES = 4096, 64
 _SLOW = "encoder or disk too slow"
 
 
@@ -90,6 +93,7 @@ class PacketRing:
 
     def __init__(self, length_s: float) -> None:
         self._length_s = length_s
+        # The oldest group first. Each packet has its time; the first one of a group is a key frame.
         self._groups: deque[list[tuple[EncodedPacket, float]]] = deque()
         self._bytes = 0
 
@@ -101,15 +105,23 @@ class PacketRing:
             return
         self._groups[-1].append((packet, time_s))
         self._bytes += len(packet.data)
-        while len(self._groups) > 1 and (
-            self._groups[1][0][1] <= time_s - self._length_s or self._bytes > _MOST_RING_BYTES
-        ):
-            self._bytes -= sum(len(packet.data) for packet, _ in self._groups.popleft())
+        while len(self._groups) > 1:
+            # The oldest group is needed until the second one begins early enough.
+            _, second_begins_s = self._groups[1][0]
+            if second_begins_s > time_s - self._length_s and self._bytes <= _MOST_RING_BYTES:
+                break
+            oldest = self._groups.popleft()
+            self._bytes -= sum(len(packet.data) for packet, _ in oldest)
 
     def since(self, time_s: float) -> list[EncodedPacket]:
         """Return the packets from the latest key frame that is not later than `time_s`, or from the oldest one."""
-        first = max((index for index, group in enumerate(self._groups) if group[0][1] <= time_s), default=0)
-        return [packet for group in list(self._groups)[first:] for packet, _ in group]
+        packets: list[EncodedPacket] = []
+        for group in self._groups:
+            _, begins_s = group[0]
+            if begins_s <= time_s:
+                packets.clear()  # this group begins early enough, so that the earlier ones are not needed
+            packets += [packet for packet, _ in group]
+        return packets
 
     def clear(self) -> None:
         """Forget all packets."""
@@ -140,7 +152,9 @@ class ClipWriter(Writer[Item]):
         self._hidden_xyxy: Sequence[Xyxy] = ()
         self._time_s = presentation_time_s(source)
         self._uses_camera = tap is not None and tap.size_wh is not None
+        # Number of packets of the camera, also of those that are dropped later.
         self._numbers = 0
+        # Name of the latest clip, the time of its first event, and when it ends.
         self._clip = ""
         self._begun_s = self._until_s = float("-inf")
         fps = source.fps or _ASSUMED_FPS
@@ -174,16 +188,21 @@ class ClipWriter(Writer[Item]):
         """
         now_s = self._time_s(frame)
         until_s = now_s + self._options.clip_after
-        if now_s > self._until_s or until_s - self._begun_s > _MOST_CLIP_S:
+        has_ended = now_s > self._until_s
+        would_be_too_long = until_s - self._begun_s > _MOST_CLIP_S
+        if has_ended or would_be_too_long:
             if self.account.waiting >= _MOST_EVENTS:
                 self.lose(_SLOW)
                 return event
-            name = picture_name(event.wall_s, event.label, event.event_id, event.clock_synchronised, ".mp4")
-            self._clip, self._begun_s = name, now_s
+            self._begun_s = now_s
+            self._clip = picture_name(
+                event.wall_s, event.label, event.event_id, event.clock_synchronised, ".mp4", event.zone
+            )
         self._until_s = until_s
         wanted = Wanted(self._clip, self._shot(frame, result), now_s, until_s)
         # Without weight, because frames that wait must not displace an event.
-        return replace(event, clip=self._clip) if self.put(wanted, weight=0) else event
+        is_accepted = self.put(wanted, weight=0)
+        return replace(event, clip=self._clip) if is_accepted else event
 
     def _shot(self, frame: Frame, result: FrameResult) -> Shot:
         return Shot(frame, result, self._hidden_xyxy)
@@ -208,14 +227,20 @@ class ClipFiles(Target[Item]):
         self._encoder: H264Encoder | None = None
         self._latest_number = 0
         self._skips_to_key = False
+        # The clip that is being written, and an upper bound of its size with its picture.
         self._file: PacketFile | None = None
         self._name = ""
+        self._size_bytes = 0
         self._until_s = float("-inf")
         # Items since the beginning of the clip that is being written, and those of them whose clip is complete.
         self._unsafe = self._complete = 0
 
     def write(self, items: Sequence[Item]) -> int:
-        """Take the only item; all items are safe when no clip is being written."""
+        """Process the only item, and return how many items are safe now.
+
+        An item is safe when its clip is complete, or when it belongs to no clip. So none is safe while a clip is being
+        written, and all are afterwards.
+        """
         (item,) = items
         self._unsafe, self._complete = self._unsafe + 1, 0
         try:
@@ -237,37 +262,57 @@ class ClipFiles(Target[Item]):
         """Complete the clip."""
         try:
             if self._file is not None and self._encoder is not None:
-                self._file.write(self._encoder.flush())
+                self._append(self._encoder.flush())
                 self._drop_encoder()
         finally:
             self._end()
         return self._all_safe()
 
     def _all_safe(self) -> int:
+        """Return the number of items since the last call: all of them are safe."""
         safe, self._unsafe = self._unsafe, 0
         return safe
 
     def _begin_or_extend(self, wanted: Wanted) -> None:
+        """Let the clip of an event end later, or begin it."""
         if self._file is not None and self._name != wanted.name:
             self._end()
-            self._complete = self._unsafe - 1
+            self._complete = self._unsafe - 1  # all items but the event belong to the clip before
         if self._file is None:
             self._begin(wanted)
         self._until_s = wanted.until_s
 
     def _begin(self, wanted: Wanted) -> None:
-        packets, path = self._ring.since(wanted.time_s - self._before_s), self._clips.folder / wanted.name
+        """Write the picture of an event, and its clip so far; raises LostError if there can be no clip."""
+        packets = self._ring.since(wanted.time_s - self._before_s)
+        path = self._clips.folder / wanted.name
         if not packets or self._size_wh is None:
             raise LostError("no video yet")
         if path.exists():
             raise LostError("the clip was cut off")
         _, poster = cv2.imencode(POSTER_SUFFIX, at_most(self._image(wanted.shot), _POSTER_SIDE_PX))
+        self._name, self._size_bytes = wanted.name, len(poster) + _FILE_BYTES
+        if not self._has_room(packets):
+            raise LostError(FOLDER_FULL, f"a clip is larger than all clips in '{self._clips.folder}' may be")
         write_atomic(path.with_suffix(POSTER_SUFFIX), poster.tobytes())
-        self._file, self._name = PacketFile(path, self._size_wh, self._fps), wanted.name
+        self._file = PacketFile(path, self._size_wh, self._fps)
         self._file.write(packets)
 
+    def _append(self, packets: Sequence[EncodedPacket]) -> None:
+        """Write packets to the clip, which ends if there is no room for them."""
+        assert self._file is not None
+        if self._has_room(packets):
+            self._file.write(packets)
+        else:
+            self._end()
+
+    def _has_room(self, packets: Sequence[EncodedPacket]) -> bool:
+        """Delete the oldest clips until these packets fit in, and return whether they do."""
+        self._size_bytes += sum(len(packet.data) + _IMAGE_BYTES for packet in packets)
+        return self._clips.make_room(self._name, self._size_bytes)
+
     def _end(self) -> None:
-        """Complete the clip, if one is being written, and delete the oldest clips beyond the limits."""
+        """Complete the clip, if one is being written."""
         file, self._file = self._file, None
         if file is None:
             return
@@ -281,24 +326,31 @@ class ClipFiles(Target[Item]):
                 path.with_suffix(POSTER_SUFFIX).unlink(missing_ok=True)
 
     def _take_coded(self, coded: Coded) -> None:
-        is_next, self._latest_number = coded.number == self._latest_number + 1, coded.number
+        """Take a packet of the camera, or the end of its video."""
+        is_next = coded.number == self._latest_number + 1
+        self._latest_number = coded.number
         if coded.packet is None:
             self._end()
             self._ring.clear()
             return
         # What follows missing packets cannot be shown before the next key frame.
-        self._skips_to_key = not coded.packet.is_key and (self._skips_to_key or not is_next)
+        if coded.packet.is_key:
+            self._skips_to_key = False
+        elif not is_next:
+            self._skips_to_key = True
         if not self._skips_to_key:
             self._take(coded.packet, coded.time_s)
 
     def _take(self, packet: EncodedPacket, time_s: float) -> None:
+        """Add a packet to the ring, and to the clip that is being written; the clip may end before it."""
         self._ring.add(packet, time_s)
         if self._file is not None and time_s > self._until_s:
             self._end()
         if self._file is not None:
-            self._file.write([packet])
+            self._append([packet])
 
     def _encoded(self, shown: Shown) -> list[EncodedPacket]:
+        """Return the packets of a frame of the run. The first frame determines the size of the video."""
         if self._encoder is None:
             self._size_wh = even_size(shown.shot.frame.size_wh)
             self._encoder = H264Encoder(self._size_wh, self._fps)
@@ -315,4 +367,5 @@ class ClipFiles(Target[Item]):
         self._ring.clear()
 
     def _image(self, shot: Shot) -> ImageU8:
+        """Return the image of a frame with boxes and labels, or without them; faces may be hidden."""
         return shot.drawn() if self._draws else hide_boxes(shot.frame.image_bgr, shot.hidden_xyxy)

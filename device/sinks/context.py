@@ -219,6 +219,7 @@ class SinkLinks:
 
     Attributes:
         outlets: Functions that take an event without waiting for its delivery.
+        hold_s: How long a label must persist to count, of --event-hold.
         snapshots: The images of events and of commands; None without --event-snapshots.
         sends_snapshots: Whether receivers of events get the images, too.
         clips: The videos of events; None without --event-clips.
@@ -227,6 +228,7 @@ class SinkLinks:
     """
 
     outlets: list[Callable[[Event], object]] = field(default_factory=list)
+    hold_s: float = 0.0
     snapshots: SnapshotWriter | None = None
     sends_snapshots: bool = False
     clips: ClipWriter | None = None

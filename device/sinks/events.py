@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _RECEIVERS = ("--mqtt", "--webhook", "--web", "--event-snapshots", "--event-clips")
+_HOLDING = (*_RECEIVERS, "--gpio")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,12 @@ class EventOptions(SinkOptions):
     )
     event_hold: float = option(
         "--event-hold",
-        "Time that a label must persist to become an event, such as 2s or 1min.",
+        "Time that a label must persist to become an event, or to switch a pin, such as 2s or 1min.",
         default=1.0,
         metavar="TIME",
         parse=parse_seconds,
         default_text="1s",
-        needs=_RECEIVERS,
+        needs=_HOLDING,
     )
     event_cooldown: float = option(
         "--event-cooldown",
@@ -75,6 +76,7 @@ class EventOptions(SinkOptions):
             InputError: A label is not one of the model, or the folder is a file.
         """
         run.check_labels("--event-label", self.event_label)
+        run.links.hold_s = self.event_hold
         if self.event_snapshots is not None:
             from edgekit.device.sinks.snapshots import SnapshotWriter
 

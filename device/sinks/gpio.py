@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +23,8 @@ _PINS = range(2, 28)
 # Without newer results, as after the camera is lost, a pin goes off.
 _MOST_AGE_S = 3.0
 _CHECK_EVERY_S = 0.5
+# A button's contact opens and closes several times within this time; that is one press.
+_BOUNCE_S = 0.05
 
 
 def parse_pin(text: str) -> tuple[int, str]:
@@ -51,7 +53,8 @@ class GpioOptions(SinkOptions):
 
     gpio: tuple[tuple[int, str], ...] = option(
         "--gpio",
-        "A pin (GPIO number) that is on while a face or image has this label, such as 17=happy. Repeatable.",
+        "A pin (GPIO number) that is on while a face or image has this label, such as 17=happy. It switches when the "
+        "label has been there, or away, for the time of --event-hold. Repeatable.",
         default=(),
         metavar="PIN=LABEL",
         parse=parse_pin,
@@ -81,14 +84,44 @@ class GpioOptions(SinkOptions):
         return GpioSink(dict(self.gpio), self.gpio_button, run)
 
 
+@dataclass
+class _Pin:
+    """A pin that a label switches.
+
+    Attributes:
+        label: The label.
+        led: The output of gpiozero.
+        is_on: The state that was set last.
+        differs_since_s: Presentation time of the first frame since which every frame wants the other state; None: the
+            latest frame wants this state.
+    """
+
+    label: str
+    led: Any
+    is_on: bool = False
+    differs_since_s: float | None = None
+
+
 class GpioSink(Sink):
-    """Switches pins by the labels of each frame; all are off at the end, and without results."""
+    """Switches pins by the labels of each frame; all are off at the end, and without results.
+
+    A pin is switched when the frames have wanted its other state for the time of --event-hold, without a break. So a
+    label that flickers does not switch a relay.
+    """
 
     def __init__(self, labels: Mapping[int, str], button: int | None, run: RunContext) -> None:
-        """Reserve the pins. Raises as `GpioOptions.open`."""
+        """Reserve the pins. Raises as `GpioOptions.open`.
+
+        Args:
+            labels: The label that switches each pin.
+            button: The pin of the button; None: there is no button.
+            run: The run.
+        """
+        from edgekit.device.frame import presentation_time_s
+
         gpiozero = _gpiozero()
-        self._labels = labels
-        self._on = dict.fromkeys(labels, False)
+        self._hold_s = run.links.hold_s
+        self._time_s = presentation_time_s(run.source)
         self._account = run.account("pins")
         self._notify = run.notify
         self._lock = threading.Lock()
@@ -96,12 +129,15 @@ class GpioSink(Sink):
         self._has_failed = False
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._switch_off_without_results, name="edgekit gpio", daemon=True)
+        self._pins: dict[int, _Pin] = {}
+        # Closes the reserved pins if a later one cannot be reserved.
         with ExitStack() as devices:
             try:
-                self._leds: dict[int, Any] = {pin: devices.enter_context(gpiozero.LED(pin)) for pin in labels}
+                for number, label in labels.items():
+                    self._pins[number] = _Pin(label, devices.enter_context(gpiozero.LED(number)))
                 if button is not None and run.links.snapshots is not None:
-                    request = run.links.snapshots.request
-                    devices.enter_context(gpiozero.Button(button, bounce_time=0.05)).when_pressed = request
+                    pressed = devices.enter_context(gpiozero.Button(button, bounce_time=_BOUNCE_S))
+                    pressed.when_pressed = run.links.snapshots.request
             except Exception as error:  # gpiozero and its backends have classes of their own
                 reason = str(error) or type(error).__name__
                 raise TemporaryError(
@@ -118,39 +154,51 @@ class GpioSink(Sink):
         """Switch all pins off."""
         self._ended.set()
         with self._lock:
-            self._switch(())
+            self._switch_all_off()
             self._devices.close()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Switch each pin."""
-        del frame
+        """Switch each pin whose other state has been wanted long enough."""
+        labels = {face.label for face in result.faces if not face.uncertain}
+        now_s = self._time_s(frame)
         with self._lock:
             self._results_s = time.monotonic()
-            self._switch({face.label for face in result.faces if not face.uncertain})
+            for number, pin in self._pins.items():
+                is_wanted_on = pin.label in labels
+                if is_wanted_on == pin.is_on:
+                    pin.differs_since_s = None
+                    continue
+                if pin.differs_since_s is None:
+                    pin.differs_since_s = now_s
+                if now_s - pin.differs_since_s >= self._hold_s:
+                    self._switch(number, pin, is_wanted_on)
 
     def _switch_off_without_results(self) -> None:
         while not self._ended.wait(_CHECK_EVERY_S):
             with self._lock:
                 if time.monotonic() - self._results_s > _MOST_AGE_S and not self._ended.is_set():
-                    self._switch(())
+                    self._switch_all_off()
 
-    def _switch(self, shown: Collection[str]) -> None:
-        """Switch the pins of the labels `shown` on, and the others off. The caller holds the lock."""
-        for pin, label in self._labels.items():
-            is_on = label in shown
-            if self._on[pin] == is_on:
-                continue
-            self._account.produce()
-            try:
-                self._leds[pin].value = is_on
-            except Exception as error:  # the backend's own classes
-                self._account.drop("pin failed")
-                if not self._has_failed:
-                    self._notify(f"pin {pin} cannot be switched ({error}): the run continues")
-                self._has_failed = True
-            else:
-                self._on[pin] = is_on
-                self._account.write()
+    def _switch_all_off(self) -> None:
+        """Switch the pins off at once. The caller holds the lock."""
+        for number, pin in self._pins.items():
+            pin.differs_since_s = None
+            if pin.is_on:
+                self._switch(number, pin, False)
+
+    def _switch(self, number: int, pin: _Pin, is_on: bool) -> None:
+        """Set the state of a pin. A failure is counted, and the first one is reported. The caller holds the lock."""
+        self._account.produce()
+        try:
+            pin.led.value = is_on
+        except Exception as error:  # the backend's own classes
+            self._account.drop("pin failed")
+            if not self._has_failed:
+                self._notify(f"pin {number} cannot be switched ({error}): the run continues")
+            self._has_failed = True
+        else:
+            pin.is_on, pin.differs_since_s = is_on, None
+            self._account.write()
 
 
 def _gpiozero() -> Any:

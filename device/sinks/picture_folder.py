@@ -87,12 +87,27 @@ class PictureFolder:
         write_atomic(self.folder / name, data)
         self._add(name, len(data))
 
+    def make_room(self, name: str, size_bytes: int) -> bool:
+        """Delete the oldest pictures until a file of this size fits into the limit; return whether it fits.
+
+        The caller is writing the file, under `name`. It is left out of the sum until `count` is called for it.
+        """
+        self._count_others(name)
+        with suppress(OSError):
+            while self._stored and self._exceeds(1, size_bytes):
+                self._delete_oldest()
+        return not self._exceeds(1, size_bytes)
+
     def count(self, name: str) -> None:
         """Count a picture that the caller has written."""
-        if self._stored is None:
-            self._recount(besides=name)
+        self._count_others(name)
         with suppress(OSError):
             self._add(name, self._size_bytes(self.folder / name))
+
+    def _count_others(self, name: str) -> None:
+        """Count the pictures of earlier runs, but not `name`."""
+        if self._stored is None:
+            self._recount(besides=name)
 
     def _add(self, name: str, size_bytes: int) -> None:
         """Count a new picture, and delete older ones that exceed the limits.
@@ -110,11 +125,15 @@ class PictureFolder:
             os.utime(self.folder / name, ns=(self._latest_ns, self._latest_ns))
         with suppress(OSError):
             while len(self._stored) > 1 and self._exceeds():
-                oldest, oldest_bytes = self._stored[0]
-                for path in self._files(oldest):
-                    path.unlink(missing_ok=True)
-                self._stored.popleft()
-                self._bytes -= oldest_bytes
+                self._delete_oldest()
+
+    def _delete_oldest(self) -> None:
+        assert self._stored
+        name, size_bytes = self._stored[0]
+        for path in self._files(name):
+            path.unlink(missing_ok=True)
+        self._stored.popleft()
+        self._bytes -= size_bytes
 
     def remove(self, name: str) -> None:
         """Remove the picture again that was stored last."""

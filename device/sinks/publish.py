@@ -122,7 +122,7 @@ class _Server(Target["Shot"]):
         return 0
 
     def _check_answer(self) -> None:
-        """Check that the server answers: no other thread of the run works while PyAV waits for it.
+        """Check that the server answers. PyAV would wait for it with Python's lock, so that the whole run would wait.
 
         Raises:
             OSError: It does not answer.
@@ -156,6 +156,7 @@ class _Video:
         from edgekit.device.sinks.saved_frames import fitted
 
         for packet in self._encoder.encode(fitted(image_bgr, self._size_wh), time_s):
+            # PyAV's own packet, because the encoder is not that of this container.
             coded = self._av.Packet(packet.data)
             coded.pts = coded.dts = packet.time_us
             coded.time_base = Fraction(1, 1_000_000)
@@ -170,18 +171,23 @@ class _Video:
 
 
 def _address(url: str) -> tuple[str, int]:
-    """Return host and port of the address of a stream; raises InputError if it is not one of RTSP."""
+    """Return host and port of an RTSP address; raises InputError for another text."""
+    # Not with the text, which may contain a password.
+    wrong = InputError("the address of --publish must look like rtsp://host:8554/door")
+    if not url.startswith("rtsp://") or not url.isprintable() or " " in url:
+        raise wrong
     try:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname or "", parts.port or _PORT
-        host.encode("idna")  # as the resolver does
+        host.encode("idna")  # as the resolver does; raises ValueError, as `port` does
     except ValueError:
-        host = ""
-    if not host or not url.startswith("rtsp://") or not url.isprintable() or " " in url:
-        raise InputError("the address of --publish must look like rtsp://host:8554/door")
+        raise wrong from None
+    if not host:
+        raise wrong
     return host, port
 
 
 def _without_login(url: str) -> str:
+    """Return the address without user and password, which a request of OPTIONS does not need."""
     parts = urllib.parse.urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

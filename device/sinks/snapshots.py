@@ -110,11 +110,14 @@ class SnapshotWriter(Writer[Shot]):
         self._pictures.store(shot.name, cv2.imencode(".jpg", drawn, _JPEG_QUALITY)[1].tobytes())
 
 
-def picture_name(wall_s: float, label: str, image_id: str, clock_synchronised: bool, suffix: str = ".jpg") -> str:
+def picture_name(
+    wall_s: float, label: str, image_id: str, clock_synchronised: bool, suffix: str = ".jpg", zone: str | None = None
+) -> str:
     """Return the file name of an image or clip: its time, a label, and an id RUN-NUMBER that is unique across runs.
 
-    The label of an image whose time may be wrong has the prefix "unsynchronised-".
+    A zone follows its label as "@door". The label of an image whose time may be wrong has the prefix "unsynchronised-".
     """
     taken = datetime.fromtimestamp(wall_s, UTC)
     label = ("" if clock_synchronised else "unsynchronised-") + re.sub(r"[^A-Za-z0-9_-]", "_", label)[:40]
-    return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03}Z-{label}-{image_id}{suffix}"
+    place = f"@{zone[:40]}" if zone else ""
+    return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03}Z-{label}{place}-{image_id}{suffix}"

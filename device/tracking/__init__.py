@@ -20,7 +20,7 @@ from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import SceneCuts, Schedule, TrackingState, coarse_image
 from edgekit.device.tracking.optical_flow import Tracker, move_boxes
 from edgekit.device.tracking.tracks import TrackManager
-from edgekit.device.zones import Zone
+from edgekit.device.zones import Zone, check_sizes
 from edgekit.preprocess import FloatArray, ImageU8
 
 # Longer side of the image for tracking: larger images cost more and track no better.
@@ -95,8 +95,9 @@ class FaceTracker:
         `timer` gets the stage track and, if the detector ran, the stage detect.
 
         Raises:
-            InputError: The region lies outside the frame.
+            InputError: The region lies outside the frame, or a zone is smaller than a pixel.
         """
+        check_sizes(self.zones, frame.size_wh)
         if self.schedule is None:
             detections = self._detect(frame)
             timer.mark("detect")
@@ -267,9 +268,10 @@ class WholeImage:
         """Return the parts of the frame to classify as boxes in whole pixels, with score 1.
 
         Raises:
-            InputError: The region lies outside the frame.
+            InputError: The region lies outside the frame, or a zone is smaller than a pixel.
         """
         del timer
+        check_sizes(self._zones, frame.size_wh)
         boxes = [_xyxy(region, frame.size_wh) for region in self._regions]
         return Detections(
             np.array(boxes, np.float32),

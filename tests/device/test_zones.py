@@ -18,15 +18,19 @@ from edgekit.device.sinks.events import EventDetector, EventOptions
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.monitor import metrics_text
 from edgekit.device.stages import StageTimer
-from edgekit.device.tracking import FaceTracker
+from edgekit.device.tracking import FaceTracker, WholeImage
 from edgekit.device.tracking.detection_schedule import Every
 from edgekit.device.zones import Zone, parse_zone
+from edgekit.errors import InputError
 from tests.device.tracking.test_face_tracker import Squares, frames, picture
 from tests.runs import Source, run_of
 
 LEFT = parse_zone("left=0,0,0.5,0,0.5,1,0,1")
 # Without the middle of its upper half.
 CUP = parse_zone("cup=0,0,0.3,0,0.3,0.5,0.7,0.5,0.7,0,1,0,1,1,0,1")
+
+# Of a frame of 320x240 pixels: half a pixel high.
+THIN = parse_zone("thin=0,0,1,0,1,0.002")
 
 
 def zoned(result: FrameResult, *indices: int) -> FrameResult:
@@ -50,6 +54,23 @@ def test_a_face_is_in_the_first_zone_with_its_centre_and_faces_outside_are_left_
         faces = FaceTracker(Squares(), schedule, zones=zones).find(frame, StageTimer())
         assert [(face.zone, face.xyxy[0]) for face in faces] == found
         assert faces.zones == zones
+
+
+@pytest.mark.parametrize(
+    "localizer", [WholeImage(None, is_sequence=True, zones=[THIN]), FaceTracker(Squares(), Every(1), zones=[THIN])]
+)
+def test_a_zone_smaller_than_a_pixel_is_an_error_in_the_first_frame(localizer):
+    (frame,) = frames(picture((10, 20)))
+    with pytest.raises(InputError, match="thin"):
+        localizer.find(frame, StageTimer())
+
+
+@pytest.mark.parametrize(
+    "corners", ["0,0,0,1,0,0.5", "0,0.3,1,0.3,0.5,0.3", "0.1,0.1,0.4,0.4,0.7,0.7,0.2,0.2", "0,0,2,0,2,2"]
+)
+def test_a_line_and_a_zone_outside_the_frame_are_refused(corners):
+    with pytest.raises(InputError):
+        parse_zone(f"door={corners}")
 
 
 def test_a_face_that_leaves_the_zone_and_returns_keeps_its_number():

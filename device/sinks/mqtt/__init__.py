@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
+from edgekit.errors import InputError
 from edgekit.options import option
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 
 _COMMANDS = ("pause", "snapshot")
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 def _commands(text: str) -> str:
@@ -23,6 +26,25 @@ def _commands(text: str) -> str:
         if name not in _COMMANDS:
             raise ValueError(f"'{name}' is not a command: choose from {', '.join(_COMMANDS)}")
     return ",".join(names)
+
+
+def parse_broker(url: str) -> tuple[str, int, bool]:
+    """Return host and port of a broker's address, and whether the connection is encrypted.
+
+    Raises:
+        InputError: The address is not of the form mqtt://HOST[:PORT] or mqtts://HOST[:PORT].
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+        (parts.hostname or "").encode("idna")  # as the resolver does
+    except ValueError:
+        raise InputError("the MQTT broker's address must look like mqtt://host:1883") from None
+    if parts.username is not None or parts.password is not None:
+        raise InputError("the MQTT broker's address contains a password: use --mqtt-credentials FILE")
+    if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise InputError(f"MQTT broker '{url}' must look like mqtt://host:1883, or mqtts://host:8883 for TLS")
+    return parts.hostname, port or _PORTS[parts.scheme], parts.scheme == "mqtts"
 
 
 @dataclass(frozen=True, kw_only=True)

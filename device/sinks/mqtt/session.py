@@ -7,7 +7,6 @@ import re
 import socket
 import ssl
 import threading
-import urllib.parse
 from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -17,11 +16,10 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from edgekit.device.sinks.context import RunContext, state_folder
-from edgekit.device.sinks.mqtt import MqttOptions
+from edgekit.device.sinks.mqtt import MqttOptions, parse_broker
 from edgekit.errors import InputError, TemporaryError
 from edgekit.files import require_file
 
-_PORTS = {"mqtt": 1883, "mqtts": 8883}
 _MAX_TOPIC_CHARS = 200
 
 
@@ -47,7 +45,7 @@ class MqttSettings:
             InputError: The address, the topic or a certificate file is invalid.
         """
         self.options = options
-        self.host, self.port, self.tls = _address(options.mqtt or "")
+        self.host, self.port, self.tls = parse_broker(options.mqtt or "")
         self.topic = _topic(options.mqtt_topic)
         self.discovery_prefix = _topic(options.mqtt_discovery_prefix)
         self.device_name = options.mqtt_device_name or self.topic
@@ -102,21 +100,6 @@ class MqttSettings:
     @property
     def _reduced_topic(self) -> str:
         return re.sub(r"[^A-Za-z0-9_-]", "_", self.topic)
-
-
-def _address(url: str) -> tuple[str, int, bool]:
-    """Return host, port, and whether TLS is used, for the address of a broker; raise InputError for another text."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port  # raises for a port that is no number
-        (parts.hostname or "").encode("idna")  # raises for a name that the resolver rejects
-    except ValueError:
-        raise InputError("the MQTT broker's address must look like mqtt://host:1883") from None
-    if parts.username is not None or parts.password is not None:
-        raise InputError("the MQTT broker's address contains a password: use --mqtt-credentials FILE")
-    if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise InputError(f"MQTT broker '{url}' must look like mqtt://host:1883, or mqtts://host:8883 for TLS")
-    return parts.hostname, port or _PORTS[parts.scheme], parts.scheme == "mqtts"
 
 
 def _topic(topic: str | None) -> str:

@@ -32,16 +32,28 @@ class ClipRoutes:
         return JSONResponse([_entry(name) for name in found[:_MOST_SHOWN]])
 
     def _file(self, request: Request) -> Response:
-        path = self._folder / Path(request.path_params["name"]).name
-        is_clip = CLIP_NAME.fullmatch(path.with_suffix(".mp4").name) and path.suffix in (".mp4", POSTER_SUFFIX)
-        if not is_clip or not path.is_file():
+        name = Path(request.path_params["name"]).name  # without folders
+        path = self._folder / name
+        # A clip, or the picture beside it.
+        is_named_so = CLIP_NAME.fullmatch(path.with_suffix(".mp4").name) and path.suffix in (".mp4", POSTER_SUFFIX)
+        if not is_named_so or not path.is_file():
             return PlainTextResponse("there is no such clip\n", 404)
         return FileResponse(path)  # answers requests for a part of the file, as players send them
 
 
 def _entry(name: str) -> dict[str, str]:
-    """Return name, picture, UTC time and label of a clip; the label has the characters of the file's name."""
+    """Return name, picture, UTC time, label and zone of a clip; the label has the characters of the file's name.
+
+    The zone is empty without zones.
+    """
     time, rest = name.split("-", 1)
-    label = rest.rsplit("-", 2)[0].removeprefix("unsynchronised-")
+    label_and_zone = rest.rsplit("-", 2)[0]  # without the id, RUN-NUMBER
+    label, _, zone = label_and_zone.removeprefix("unsynchronised-").partition("@")
     stamp = f"{time[:4]}-{time[4:6]}-{time[6:11]}:{time[11:13]}:{time[13:]}"
-    return {"clip": name, "picture": f"{Path(name).stem}{POSTER_SUFFIX}", "time": stamp, "label": label}
+    return {
+        "clip": name,
+        "picture": f"{Path(name).stem}{POSTER_SUFFIX}",
+        "time": stamp,
+        "label": label,
+        "zone": zone,
+    }

@@ -114,8 +114,10 @@ function showEvents(events, isNumbered) {
     line.append(element("time", new Date(1000 * event.wall_s).toLocaleTimeString()));
     const where = place(event, isNumbered);
     const text = element("span", where && `${where}: `);
+    // The same label again: the label between had no event (--event-label).
+    const hasChanged = event.previous && event.previous !== event.label;
     // Isolated, since two labels of a right-to-left script would stand in reverse order around the arrow.
-    if (event.previous) text.append(element("bdi", event.previous), " → ");
+    if (hasChanged) text.append(element("bdi", event.previous), " → ");
     text.append(element("bdi", event.label));
     line.append(text);
     return line;
@@ -137,7 +139,8 @@ async function showClips() {
     picture.src = `/clips/${clip.picture}`;
     picture.alt = "";
     picture.loading = "lazy";
-    button.append(picture, element("bdi", clip.label), element("time", new Date(clip.time).toLocaleTimeString()));
+    const time = new Date(clip.time).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    button.append(picture, element("bdi", clip.label), element("small", clip.zone), element("time", time));
     button.onclick = () => play(clip);
     entry.append(button);
     return entry;

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +25,9 @@ from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
 from edgekit.cli.settings import as_toml, checked_settings, run_option
 from edgekit.device.pipeline import StreamOptions
-from edgekit.device.sources.settings import parse_camera
+from edgekit.device.sinks.mqtt import parse_broker
+from edgekit.device.sinks.web import WebOptions
+from edgekit.device.sources.settings import CameraSettings, parse_camera
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import check_writable, write_atomic
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
@@ -34,6 +37,8 @@ _MODEL = "default"
 _TEACH = "teach"
 _PORTS = range(8080, 8100)
 _TOKEN_FILE = "web-token"
+# A network stream may take ten seconds until it fails, after the imports, which take seconds on a Pi.
+_MOST_START_S = 30.0
 # What the results are, in the question and in the help.
 _RESULTS = {
     "web": "a live page for the browser",
@@ -55,16 +60,18 @@ def _model(text: str) -> str:
     return text
 
 
-def _anywhere(text: str) -> str:
+def _absolute_if_file(text: str) -> str:
     """Return the absolute path of a file, because the settings may be used in another folder; else the text."""
     return str(Path(text).absolute()) if Path(text).is_file() else text
 
 
 def _results(text: str) -> tuple[str, ...]:
     """Return the names in a list such as "web,mqtt://broker.local"."""
-    names = tuple(filter(None, map(str.strip, text.split(","))))
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
-        if name not in _RESULTS and not name.startswith(("mqtt://", "mqtts://")):
+        if name.startswith(("mqtt://", "mqtts://")):
+            parse_broker(name)
+        elif name not in _RESULTS:
             raise ValueError(f"'{name}' is not one of {', '.join(_RESULTS)}")
     if not names:
         raise ValueError(f"choose from {', '.join(_RESULTS)}")
@@ -72,17 +79,33 @@ def _results(text: str) -> tuple[str, ...]:
 
 
 def _region(text: str) -> dict[str, Any]:
-    """Return the setting of a region X,Y,W,H or of a zone NAME=X,Y,…, or of one of the lines that the page shows."""
-    is_setting = text.startswith("zone = ")
-    values = tomllib.loads(text)["zone"] if is_setting else [text.removeprefix("--zone ").strip("\"'")]
-    if not values:
-        raise ValueError("the list of zones is empty")
-    key = "zone" if is_setting or "=" in values[0] else "roi"
+    """Return the setting `roi` or `zone` of an answer, which is checked as in `edgekit run`.
+
+    The answer is X,Y,W,H, or NAME=X,Y,… or one of the two lines that the page shows for a zone:
+
+        zone = ["mat=0,0,1,0,1,1"]
+        --zone mat=0,0,1,0,1,1
+    """
+    if text.startswith("zone = "):
+        zones = tomllib.loads(text)["zone"]
+        if not zones:
+            raise ValueError("the list of zones is empty")
+    else:
+        value = text.removeprefix("--zone ").strip("\"'")
+        if "=" not in value:
+            _check("roi", value)
+            return {"roi": value}
+        zones = [value]
+    for zone in zones:
+        _check("zone", zone)
+    return {"zone": zones}
+
+
+def _check(key: str, value: str) -> None:
+    """Raise ValueError or InputError if `edgekit run` refuses this value of a setting."""
     parse = run_option(key).parse
     assert parse is not None
-    for value in values:
-        parse(value)
-    return {key: values if key == "zone" else values[0]}
+    parse(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,19 +189,21 @@ class _Questions:
         """Return the setting `camera` or `source`."""
         given = self._given
         if given.source is not None:
-            return {"source": _anywhere(given.source)}
+            return {"source": _absolute_if_file(given.source)}
         if given.camera is not None or not self._asks:
             return {"camera": given.camera or "auto"}
-        names = self._list_cameras()
-        default = "1" if names else "demo"
+        cameras = self._list_cameras()
 
         def parse(answer: str) -> dict[str, Any]:
-            if answer.isdecimal() and 0 < int(answer) <= len(names):
-                return {"camera": names[int(answer) - 1]}
-            is_source = "://" in answer or answer == "demo" or Path(answer).is_file()
-            return {"source": _anywhere(answer)} if is_source else {"camera": parse_camera(answer)}
+            is_number_in_list = answer.isdecimal() and 0 < int(answer) <= len(cameras)
+            if is_number_in_list:
+                return {"camera": cameras[int(answer) - 1]}
+            if "://" in answer or answer == "demo" or Path(answer).is_file():
+                return {"source": _absolute_if_file(answer)}
+            return {"camera": parse_camera(answer)}
 
-        setting: dict[str, Any] = self._ask("1. Camera: a number, a name, or the address of a stream", default, parse)
+        text = "1. Camera: a number, a name, or the address of a stream"
+        setting: dict[str, Any] = self._ask(text, default="1" if cameras else "demo", parse=parse)
         return setting
 
     def model(self) -> dict[str, Any]:
@@ -187,7 +212,7 @@ class _Questions:
         if model is None and self._asks:
             text = "2. Recognise: faces (default), own things that you teach on the page (teach), or a model file"
             model = self._ask(text, _MODEL, _model)
-        return {_TEACH: True} if model == _TEACH else {"model": _anywhere(model or _MODEL)}
+        return {_TEACH: True} if model == _TEACH else {"model": _absolute_if_file(model or _MODEL)}
 
     def region(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the setting `roi` or `zone`, or none; the page shows the camera of `settings` meanwhile."""
@@ -215,7 +240,9 @@ class _Questions:
             return self._web
         if result == "records":
             return {"jsonl": "results.jsonl", "records": "changes", "rotate-files": "10MB,keep=20"}
-        return {"event-clips": "clips"} if result == "clips" else {"mqtt": result}
+        if result == "clips":
+            return {"event-clips": "clips"}
+        return {"mqtt": result}  # the address of the broker
 
     def service(self) -> bool:
         """Return whether to install the service."""
@@ -260,20 +287,59 @@ def _free_port() -> int:
 
 @contextmanager
 def _preview(out: Output, folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Run `edgekit run` with these settings during the block, so that its web page shows the camera."""
-    out.say(_page(folder, settings["web"]))
-    with tempfile.TemporaryDirectory() as temporary, (Path(temporary) / "log").open("w+") as log:
-        path = Path(temporary) / "preview.toml"
-        path.write_text(as_toml({**settings, "web-token-file": str((folder / _TOKEN_FILE).absolute())}))
-        words = _edgekit("run", "--config", path, *(["--realtime"] if "source" in settings else []))
-        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as run:
+    """Serve the web page with the camera of `settings` during the block, and print its address.
+
+    If the camera cannot be opened, print the reason instead.
+    """
+    line = _page(folder, settings["web"])
+    kind = "source" if "source" in settings else "camera"
+    # In a process of its own, because libcamera writes into the terminal.
+    program = f"import sys; from {__name__} import show_camera; show_camera(*sys.argv[1:])"
+    arguments = [kind, settings[kind], settings["model"], settings["web"], str(folder / _TOKEN_FILE)]
+    with tempfile.TemporaryFile("w+") as log:
+        words = [sys.executable, "-P", "-c", program, *arguments]
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process:
             try:
+                if _is_page_open(process, settings["web"]):
+                    out.say(line)
+                else:
+                    log.seek(0)
+                    reason = log.read().splitlines()[-1:] or [f"no answer within {_MOST_START_S:.0f} s"]
+                    out.warn(f"the page cannot show the camera: {reason[0]}")
                 yield
             finally:
-                run.terminate()
-        log.seek(0)
-        if run.returncode and (lines := log.read().splitlines()):
-            out.warn(f"the page was not shown: {lines[-1]}")
+                process.terminate()
+
+
+def _is_page_open(process: subprocess.Popen[bytes], address: str) -> bool:
+    """Wait until `process` serves its page, and return True; False if it ends before, or takes too long."""
+    port = int(address.rpartition(":")[2])
+    end_s = time.monotonic() + _MOST_START_S
+    while process.poll() is None and time.monotonic() < end_s:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def show_camera(kind: str, value: str, model: str, address: str, token_file: str) -> None:
+    """Serve the web page at `address` until SIGTERM, as `edgekit run`; recordings begin again at their end.
+
+    `kind` is "camera" or "source". An error is the last line of stderr.
+    """
+    from edgekit.cli.run_stream import run_stream
+    from edgekit.device.imaging import IMAGE_SUFFIXES
+
+    if kind == "camera":
+        stream = StreamOptions(camera=value, model=model)
+    else:
+        is_video = not Path(value).is_dir() and Path(value).suffix.lower() not in IMAGE_SUFFIXES
+        stream = StreamOptions(source=value, model=model, realtime=is_video, repeat=True)
+    web = WebOptions(web=address, web_token_file=Path(token_file))
+    try:
+        run_stream(Output(as_json=False, quiet=True), stream, CameraSettings(), (web,))
+    except EdgekitError as error:
+        sys.exit(str(error))
 
 
 def _page(folder: Path, address: str) -> str:

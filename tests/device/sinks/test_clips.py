@@ -23,6 +23,7 @@ from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.events import Event, EventOptions
 from edgekit.device.sinks.web import WebOptions
 from edgekit.device.sources.settings import EncodedPacket
+from edgekit.device.zones import Zone, parse_zone
 from tests.device.conftest import Feed
 from tests.device.http_client import request
 from tests.device.videos import levels, video_frames
@@ -66,15 +67,25 @@ def opened(run: RunContext, options: ClipOptions, events: EventOptions = NO_HOLD
 
 
 def play(
-    run: RunContext, options: ClipOptions, labels: Sequence[str], events: EventOptions = NO_HOLD
+    run: RunContext,
+    options: ClipOptions,
+    labels: Sequence[str],
+    events: EventOptions = NO_HOLD,
+    zones: tuple[Zone, ...] = (),
 ) -> list[tuple[int, Event]]:
-    """Pass frames with these labels, 0.1 s apart; return each event with the number of its frame."""
+    """Pass frames with these labels, 0.1 s apart; return each event with the number of its frame.
+
+    With `zones`, the faces are in the first one.
+    """
     posted: list[Event] = []
     run.links.outlets.append(posted.append)
     feed, found = Feed(), []
     with opened(run, options, events) as write:
         for number, label in enumerate(labels):
             _, result = feed.next(label, at_s=number / FPS)
+            if zones:
+                first_zone = np.zeros(len(result.faces), np.int64)
+                result = replace(result, faces=replace(result.faces, zones=zones, zone_indices=first_zone))
             frame = Frame(number, number / FPS, 1.7e9 + number / FPS, barcode(number))
             write(frame, replace(result, sequence=number))
             found += [(number, event) for event in posted]
@@ -130,6 +141,19 @@ def test_many_events_stay_below_the_limit_and_pictures_go_with_their_clips(tmp_p
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 0.2e6
     assert {path.stem for path in kept} == {path.stem for path in tmp_path.glob("*.jpg")}
     assert kept[-1].name == events[-1][1].clip
+
+
+def test_a_clip_that_grows_never_exceeds_the_limit_together_with_the_older_ones(tmp_path, notices):
+    limit_bytes = 60_000
+    run = run_of(notices.append, Source(live=False, fps=FPS), pictures_max_mb=limit_bytes / 1e6)
+    sizes: list[int] = []
+    run.links.outlets.append(lambda _: sizes.append(sum(path.stat().st_size for path in tmp_path.iterdir())))
+    # Three clips of four seconds, and one that would have more than the limit.
+    labels = labels_with_events(3000, [100, 200, 300, *range(400, 3000, 10)])
+    play(run, ClipOptions(event_clips=tmp_path, clip_before=2.0, clip_after=2.0), labels)
+    assert limit_bytes / 2 < max(sizes) <= limit_bytes
+    kept = clips_of(tmp_path)
+    assert [len(numbers(path)) > 10 for path in kept] == [True] * len(kept)
 
 
 def wanted(tap: PacketTap, folder: Path, notices: list[str], coded: list[EncodedPacket], event_at: int) -> RunContext:
@@ -225,7 +249,7 @@ def test_the_page_lists_clips_and_serves_parts_of_them(tmp_path, notices):
     run = run_of(notices.append, Source(live=False, fps=FPS))
     options = ClipOptions(event_clips=tmp_path / "clips", clip_before=1.0, clip_after=1.0)
     (tmp_path / "secret.mp4").write_bytes(b"secret")
-    play(run, options, labels_with_events(60, [30]))
+    play(run, options, labels_with_events(60, [30]), zones=(parse_zone("mat-1=0,0,1,0,1,1"),))
     (tmp_path / "clips/mine.mp4").write_bytes(b"mine")
     run = run_of(notices.append)
     options.open(run)
@@ -238,7 +262,7 @@ def test_the_page_lists_clips_and_serves_parts_of_them(tmp_path, notices):
     with page:
         assert json.loads(get("/api/state")[2])["has_clips"] is True
         newest, oldest = json.loads(get("/api/clips")[2])
-        assert (newest["label"], oldest["label"]) == ("happy", "calm")
+        assert [(clip["label"], clip["zone"]) for clip in (newest, oldest)] == [("happy", "mat-1"), ("calm", "mat-1")]
         assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", newest["time"])
         stored = (tmp_path / "clips" / newest["clip"]).read_bytes()
         assert get(f"/clips/{newest['clip']}") == (200, "video/mp4", stored)

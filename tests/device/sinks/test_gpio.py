@@ -42,6 +42,22 @@ def test_a_pin_is_on_while_its_label_holds_and_off_at_the_end(pins, notices):
     assert counts(run, "pins") == {"produced": 6, "written": 6, "dropped": {}, "waiting": 0}
 
 
+def test_a_label_that_flickers_does_not_switch_a_pin(pins, notices):
+    run = run_of(notices.append)
+    assert EventOptions(event_hold=1.0).open(run) is not None
+    sink = GpioOptions(gpio=((17, "happy"),)).open(run)
+    feed, flicker = Feed(), ["happy", "sad"] * 10
+    # Half a second between two frames.
+    labels = [*flicker, "happy", "happy", "happy", *flicker, "sad", "uncertain", "sad"]
+    seen = []
+    with sink:
+        for number, label in enumerate(labels):
+            sink.write(*feed.next(label, at_s=number / 2))
+            seen.append(bool(pins(17).state))
+    assert seen == [number in range(22, 44) for number in range(len(labels))]
+    assert counts(run, "pins")["written"] == 2
+
+
 def test_pins_are_off_after_an_error_and_free_for_the_next_run(pins, notices):
     options = GpioOptions(gpio=((17, "happy"),))
     for _ in range(2):

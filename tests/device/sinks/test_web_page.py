@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -44,11 +45,12 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
             account: Account | None = None,
             clips: Path | None = None,
             zones: tuple[Zone, ...] = (),
+            event_label: tuple[str, ...] = (),
         ) -> WebSink:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
             sink = stack.enter_context(WebSink(address, token, monitor, max_fps=20, clips=clips))
             run = replace(run_of(notices.append), links=SinkLinks([monitor.post]))
-            events = EventSink(EventOptions(event_hold=0.2), run)
+            events = EventSink(EventOptions(event_hold=0.2, event_label=event_label), run)
 
             def show() -> None:
                 label = "happy" if feed.sequence % 100 < 50 else "sad"
@@ -175,6 +177,13 @@ def test_the_page_names_the_zones_of_faces_and_events(browser, site):
     assert browser.execute_script("return document.querySelector('#faces small').textContent") == "face 1, door"
 
 
+def test_an_event_with_the_same_label_again_is_no_change_of_it(browser, site):
+    browser.get(site(event_label=("sad",)).url)
+    wait(browser, "document.querySelectorAll('#events li:not(.dim)').length >= 2")
+    lines = browser.execute_script("return [...document.querySelectorAll('#events li span')].map((e) => e.textContent)")
+    assert set(lines) == {"face 1: sad"}
+
+
 def test_the_token_is_refused_and_accepted(browser, site):
     url = site(TOKEN).url
     browser.get(url)
@@ -206,9 +215,12 @@ def test_the_page_shows_what_was_not_written(browser, site):
 def test_a_clip_plays_when_its_picture_is_clicked(browser, site, tmp_path, notices):
     pytest.importorskip("av", reason="no PyAV here: pip install av")
     run = run_of(notices.append, Source(live=False, fps=10))
-    play(run, ClipOptions(event_clips=tmp_path), labels_with_events(80, [40]))
+    play(run, ClipOptions(event_clips=tmp_path), labels_with_events(80, [40]), zones=(parse_zone("mat=0,0,1,0,1,1"),))
     browser.get(site(clips=tmp_path).url)
     wait_until(lambda: len(browser.find_elements("css selector", "#clips button img")) == 1)
+    shown = browser.find_element("css selector", "#clips button").text
+    # The date has the form of the browser's language.
+    assert all(re.search(part, shown) for part in ("calm", "mat", r"\b20\d\d\b", r"\d:\d\d"))
     browser.find_element("css selector", "#clips button").click()
     shows = "const video = document.querySelector('#player video'); return [video.currentTime > 0.5, video.duration]"
     wait_until(lambda: browser.execute_script(shows)[0])

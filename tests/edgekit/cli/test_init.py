@@ -14,8 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from tests.device.http_client import request
 from tests.waiting import wait_until
 
 
@@ -73,6 +76,8 @@ def test_the_lines_of_the_page_are_regions(edgekit, line: str, tmp_path: Path) -
     [
         ("--results", "fax"),
         ("--results", ","),
+        ("--results", "web,mqtt://"),
+        ("--results", "mqtt://user:password@broker.local"),
         ("--region", "0,0,2,2"),
         ("--region", "zone = []"),
         ("--model", "nowhere.onnx"),
@@ -114,7 +119,11 @@ def dialogue(*arguments: object, cwd: Path) -> Iterator[Dialogue]:
     words = [sys.executable, "-m", "edgekit.cli", *map(str, arguments)]
     with subprocess.Popen(words, cwd=cwd, stdin=secondary, stdout=secondary, stderr=secondary) as process:
         os.close(secondary)
-        yield Dialogue(primary)
+        try:
+            yield Dialogue(primary)
+        except BaseException:
+            process.terminate()
+            raise
         assert process.wait() == 0
     os.close(primary)
 
@@ -127,17 +136,22 @@ def is_served(address: str) -> bool:
         return False
 
 
+def page_of(terminal: Dialogue) -> str:
+    """Return the address of the page that the command has printed, on this machine."""
+    terminal.wait("3. Region")
+    port = re.search(r"page: http://[^:]+:(\d+)/", terminal.text)
+    assert port is not None
+    return f"http://127.0.0.1:{port.group(1)}"
+
+
 def test_a_terminal_is_asked_and_the_page_shows_the_camera_meanwhile(tmp_path: Path) -> None:
     with dialogue("init", cwd=tmp_path) as terminal:
         terminal.answer("1. Camera", "nonsense")
         terminal.answer("1. Camera", "demo")
         terminal.answer("2. Recognise", "nowhere.onnx")
         terminal.answer("2. Recognise", "")
-        terminal.wait("3. Region")
-        port = re.search(r"page: http://[^:]+:(\d+)/", terminal.text)
-        assert port is not None
-        address = f"http://127.0.0.1:{port.group(1)}/healthz"
-        wait_until(lambda: is_served(address))
+        address = f"{page_of(terminal)}/healthz"
+        assert is_served(address)
         terminal.answer("3. Region", "0.1,0,0.5,1")
         terminal.answer("4. Results", "records")
         terminal.answer("5. Start at boot", "n")
@@ -145,3 +159,29 @@ def test_a_terminal_is_asked_and_the_page_shows_the_camera_meanwhile(tmp_path: P
     assert settings["source"] == "demo"
     assert settings["roi"] == "0.1,0,0.5,1"
     assert not is_served(address)
+
+
+@pytest.mark.parametrize("name", ["short.avi", "picture.png"])
+def test_the_page_repeats_a_recording_until_the_region_is_chosen(tmp_path: Path, name: str) -> None:
+    picture = np.full((48, 64, 3), 128, np.uint8)
+    cv2.imwrite(str(tmp_path / "picture.png"), picture)
+    video = cv2.VideoWriter(str(tmp_path / "short.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+    for _ in range(3):
+        video.write(picture)
+    video.release()
+    with dialogue("init", "--source", name, "--results", "records", "--no-service", cwd=tmp_path) as terminal:
+        terminal.answer("2. Recognise", "default")
+        address = page_of(terminal)
+        token = (tmp_path / "web-token").read_text().strip()
+        login = {"Authorization": f"Bearer {token}"}
+        wait_until(lambda: json.loads(request(address, "GET", "/api/state", **login)[2])["frames"] > 10)
+        terminal.answer("3. Region", "")
+
+
+def test_a_camera_that_cannot_be_opened_is_reported_before_the_region_is_asked_for(tmp_path: Path) -> None:
+    with dialogue("init", "--source", "gone.mp4", "--results", "records", "--no-service", cwd=tmp_path) as terminal:
+        terminal.answer("2. Recognise", "default")
+        terminal.wait("3. Region")
+        assert "gone.mp4" in terminal.text.partition("3. Region")[0]
+        assert "page: http" not in terminal.text
+        terminal.answer("3. Region", "")
