@@ -85,11 +85,12 @@ def main(old: str, new: str, model: str) -> None:
     install_rival("same name", "door", "--source", "demo")
     install_rival("same camera", "other", "--camera")
     install_rival("another camera", "other", "--camera", "/dev/video8")
-    subprocess.run(["systemctl", "stop", "edgekit@gate", "other"], check=True)
+    subprocess.run(["systemctl", "stop", "other"], check=True)
 
     dpkg("--install", new)
     upgraded = until("door", lambda found: found["ActiveState"] == "active" and found["MainPID"] != running["MainPID"])
-    print_step("upgraded", **upgraded, before=running["MainPID"], settings=(SETTINGS / "door.toml").exists())
+    gate = show("gate")["ActiveState"]
+    print_step("upgraded", **upgraded, before=running["MainPID"], settings=(SETTINGS / "door.toml").exists(), gate=gate)
     dpkg("--remove", "edgekit")
     print_step("removed", **show("door"), settings=(SETTINGS / "door.toml").exists(), results=RESULTS.exists())
     dpkg("--purge", "edgekit")

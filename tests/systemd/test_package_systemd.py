@@ -47,6 +47,11 @@ def test_an_upgrade_restarts_it_with_its_settings(steps):
     assert steps["upgraded"]["MainPID"] != steps["upgraded"]["before"]
 
 
+def test_an_upgrade_succeeds_while_a_service_waits_for_its_camera(steps):
+    # The fixture requires that dpkg succeeds.
+    assert steps["upgraded"]["gate"] == "activating"
+
+
 def test_removed_it_is_stopped_and_its_settings_stay(steps):
     assert steps["removed"]["ActiveState"] in ("inactive", "failed")
     assert (steps["removed"]["settings"], steps["removed"]["results"]) == (True, True)
