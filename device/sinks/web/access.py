@@ -124,10 +124,10 @@ def _permitted_address(address: str, token: str | None) -> tuple[socket.AddressF
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL of the page for a browser on this machine."""
+    """Return the URL of the page: with the host's name if it listens at all addresses, as for 0.0.0.0."""
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
-        host = "localhost"
+        host = socket.gethostname()
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 

@@ -168,6 +168,8 @@ def command(out: Output, given: InitOptions) -> None:
     out.say(f"settings: '{given.output}'")
     if "web" in settings:
         out.say(_page(given.output.parent, settings["web"]))
+    if "mqtt" in settings:
+        out.say(f"if the broker needs a login: add mqtt-credentials = \"FILE\" to '{given.output}'; FILE: user:password")
     place = f"cd {shlex.quote(str(given.output.parent))} && " if given.output.parent != Path() else ""
     out.say(f"run it: {place}edgekit run --config {shlex.quote(given.output.name)}", indent=None)
     is_service = questions.service()
