@@ -113,8 +113,7 @@ def other_sink_options() -> tuple[type[SinkOptions], ...]:
         InputError: As `find`, or the entry point of another package is no such class.
     """
     found = []
-    other_names = [name for name in names("sink") if name not in own_names("sink")]
-    for name in other_names:
+    for name in sorted(set(names("sink")) - set(own_names("sink"))):
         kind = find("sink", name)
         if not isinstance(kind, type) or not issubclass(kind, SinkOptions):
             raise InputError(f"sink '{name}' is not a class of options: its package is for another version of edgekit")

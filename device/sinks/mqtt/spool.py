@@ -79,11 +79,9 @@ class Spool:
             self._latest += 1
             message = Message(self._latest, topic, payload)
             self._messages[message.number] = message
-            surplus = []
-            while len(self._messages) > self._limit:
-                oldest = next(iter(self._messages))
-                del self._messages[oldest]
-                surplus.append(oldest)
+            surplus = list(self._messages)[: -self._limit]  # all but the newest `limit`
+            for number in surplus:
+                del self._messages[number]
             must_report = bool(surplus) and not self._reported_full
             self._reported_full = self._reported_full or must_report
         self._account.produce()
