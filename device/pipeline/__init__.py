@@ -191,7 +191,7 @@ class StreamOptions(Options):
             raise InputError(f"{needs_detector[0]} needs a detector; with detector none every frame is a face")
 
     def changed(self, fields: tuple[str, ...]) -> list[str]:
-        """Return the names of the given fields whose value is not the default, as the user knows them for messages.
+        """Return the names of the given fields whose value is not the default, as messages name them.
 
         This is the flag of the command line or, for a field without a flag, the name of the field.
         """

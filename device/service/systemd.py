@@ -248,7 +248,7 @@ def _last_exit(properties: dict[str, str]) -> str | None:
     """
     kind, number = properties.get("ExecMainCode"), properties.get("ExecMainStatus")
     result = properties.get("Result", "")
-    if result in ("watchdog", "timeout", "oom-kill", "start-limit-hit"):  # says more than a signal
+    if result in ("watchdog", "timeout", "oom-kill", "start-limit-hit"):  # more precise than a signal
         return result
     if kind == _EXITED:
         return f"exit code {number}"

@@ -376,7 +376,7 @@ class TeachSession:
                     self._end_recording()
 
     def _record(self, image_bgr: ImageU8, views: FloatArray) -> None:
-        """Add a picture to the recording, and end the recording if its button is no longer held or an error occurs."""
+        """Add a picture to the recording, and end the recording if its button was released or an error occurs."""
         quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         _success, jpeg = cv2.imencode(".jpg", at_most(image_bgr, _PICTURE_SIDE_PX), quality)
         with self._changing():

@@ -7,6 +7,7 @@ edgekit.load_model("my.onnx")
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,9 +202,9 @@ def _has_hidden_recordings(pictures: _Pictures, label: str) -> bool:
 def _in_two_classes(pictures: _Pictures) -> list[tuple[str, str]]:
     """Return pairs of files with the same picture in different classes; equal pictures have equal features."""
     found: list[tuple[str, str]] = []
-    first_with: dict[bytes, int] = {}  # the index of the first picture with these features
+    first_with: dict[bytes, int] = {}  # by the digest of the features, the index of the first picture that has them
     for index, features in enumerate(pictures.views[:, 0]):
-        first = first_with.setdefault(features.tobytes(), index)
+        first = first_with.setdefault(hashlib.sha256(features.tobytes()).digest(), index)
         if pictures.labels[first] != pictures.labels[index]:
             found.append((pictures.files[first], pictures.files[index]))
     return found

@@ -284,7 +284,7 @@ def load_some(
 ) -> tuple[DataSet, ImageSet]:
     """Read at most `limit` images of one split, evenly spaced; return the data set with these, and the split.
 
-    The images are read as for a training with `crop`: resized to `crop.resize_hw`, and made square as `crop.fit` says.
+    The images are read as for a training with `crop`: `crop.resize_hw` is the size, `crop.fit` the way to a square.
 
     Raises:
         InputError: As for `load_dataset`; or the split does not exist or is empty.

@@ -169,7 +169,7 @@ def command(out: Output, given: InitOptions) -> None:
     if "web" in settings:
         out.say(_page(given.output.parent, settings["web"]))
     if "mqtt" in settings:
-        out.say(f"if the broker needs a login: add mqtt-credentials = \"FILE\" to '{given.output}'; FILE: user:password")
+        out.say(f"if the broker needs a login, add mqtt-credentials = \"FILE\" to '{given.output}' (user:password)")
     place = f"cd {shlex.quote(str(given.output.parent))} && " if given.output.parent != Path() else ""
     out.say(f"run it: {place}edgekit run --config {shlex.quote(given.output.name)}", indent=None)
     is_service = questions.service()
