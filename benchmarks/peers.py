@@ -72,7 +72,7 @@ PEERS: Mapping[str, Peer] = {
         ("hsemotion-onnx==0.3.1",),
         downloads=True,
     ),
-    "deepface": Peer("MIT", ("deepface==0.0.103", "tf-keras==2.21.0"), "", downloads=True),
+    "deepface": Peer("MIT", ("deepface==0.0.103", "tf-keras==2.21.0", "werkzeug==3.1.9"), "", downloads=True),
     "opencv-zoo": Peer("Apache-2.0", ("opencv-python-headless==4.11.0.86",), ""),
 }  # fmt: skip
 
