@@ -6,6 +6,7 @@ this project is `edgekit-pi`.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -50,6 +51,8 @@ _APT_PACKAGES = {
     "window": "python3-opencv",
 }
 _DEBIAN_MODULES = "/usr/lib/python3/dist-packages/"
+# The same requirement as in setup.cfg.
+ONNXRUNTIME = "onnxruntime>=1.20,!=1.21.0,!=1.27.0"
 
 
 def from_debian(file: str | None = None) -> bool:
@@ -103,3 +106,31 @@ def _pip_install() -> str:
     if (environment / "pipx_metadata.json").exists():
         return f"pipx runpip {environment.name} install"
     return "pip install"
+
+
+def other_onnxruntime_command(requirement: str = ONNXRUNTIME) -> str:
+    """Return the command that installs another onnxruntime; beside Debian's package, where its Python looks first."""
+    if from_debian():
+        # Into /usr/local. Otherwise pip deletes the files of Debian's package. numpy, the only dependency in use, is
+        # Debian's.
+        pip = "sudo pip install --break-system-packages --ignore-installed --no-deps"
+        return f"sudo apt install --no-install-recommends python3-pip && {pip} '{requirement}'"
+    return f"{_pip_install()} '{requirement}'"
+
+
+def illegal_instruction(machine: str = os.uname().machine, cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """Return a warning if this processor cannot execute Debian's onnxruntime; None if it can, or another one is used.
+
+    The import of version 1.21.0 calculates with half floats, which the processors of a Pi 3, Zero 2 W and 4 cannot. It
+    ends the process by a signal, so only a warning before the import can state the cure.
+    """
+    if machine != "aarch64" or "asimdhp" in cpuinfo.read_text().split():
+        return None
+    from importlib.metadata import version
+    from importlib.util import find_spec
+
+    spec = find_spec("onnxruntime")
+    if spec is None or not from_debian(spec.origin) or not version("onnxruntime").startswith("1.21"):
+        return None
+    cure = other_onnxruntime_command()
+    return f"Debian's onnxruntime ends with 'Illegal instruction' on this processor: {cure}"

@@ -30,8 +30,11 @@ _COMMAND = """#!/usr/bin/python3
 import sys
 
 from edgekit.cli import main
+from edgekit.install_hint import illegal_instruction
 
 if __name__ == "__main__":
+    if warning := illegal_instruction():
+        print(f"edgekit: warning: {warning}", file=sys.stderr)
     sys.exit(main())
 """
 # Installed path and mode of the files of packaging/debian.

@@ -205,10 +205,8 @@ def _gpiozero() -> Any:
     try:
         import gpiozero
     except ImportError as error:
-        from edgekit.install_hint import install_command
+        from edgekit.install_hint import from_debian, install_command
 
-        raise InputError(
-            f"--gpio needs gpiozero ({error}): run {install_command('gpio')}, or sudo apt install python3-gpiozero "
-            "python3-lgpio"
-        ) from error
+        or_apt = "" if from_debian() else ", or sudo apt install python3-gpiozero python3-lgpio"
+        raise InputError(f"--gpio needs gpiozero ({error}): run {install_command('gpio')}{or_apt}") from error
     return gpiozero

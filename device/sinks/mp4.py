@@ -50,9 +50,7 @@ def require_pyav() -> None:
     except ImportError as error:
         reason = str(error)
     if reason:
-        raise InputError(
-            f"video needs PyAV ({reason}): run {install_command('device')}, or sudo apt install python3-av"
-        )
+        raise InputError(f"video needs PyAV ({reason}): run {install_command('device')}")
 
 
 class PacketFile:

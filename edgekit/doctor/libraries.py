@@ -8,14 +8,12 @@ from subprocess import CompletedProcess
 
 from edgekit.doctor.probe import Finding, Probe
 from edgekit.downloads import YUNET
-from edgekit.install_hint import from_debian, install_command
+from edgekit.install_hint import ONNXRUNTIME, from_debian, install_command, other_onnxruntime_command
 
 # Where Raspberry Pi OS installs it; only an environment with the system's packages finds it there.
 _PICAMERA2 = "usr/lib/python3/dist-packages/picamera2"
 # Text of a library that a run needs and that is missing.
 NOT_INSTALLED = "not installed"
-# The same requirement as in setup.cfg.
-_ONNXRUNTIME = "onnxruntime>=1.20,!=1.21.0,!=1.27.0"
 _KNOWN_BAD = {
     "1.21.0": "crashes on some boards (microsoft/onnxruntime#23957)",
     "1.27.0": "computes wrong convolutions on processors with SME (microsoft/onnxruntime#28571)",
@@ -42,14 +40,14 @@ def onnxruntime(probe: Probe) -> Finding:
     version = _versions(done).get("onnxruntime", "unknown version")
     if done.returncode == -signal.SIGILL:
         text = f"{version} crashes with an illegal instruction: it was built for another processor"
-        return Finding("onnxruntime", "fault", text, _other_onnxruntime(_requirement_without(version)))
+        return Finding("onnxruntime", "fault", text, other_onnxruntime_command(_requirement_without(version)))
     if "No module named 'onnxruntime'" in done.stderr:
         return Finding("onnxruntime", "fault", NOT_INSTALLED, install_command("device"))
     if done.returncode:
-        return Finding("onnxruntime", "fault", _failure(version, done), _reinstall("onnxruntime", _ONNXRUNTIME))
+        return Finding("onnxruntime", "fault", _failure(version, done), _reinstall("onnxruntime", ONNXRUNTIME))
     if version in _KNOWN_BAD:
         text = f"{version} can be imported, but {_KNOWN_BAD[version]}"
-        return Finding("onnxruntime", "warning", text, _other_onnxruntime(_ONNXRUNTIME))
+        return Finding("onnxruntime", "warning", text, other_onnxruntime_command(ONNXRUNTIME))
     return Finding("onnxruntime", "ok", version)
 
 
@@ -116,19 +114,6 @@ def _versions(done: CompletedProcess[str]) -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+) (\S+)$", done.stdout, re.MULTILINE))
 
 
-def _other_onnxruntime(requirement: str) -> str:
-    """Return the command that installs another version of onnxruntime.
-
-    With edgekit's Debian package, it makes a virtual environment, because pip does not install into Debian's Python.
-    """
-    pip_install = f"pip install '{requirement}'"
-    if not from_debian():
-        return pip_install
-    folder = "~/edgekit-env"
-    make = f"python3 -m venv --system-site-packages {folder} && {folder}/bin/{pip_install}"
-    return f"{make}; then {folder}/bin/python -m edgekit.cli in the place of edgekit"
-
-
 def _reinstall(name: str, requirement: str) -> str:
     """Return the command that installs a library again: Debian's package, or a wheel in this environment."""
     if from_debian():  # a copy that pip installed would hide Debian's
@@ -138,9 +123,9 @@ def _reinstall(name: str, requirement: str) -> str:
 
 def _requirement_without(version: str) -> str:
     """Return the requirement of onnxruntime that also excludes this version, if its name is a version number."""
-    if not re.fullmatch(r"\d+(\.\d+)+", version) or version in _ONNXRUNTIME:
-        return _ONNXRUNTIME
-    return f"{_ONNXRUNTIME},!={version}"
+    if not re.fullmatch(r"\d+(\.\d+)+", version) or version in ONNXRUNTIME:
+        return ONNXRUNTIME
+    return f"{ONNXRUNTIME},!={version}"
 
 
 def _failure(subject: str, done: CompletedProcess[str]) -> str:

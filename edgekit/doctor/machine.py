@@ -183,25 +183,38 @@ def releases(probe: Probe) -> Finding | None:
 
 
 def service(probe: Probe) -> Finding:
-    """Return the state of the system service `edgekit`, or of the user service if there is no system service."""
-    for flag in ("", "--user "):
-        done = probe.run("systemctl", *flag.split(), "show", "edgekit", _PROPERTIES)
-        if done is None or done.returncode:
-            continue
-        properties = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
-        if properties.get("LoadState") == "loaded":
-            return _service_state(properties, flag)
-    return Finding("service", "ok", "none installed")
+    """Return the state of the service `edgekit`, of the system or else of the user, or of Debian's package.
+
+    Of several services edgekit@NAME, which the package brings, it is the one in the worst state.
+    """
+    for scope in ([], ["--user"]):
+        found = _service_state(probe, "edgekit", scope)
+        if found is not None:
+            return found
+    listed = probe.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "edgekit@*.service")
+    units = [line.split()[0].removesuffix(".service") for line in (listed.stdout if listed else "").splitlines()]
+    states = [state for unit in units if (state := _service_state(probe, unit, []))]
+    worst_first = sorted(states, key=lambda state: ("fault", "warning", "ok").index(state.status))
+    return worst_first[0] if worst_first else Finding("service", "ok", "none installed")
 
 
-def _service_state(properties: dict[str, str], flag: str) -> Finding:
-    """Return the finding for the properties of systemctl; `flag` is "--user " for a user service, else empty."""
+def _service_state(probe: Probe, unit: str, scope: list[str]) -> Finding | None:
+    """Return the state of a unit of the system, or of the user with the scope "--user"; None if it is not installed."""
+    done = probe.run("systemctl", *scope, "show", unit, _PROPERTIES)
+    if done is None or done.returncode:
+        return None
+    properties = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    if properties.get("LoadState") != "loaded":
+        return None
+    flag = "".join(f"{word} " for word in scope)
     active, restarts = properties.get("ActiveState", "unknown"), int(properties.get("NRestarts") or 0)
     text = f"{active} ({properties.get('SubState', '?')}), {restarts} restarts"
-    log = f"{'' if flag else 'sudo '}journalctl {flag}-u edgekit -n 50"
+    if unit != "edgekit":
+        text = f"{unit}: {text}"
+    log = f"{'' if flag else 'sudo '}journalctl {flag}-u {unit} -n 50"
     if active == "active":
         return Finding("service", "warning", text, log) if restarts else Finding("service", "ok", text)
     if active == "failed" or properties.get("SubState") == "auto-restart":
         reason = f"{properties.get('Result', '?')}, exit code {properties.get('ExecMainStatus', '?')}"
         return Finding("service", "fault", f"{text}: {reason}", log)
-    return Finding("service", "warning", f"{text}: not running", f"systemctl {flag}start edgekit")
+    return Finding("service", "warning", f"{text}: not running", f"systemctl {flag}start {unit}")

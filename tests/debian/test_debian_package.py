@@ -121,6 +121,11 @@ def test_without_pip_apt_installs_upgrades_and_purges_what_teaches_and_runs(
     assert '"disc"' in (home / "taught.jsonl").read_text()
     assert "apt install" in run("apt-get purge -y python3-onnx >&2; edgekit teach things -o b.onnx --image-size 96", 1)
 
+    (home / "cpuinfo").write_text("Features\t: fp asimd aes crc32 cpuid\n")  # of a Cortex-A53 and A72
+    code = "from pathlib import Path; from edgekit.install_hint import illegal_instruction as warning; "
+    assert "sudo pip install" in run(f"""python3 -c "{code} print(warning('aarch64', Path('cpuinfo')))" """)
+    assert run(f"""python3 -c "{code} print(warning('x86_64', Path('cpuinfo')))" """) == "None\n"
+
     run("touch /etc/edgekit/door.toml && mkdir -p /var/lib/edgekit/door && touch /var/lib/edgekit/door/results.jsonl")
     run(f"{install} ./{new} && edgekit --version && ls /etc/edgekit/door.toml")
     run("apt-get remove -y edgekit && ls /etc/edgekit/door.toml && ! ls /usr/lib/python3/dist-packages/edgekit")

@@ -64,6 +64,28 @@ def test_each_fault_of_a_bad_board_has_a_cure(replay: Replay) -> None:
     assert found["service"].cure == "sudo journalctl -u edgekit -n 50"
 
 
+def test_of_the_services_of_debians_package_the_worst_is_reported(replay: Replay) -> None:
+    properties = "--property=LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus"
+    listed = "edgekit@door.service loaded active running\nedgekit@gate.service loaded activating auto-restart\n"
+    states = {
+        "edgekit": "LoadState=not-found\n",
+        "edgekit@door": "LoadState=loaded\nActiveState=active\nSubState=running\n",
+    }
+    states["edgekit@gate"] = (
+        "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\nNRestarts=3\nExecMainStatus=75\n"
+    )
+    found = findings(
+        replay(
+            "doctor-pi3bplus-trixie-good",
+            **{f"$ systemctl show {unit} {properties}": state for unit, state in states.items()},
+            **{"$ systemctl list-units --all --plain --no-legend edgekit@*.service": listed},
+        )
+    )["service"]
+    assert found.status == "fault"
+    assert found.text == "edgekit@gate: activating (auto-restart), 3 restarts: exit-code, exit code 75"
+    assert found.cure == "sudo journalctl -u edgekit@gate -n 50"
+
+
 def test_a_missing_detector_file_is_named_with_its_place(replay: Replay) -> None:
     probe = replay("doctor-pi3bplus-trixie-good")
     path = "/home/pi/.cache/edgekit/" + YUNET.name
@@ -79,15 +101,6 @@ def test_an_illegal_instruction_is_named_with_the_version_to_take(replay: Replay
     assert found.status == "fault"
     assert found.text == "1.21.0 crashes with an illegal instruction: it was built for another processor"
     assert found.cure == "pip install 'onnxruntime>=1.20,!=1.21.0,!=1.27.0'"
-
-
-def test_an_illegal_instruction_of_debians_package_is_cured_by_a_wheel_in_an_environment(
-    replay: Replay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgekit.doctor.libraries.from_debian", lambda: True)
-    found = findings(replay("doctor-pi4b-bookworm-illegal-instruction"))["onnxruntime"]
-    assert "/bin/pip install 'onnxruntime>=1.20,!=1.21.0,!=1.27.0'" in found.cure
-    assert "--system-site-packages" in found.cure
 
 
 def test_a_version_with_wrong_results_is_a_warning(replay: Replay) -> None:
