@@ -46,7 +46,7 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
         if not (path / BEST_NAME).exists():
             raise InputError(f"model '{name}' is a folder without {BEST_NAME}: give a file or the folder of a training")
         path = path / BEST_NAME
-    elif (path / BEST_NAME).exists():  # the caller reads no checkpoints
+    elif path.is_dir() and (path / BEST_NAME).exists():  # the caller reads no checkpoints
         raise InputError(f"model '{name}' is the folder of a training: 'edgekit export {name}' writes its .onnx file")
     try:
         require_file(path, "model")
