@@ -104,12 +104,6 @@ def test_throttled_processes_are_kept_when_allowed() -> None:
     assert measured_flags([HOT, COOL], allow_throttled=True) == ([["throttled"], []], [], True)
 
 
-def test_ctrl_c_keeps_the_finished_processes() -> None:
-    assert measured_flags([COOL]) == ([[]], [], False)
-    with pytest.raises(KeyboardInterrupt):
-        measured_flags([])
-
-
 def test_a_cell_pools_its_processes() -> None:
     cell = Measured(Cell("tiny", Path("tiny.onnx"), 1, "net"))
     # The interval of processes with such different times begins near 0.

@@ -111,6 +111,17 @@ def test_a_hidden_face_is_expected_where_its_speed_takes_it(followed: bool) -> N
     assert ids(tracker) == [1]
 
 
+def test_a_hidden_face_moves_on_while_another_is_followed() -> None:
+    tracker = TrackManager()
+    for step in range(4):
+        tracker.correct(found(at(20 * step), at(500)), step * 0.1)
+    tracker.move([None, boxes(at(500))[0]], 0.4)
+    for step in range(5, 8):
+        tracker.move([boxes(at(500))[0]], step * 0.1)
+    tracker.correct(found(at(160), at(500)), 0.8)
+    assert ids(tracker) == [1, 2]
+
+
 def test_a_face_hidden_for_long_is_forgotten_and_its_id_is_not_given_again() -> None:
     tracker = TrackManager()
     tracker.correct(found(at(0)), 0.0)

@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.doctor import libraries
-from edgekit.doctor.examination import as_document
-from edgekit.doctor.probe import Finding, Probe, import_in_child
-from edgekit.remote.doctor import Examined
-from edgekit.remote.program import convert_result
+from edgekit.doctor.probe import Probe, import_in_child
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -91,9 +88,3 @@ def test_a_users_file_is_not_imported_in_place_of_a_library(tmp_path: Path, monk
     (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the user was run')")
     monkeypatch.chdir(tmp_path)
     assert import_in_child("numpy", []).stdout == "imported\n"
-
-
-def test_findings_from_elsewhere_are_read_back_and_made_harmless() -> None:
-    findings = [Finding("disk", "fault", "full\x1b[2J\n✓ all well", "free some"), Finding("camera", "ok", "one")]
-    read = convert_result("kitchen", {**as_document(findings), "python": "p"}, Examined).findings
-    assert read == [Finding("disk", "fault", "full\\x1b[2J ✓ all well", "free some"), findings[1]]
