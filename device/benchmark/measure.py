@@ -178,7 +178,7 @@ def _net_samples(classifier: Classifier, batch: int) -> Generator[_Sample, None,
     while True:
         started_s = time.perf_counter()
         classifier.infer(tensor)
-        yield _Sample(_ms_since(started_s), 1)
+        yield _Sample(_ms_since(started_s), iterations=1)  # of the whole batch
 
 
 def _frame_samples(

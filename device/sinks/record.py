@@ -92,8 +92,8 @@ class H264Recorder(Sink):
             _StoppableSeries(files), rules, outputs.account("record"), outputs.shutdown, outputs.notify, threaded=True
         )
         self._size_wh = (0, 0)
-        # Whether packets up to the next key frame are dropped, because one before them was.
-        self._skips_to_key = False
+        # After a packet was dropped, the following ones up to the next key frame are dropped, too: they depend on it.
+        self._has_dropped = False
 
     def __exit__(self, *exception: object) -> None:
         """Finish the video; the camera may still be open, but its further packets are ignored."""
@@ -112,14 +112,15 @@ class H264Recorder(Sink):
         from edgekit.device.sinks.mp4 import require_pyav
 
         require_pyav()
-        self._size_wh, self._skips_to_key = size_wh, False
+        self._size_wh = size_wh
+        self._has_dropped = False  # the file series drops packets before the first key frame by itself
 
     def put(self, packet: EncodedPacket) -> None:
         """Queue a packet. If too many wait, drop this packet and all following ones up to the next key frame."""
-        if self._skips_to_key and not packet.is_key:
+        if self._has_dropped and not packet.is_key:
             self._writer.lose(_SLOW)
         else:
-            self._skips_to_key = not self._writer.put(packet)
+            self._has_dropped = not self._writer.put(packet)
 
     def stop(self) -> None:
         """Finish the current file; another `start` may follow."""

@@ -87,8 +87,9 @@ class BoardReporter:
         """Print a line of a board, without wrapping it, so that a command in it can be copied."""
         text = f"{host.label}: {one_line(text)}"
         with self._lock:
-            if self._bar.disable or not self._out.is_terminal:
-                self._out.say(text, indent=None)
+            has_bars = not self._bar.disable and self._out.is_terminal
+            if not has_bars:
+                self._out.say(text, indent=None)  # None: not wrapped
             else:
                 self._print_above(text)
 

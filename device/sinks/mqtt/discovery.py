@@ -167,7 +167,7 @@ def _measured(settings: MqttSettings, contract: Contract, is_pausable: bool) -> 
             document["options"] = list(states)
         if "json_attributes_template" in document:
             document["json_attributes_topic"] = document["state_topic"]
-        if is_pausable and topic == "state":
+        if is_pausable and topic == "state":  # a paused run has no faces; events and health are still published
             document |= _unless_paused(settings)
         yield component, object_id, document
 

@@ -71,7 +71,8 @@ class MqttSettings:
     def node(self) -> str:
         """The camera's id in Home Assistant and in file names: the topic, reduced to letters, digits, - and _.
 
-        Topics of other characters, such as 厨房 and 客厅, would be reduced to one id. Their ids contain a hash, too.
+        A hash is appended to topics of other characters, because 厨房 and 客厅 would be reduced to the same id. Topics
+        of ASCII letters have no hash, as in edgekit 0.2: a/b and a.b have one id, and the documentation states this.
         """
         if re.fullmatch(r"[A-Za-z0-9_./-]+", self.topic):
             return self._reduced_topic

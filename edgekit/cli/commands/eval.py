@@ -215,8 +215,9 @@ def evaluation_document(
 def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Sequence[str]) -> None:
     """Print the result of one model on photographs: for all, and for those with a detected face if some have none."""
     faces = result.with_face  # the evaluation of the photographs with a detected face
+    has_detector = result.detector is not None  # without one, whole photographs are classified
     out.say(f"{model} on photographs of {faces.dataset}")
-    out.show(_confusion_table(faces, result.per_class, result.missed if result.detector else None))
+    out.show(_confusion_table(faces, result.per_class, result.missed if has_detector else None))
     counts = f"{faces.total:,} with a face, {result.missed_total:,} without, {result.several_faces:,} with several"
     views = ", each with its mirror image" if result.mirror else ""
     photographs = f"{result.total:,}: {counts} ({result.detector}{views})"
@@ -226,12 +227,13 @@ def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Se
     correct = f"{faces.correct} of {result.total}" + (", without a face is wrong" if has_missed else "")
     out.fields(
         [
-            ("photographs", photographs if result.detector else None),
+            ("photographs", photographs if has_detector else None),
             ("left out", left_out if result.left_out else None),
             ("unreadable", f"{len(result.unreadable):,}" if result.unreadable else None),
             ("accuracy", f"{result.accuracy:.2%} ({correct})"),
             ("mean recall", _mean_recalls(result.per_class, recall_of)),
             ("with a face", f"{faces.accuracy:.2%} ({faces.correct} of {faces.total})" if has_missed else None),
+            # The mean recall of the photographs with a face.
             ("mean recall", _mean_recalls(faces.per_class, recall_of) if has_missed else None),
             ("errors", _errors(faces)),
         ]
