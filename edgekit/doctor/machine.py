@@ -195,7 +195,11 @@ def service(probe: Probe) -> Finding:
     units = [line.split()[0].removesuffix(".service") for line in (listed.stdout if listed else "").splitlines()]
     states = [state for unit in units if (state := _service_state(probe, unit, []))]
     worst_first = sorted(states, key=lambda state: ("fault", "warning", "ok").index(state.status))
-    return worst_first[0] if worst_first else Finding("service", "ok", "none installed")
+    if worst_first:
+        return worst_first[0]
+    if not (probe.root / "run/systemd/system").is_dir():
+        return Finding("service", "unknown", "no systemd, which `edgekit service` and `edgekit deploy` need")
+    return Finding("service", "ok", "none installed")
 
 
 def _service_state(probe: Probe, unit: str, scope: list[str]) -> Finding | None:

@@ -128,6 +128,8 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
     with _before_change():
         board = probe(connection)
         reporter.message(host, board.describe())
+        if not board.has_systemd:
+            raise HostError(f"{host.label}: no systemd, which starts the releases: use Raspberry Pi OS")
         edgekit = prepare(
             connection,
             board,

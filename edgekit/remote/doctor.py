@@ -15,7 +15,8 @@ from edgekit.remote.probe import probe
 from edgekit.remote.program import run_program
 from edgekit.remote.ssh import Connection, shell
 
-_LIBRARIES = ("numpy", "onnxruntime", "opencv")
+# Checks of what `bench --host` and `deploy` send to a board.
+_SENT = ("numpy", "onnxruntime", "opencv")
 _TIMEOUT_S = 900.0
 
 
@@ -48,9 +49,12 @@ def examine_host(connection: Connection, reporter: HostReporter) -> Examined:
 
 
 def _not_needed(finding: Finding) -> Finding:
-    """Return a missing library of a new board as a note instead of a fault."""
-    if finding.check in _LIBRARIES and finding.text == NOT_INSTALLED:
+    """Return a missing library or detector of a new board as a note instead of a fault."""
+    if finding.check in _SENT and finding.text == NOT_INSTALLED:
         text = "not installed, and not needed: bench --host and deploy send their own"
+        return Finding(finding.check, "unknown", text)
+    if finding.check == "detector" and finding.status == "warning":
+        text = "no file of YuNet; bench --host and deploy send the file of this machine, if it has one"
         return Finding(finding.check, "unknown", text)
     return finding
 

@@ -30,8 +30,9 @@ class Probe:
     """Properties of a board.
 
     `root` is edgekit's folder in the user's cache on the board. `stored`, `environments` and `codes` are the names of
-    the files, environments and copies of edgekit in this folder. `clock_ahead_s` is the board's clock minus this
-    machine's. `commands` are paths of the `edgekit` commands that are installed on the board.
+    the files, environments and copies of edgekit in this folder. `has_systemd`: systemd manages the board's services.
+    `clock_ahead_s` is the board's clock minus this machine's. `commands` are paths of the `edgekit` commands that are
+    installed on the board.
     """
 
     root: str
@@ -43,6 +44,7 @@ class Probe:
     glibc: tuple[int, int] | None
     memory_mib: int | None
     free_bytes: int | None
+    has_systemd: bool
     clock_ahead_s: float
     python: Python | None
     stored: frozenset[str]
@@ -114,6 +116,8 @@ def parse_probe(text: str, now_s: float) -> Probe:
         glibc=_version(values.get("glibc", "")),
         memory_mib=None if memory_kib is None else memory_kib >> 10,
         free_bytes=None if free_kib is None else free_kib << 10,
+        # "offline": another program is process 1, such as in a container. Nothing: there is no systemctl.
+        has_systemd=values.get("systemd", "") not in ("", "offline"),
         clock_ahead_s=clock - now_s,
         python=_python(values),
         stored=frozenset(listed.get("store", ())),
@@ -167,6 +171,7 @@ place=$root  # its disk may be another than the home's, and the folder need not 
 until [ -d "$place" ]; do place=$(dirname "$place"); done
 df -Pk "$place" 2>/dev/null | { read -r head; read -r disk all used free rest; echo "free_kib=$free"; }
 echo "clock=$(date +%s)"
+echo "systemd=$(systemctl is-system-running 2>/dev/null)"
 python=$(command -v python3) && echo "python=$("$python" -I -c "$1" 2>/dev/null)"
 for found in "$(command -v edgekit)" "$HOME/.local/bin/edgekit" "$HOME/edgekit-env/bin/edgekit"; do
     [ -x "$found" ] && echo "command=$found"

@@ -32,7 +32,6 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from edgekit.boards import systemd_is_running
 from edgekit.deployed import unusable
 from edgekit.errors import HostError
 from edgekit.remote.board.loader import report
@@ -64,8 +63,6 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
 
 def _switch(releases: Releases, service: Service, plan: dict[str, Any]) -> dict[str, Any]:
     """Deploy a release, or roll back to one; return the fields of `ReleaseChange` (remote/deploy.py)."""
-    if not systemd_is_running():
-        raise HostError("this board does not run systemd, which starts the releases: use Raspberry Pi OS")
     if plan["action"] == "deploy":
         for folder in (releases.folder, releases.data):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
