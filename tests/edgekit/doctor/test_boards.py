@@ -86,6 +86,14 @@ def test_of_the_services_of_debians_package_the_worst_is_reported(replay: Replay
     assert found.cure == "sudo journalctl -u edgekit@gate -n 50"
 
 
+def test_a_board_without_systemd_is_named(replay: Replay) -> None:
+    properties = "--property=LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus"
+    probe = replay("doctor-pi3bplus-trixie-good", **{f"$ systemctl show edgekit {properties}": ""})
+    assert findings(probe)["service"].status == "unknown"
+    (probe.root / "run/systemd/system").mkdir(parents=True)
+    assert findings(probe)["service"].status == "ok"
+
+
 def test_a_missing_detector_file_is_named_with_its_place(replay: Replay) -> None:
     probe = replay("doctor-pi3bplus-trixie-good")
     path = "/home/pi/.cache/edgekit/" + YUNET.name

@@ -98,9 +98,10 @@ def prints(python: Path, document: str, more: str = '{"python": "x"}') -> None:
 
 
 MISSING = '{"check": "numpy", "status": "fault", "text": "not installed", "cure": "pip install it"}'
+MISSING_DETECTOR = '{"check": "detector", "status": "warning", "text": "missing", "cure": "copy it"}'
 
 
-def test_missing_libraries_of_a_new_board_are_a_note(
+def test_missing_libraries_and_detector_of_a_new_board_are_a_note(
     connection: Connection, python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prints(python, FINE % MISSING)
@@ -111,10 +112,10 @@ def test_missing_libraries_of_a_new_board_are_a_note(
     assert found.python is not None
     new = dataclasses.replace(found, python=dataclasses.replace(found.python, path=str(python)), commands=())
     monkeypatch.setattr(doctor, "probe", lambda _: new)
-    prints(python, FINE % MISSING)
-    (finding,) = examine_host(connection, Silent()).findings
-    assert (finding.status, finding.cure) == ("unknown", None)
-    assert finding.text == "not installed, and not needed: bench --host and deploy send their own"
+    for missing in (MISSING, MISSING_DETECTOR):
+        prints(python, FINE % missing)
+        (finding,) = examine_host(connection, Silent()).findings
+        assert (finding.status, finding.cure) == ("unknown", None)
 
 
 def test_faults_give_exit_code_1_and_no_terminal_escapes(sshd: Sshd, python: Path) -> None:
