@@ -101,7 +101,8 @@ def show_export(out: Output, exported: Exported, quantized: QuantizedExport | No
     check, cost = exported.verification, exported.cost
     file = quantized or exported
     engine = "ncnn" if exported.opset is None else f"opset {exported.opset}, IR {exported.ir_version}"
-    rewrites = ", ".join(f"{name} ({count})" for name, count in exported.changed.items() if count) or "none"
+    applied = ", ".join(f"{name} ({count})" for name, count in exported.changed.items() if count)
+    rewrites = f"{applied} (places changed)" if applied else "none applies to this net"
     difference = f"max abs difference of logits to torch {check.max_abs_difference:.1e}"
     verified = f"on {check.crops} crops of a test picture: {difference} (allowed: {check.tolerance:.0e})"
     has_new_labels = bool(options.classes or options.classes_file or options.merges or options.clip)
@@ -113,7 +114,7 @@ def show_export(out: Output, exported: Exported, quantized: QuantizedExport | No
             ("verified", f"in float32 {verified}" if quantized else verified),
             ("parameters", f"{exported.net_parameters:,} in the net, {cost.parameters:,} in the file"),
             ("multiply-accumulates", _macs(cost.macs)),
-            ("rewrites", f"{rewrites} (places changed)" if exported.changed else None),
+            ("rewrites", rewrites if exported.changed else None),
             *(_quantization_fields(quantized, exported) if quantized else ()),
             ("gain", _GAIN_OF_FP16 if file.contract.precision == "float16" else None),
         ]
