@@ -77,7 +77,7 @@ def _report_chance(result: TrainingResult, validation: ImageSet, options: TrainO
     share = np.bincount(validation.labels).max() / len(validation)
     if result.validation_accuracy <= share:
         advice = "more pictures"
-        if options.recipe != "adapt":
+        if options.recipe != "adapt":  # else it has followed the advice
             advice += ", --init default --recipe adapt, or more --epochs"
         options.notify(
             f"predicting the most frequent class for every image would be right on {share:.2%} of the validation "

@@ -73,7 +73,7 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
 
     Args:
         images: uint8 (N, C, H, W).
-        numbers: Random numbers (N, 11 or 21) from `draw`.
+        numbers: Random numbers from `draw`: (N, 11), with `augmentation.camera` (N, 21).
         augmentation: The operations and their ranges.
 
     Returns:
@@ -146,8 +146,9 @@ def _affine_crop(
 ) -> Tensor:
     """Return crops (N, C, side, side) that are randomly rotated, zoomed, shifted and mirrored, with bilinear sampling.
 
-    A crop may be shifted over the border by at most `beyond`, a fraction of the image's side; there, the pixels of the
-    border are repeated.
+    `pixels` is (N, C, H, W). `columns` are the columns of the random numbers from `draw`, (N,) each. A crop may be
+    shifted over the border by at most `beyond`, a fraction of the image's side; there, the pixels of the border are
+    repeated.
     """
     _, _, height, width = pixels.shape
     side = augmentation.crop_px
@@ -159,6 +160,7 @@ def _affine_crop(
     # Shifts of the crop's centre, in units of half the image's side.
     shift_x = _symmetric(columns[_LEFT]) * (1 - x_ratio + 2 * beyond)
     shift_y = _symmetric(columns[_TOP]) * (1 - y_ratio + 2 * beyond)
+    # The rows of the affine matrix from a position in the crop to the position in the image; see `_sampling_grid`.
     to_x = [cos * mirror * x_ratio, -sin * x_ratio, shift_x]
     to_y = [sin * mirror * y_ratio, cos * y_ratio, shift_y]
     grid = _sampling_grid(to_x, to_y, side)

@@ -117,7 +117,8 @@ def _light(side: int, gain: Tensor, angle: Tensor, shading: Tensor) -> Tensor:
 def _optics(side: int, blur_px: float, least_resolution: float, device: torch.device) -> Tensor:
     """Return matrices (blurs, resolutions, side, side) that blur one axis of an image, then reduce its resolution.
 
-    The sigma of the blurs rises from 0 to `blur_px`, the resolution falls from full to `least_resolution`.
+    The sigma of the blurs rises from 0 to `blur_px`. The resolution falls from `side` to the fraction
+    `least_resolution` of `side`; 0: it stays full.
     """
     position = torch.arange(side)
     squared_distance = (position[:, None] - position).square()  # (side, side)
@@ -129,6 +130,7 @@ def _optics(side: int, blur_px: float, least_resolution: float, device: torch.de
     smallest_px = round(side * least_resolution) if least_resolution else side
     reductions = []
     for size_px in range(side, smallest_px - 1, -1):
+        # Only the height changes: the matrix has one column per row of the image.
         smaller = F.interpolate(unit, (size_px, side), mode="bilinear", antialias=True, align_corners=False)
         reductions.append(F.interpolate(smaller, (side, side), mode="bilinear", align_corners=False)[0, 0])
     return (torch.stack(reductions) @ blurs[:, None]).to(device)

@@ -52,6 +52,7 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
     if not files.images:
         raise InputError(f"data '{where}' has no image in <split>/<class>/")
     _require_utf8({name.parent for name in files.images}, where)
+    # Images are in <split>/<class>/: these are the split folders, and `empty` are class folders without images.
     folders_of_classes = {image.parts[:-2] for image in files.images}
     empty = [str(folder) for folder in files.empty_folders if folder.parts[:-1] in folders_of_classes]
     if empty:

@@ -110,7 +110,7 @@ class DistillationTask(NetTask):
         if space is not None:
             assert isinstance(net, EmbeddingNet)
             net.set_classes(torch.from_numpy(space.class_vectors), space.logit_scale)
-            self._scaled_vectors = (net.logit_scale * net.class_vectors).to(device)
+            self._scaled_vectors = (net.logit_scale * net.class_vectors).to(device)  # for the loss
         return net
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:

@@ -83,7 +83,7 @@ def relabel_by_text(
     net = build_net(checkpoint)
     assert isinstance(net, EmbeddingNet)
     net.replace_classes(vectors)
-    return net, with_other_labels(checkpoint.contract, tuple(descriptions), None)
+    return net, with_other_labels(checkpoint.contract, labels=tuple(descriptions), label_map=None)
 
 
 def _teachers_tower(

@@ -142,6 +142,7 @@ class NetTask(Task):
         self.device = torch.device("cpu")
         self.examples: Examples  # set by `build`
         self._latest: Evaluation | None = None  # the result of the last call of `validate`
+        # Until `start_epoch` sets those of the epoch's stage.
         self._augmentation = self._scaled(self.recipe.plain_augmentation)
         self._label_smoothing = self.recipe.label_smoothing
         self.balance = self.balance or self.recipe.balance
