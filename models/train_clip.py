@@ -255,8 +255,7 @@ class MiniClipTask(Task):
 
     def validate(self, net: nn.Module) -> Evaluation:
         """Return the zero-shot predictions for the validation images."""
-        # A copy, because FrozenClip would freeze the net that is being trained.
-        # Its checksum is not used, so none is computed.
+        # A copy, because FrozenClip would freeze the net that is being trained. Its checksum is not used: any text.
         clip = FrozenClip(copy.deepcopy(net), self.config, "in training", sha256="in training")
         gray = self.validation.images.shape[-1] == 1
         classifier = zero_shot_classifier(clip, self.descriptions, self.dataset_name, gray)

@@ -362,7 +362,7 @@ def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:
     cleaned: dict[str, Tensor] = {}
     for name, value in state.items():
         short = str(name).removeprefix("module.").removeprefix("text.")
-        if short.rpartition(".")[2] in _NO_WEIGHTS:
+        if short.rpartition(".")[2] in _NO_WEIGHTS:  # sizes and the mask, which follow from the architecture
             continue
         if not isinstance(value, Tensor) or not is_dense(value):
             kind = type(value).__name__

@@ -204,7 +204,7 @@ def _read_photos(
         report(number, len(entries))
         wanted = []  # the tallies of models that have the photograph's class
         for tally in tallies:
-            if tally.number(entry.class_name) >= 0:
+            if tally.number(entry.class_name) >= 0:  # -1: the model does not have the class
                 wanted.append(tally)
             else:
                 tally.left_out[entry.class_name] += 1

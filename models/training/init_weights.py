@@ -91,7 +91,7 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
         check_weights(checkpoint)
     except InputError as error:
         raise InputError(f"init '{path}': {error}") from error
-    if replace(checkpoint.contract.input, name="") != replace(contract.input, name=""):  # equal except for the name
+    if replace(checkpoint.contract.input, name="") != replace(contract.input, name=""):  # more than the name differs
         notify(f"init '{path}' was trained on another input (size, colour order or scale) than this training uses")
     old_labels, new_labels = checkpoint.contract.labels, contract.labels
     if old == new and old_labels == new_labels:

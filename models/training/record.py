@@ -83,7 +83,9 @@ class TrainingRecord:
 
     @staticmethod
     def read(training: Mapping[str, Any]) -> TrainingRecord:
-        """Return the record in a checkpoint's field `training`; `settings`, which is not stored there, stays empty.
+        """Return the record in a checkpoint's field `training`.
+
+        `settings` stays empty, because `document` stores its entries beside the other fields.
 
         Raises:
             InputError: A field has another type.
@@ -97,7 +99,7 @@ class TrainingRecord:
 
     def document(self) -> dict[str, Any]:
         """Return the record as a JSON object, without empty fields."""
-        fields = {name: value for name, value in asdict(self).items() if value or name == "seed"}
+        fields = {name: value for name, value in asdict(self).items() if value or name == "seed"}  # a seed may be 0
         return {**fields.pop("settings", {}), **fields}
 
 

@@ -159,7 +159,7 @@ def look_at(path: Path, contempt: str) -> Look:
         reason = f"its {CROP_TABLE} lists crops of faces"
     elif not reason and are_small and are_gray and all(is_square):
         reason = f"its pictures are gray squares of at most {_MOST_FACE_PX} px"
-    return Look(reason, len(pictures), sum(is_square))
+    return Look(faces_because=reason, pictures=len(pictures), squares=sum(is_square))
 
 
 def _known_faces(layout: Layout) -> str:
