@@ -180,6 +180,7 @@ def _with_labels(checkpoint: Checkpoint, labels: Sequence[str]) -> Checkpoint:
     state = dict(checkpoint.state)
     for name, dimension in class_dimensions(contract.architecture).items():
         state[name] = state[name].index_select(dimension, kept)
+    # The map was for the labels before; the caller states the new one.
     return replace(checkpoint, contract=replace(contract, labels=tuple(labels), label_map=None), state=state)
 
 

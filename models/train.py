@@ -50,6 +50,7 @@ def train(options: TrainOptions) -> TrainingResult:
         require_net(options.model)  # reports an unknown net before the data is read
     start = choose_start(options)
     options = replace(options, init=start.init, recipe=start.recipe)
+    # `net_recipe_of` also reports a recipe that cannot be used, before the data is read.
     balance = "sampler" if options.balance else net_recipe_of(options).balance
     model, image_size_px, fit = start.model, start.image_size_px, start.fit
     require_net(model, image_size_px)  # reports an image size that the net does not take

@@ -274,7 +274,8 @@ class _Words:
 
         The draws must keep their order, because a seed stands for the same words in every version.
         """
-        templates, (of_expressions, *of_groupings) = _templates(_OF_VOTES), _vocabularies(names)
+        templates = _templates(_OF_VOTES)
+        of_expressions, *of_groupings = _vocabularies(names)
         pick = partial(_pick, generator=generator)
         self.is_graded = bool(generator.random() < _GRADED_PROBABILITY)
         uses_nouns = not self.is_graded and bool(generator.random() < _VOTED_NOUN_PROBABILITY)

@@ -147,7 +147,7 @@ def named_split(splits: Iterable[str], name: str) -> str:
         return name
     for usual_names in _USUAL.values():
         found = _first_known(splits, usual_names)
-        if found is not None and _first_known([name], usual_names) is not None:
+        if found is not None and _first_known([name], usual_names) is not None:  # `found` and `name` are of this kind
             return found
     return name
 

@@ -83,13 +83,14 @@ def photographed(images: Tensor, numbers: Tensor, camera: Camera) -> Tensor:
     blur, lost_resolution, noise_level, compression = numbers[:, 5:].square().unbind(dim=1)
     side = images.shape[-1]
     pixels = images.to(torch.float32).mul_(1 / 255)
-    if camera.gamma:
+    if camera.gamma:  # `2 * … - 1`, here and below: from [0, 1) to [-1, 1)
         exponents = (math.log(1 + camera.gamma) * (2 * exponent - 1)).exp()
         pixels = pixels.pow(exponents[:, None, None, None])
     if camera.gain or camera.shading:
         pixels = pixels * _light(side, 1 + camera.gain * (2 * gain - 1), angle, camera.shading * shading)
     if camera.blur_px or camera.least_resolution:
         table = _optics(side, camera.blur_px, camera.least_resolution, pixels.device)
+        # Indices of the blur and of the resolution of each image, (N,).
         blur_number, resolution_number = (blur * table.shape[0]).long(), (lost_resolution * table.shape[1]).long()
         optics = table[blur_number, resolution_number][:, None]  # (N, 1, S, S)
         pixels = optics @ pixels @ optics.mT  # the same matrix for columns and rows

@@ -263,7 +263,7 @@ def _classifier_teacher(path: Path, device: torch.device, threads: int | None) -
         classifier = open_classifier(path, threads)
     else:
         checkpoint = load_checkpoint(path)
-        classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)
+        classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)  # maybe on a GPU
     contract = classifier.contract
 
     def predict(crops: ImageU8) -> TeacherOutputs:

@@ -114,7 +114,8 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
 def _without_last_layer(checkpoint: Checkpoint, contract: Contract) -> dict[str, Tensor]:
     """Return the tensors that a checkpoint's net shares with the net described by `contract`, under the latter's names.
 
-    In an embedding space, the names of the net's tensors have a prefix, and the class vectors have no prefix.
+    In an embedding space, the names of the net's tensors have the prefix `NET_PREFIX`. The class vectors have no
+    prefix, so they are left out.
     """
     old, new = checkpoint.contract.architecture, contract.architecture
     old_prefix, new_prefix = ("" if name == plain_name(name) else NET_PREFIX for name in (old, new))

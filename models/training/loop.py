@@ -308,7 +308,7 @@ class _Trainer:
         if not self.history or patience == 0:
             return False
         ranks = [report.rank for report in self.history]
-        epochs_since_best = len(ranks) - 1 - ranks.index(max(ranks))
+        epochs_since_best = len(ranks) - 1 - ranks.index(max(ranks))  # since the first of equally good epochs
         return epochs_since_best >= patience
 
     @torch.no_grad()

@@ -229,6 +229,7 @@ def precision_for(options: TrainingOptions, architecture: str) -> Precision:
     state = options.output / STATE_NAME
     if options.resume and state.exists() and (recorded := state_fingerprint(state).get("precision")):
         return recorded  # type: ignore[no-any-return] # load_state compares it
+    # `choose_precision` compares the precisions of CPUs only.
     precision = "fp32" if options.accelerator != "cpu" and torch.cuda.is_available() else choose_precision(architecture)
     options.notify(f"precision {precision}")
     return precision
