@@ -101,7 +101,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_authors_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """Return the architecture and the renamed state dict of a file saved by the authors' code.
+    """Return the architecture, and the state dict under edgekit's names, of a file saved by the authors' code.
 
     Raises:
         InputError: The file is damaged, contains code, or belongs to another net.
@@ -112,7 +112,8 @@ def read_authors_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
     renamed = {_renamed(str(name)): tensor for name, tensor in state.items()}
     weight = renamed.get("classifier.weight")  # the caller reads its number of classes
     bias = renamed.get("blocks.0.0.reduce.bias")
-    growth_rate = 0 if bias is None else bias.numel()  # the number of output channels
+    # The bias has one value per output channel of a layer: the growth rate, in which the authors' nets differ.
+    growth_rate = 0 if bias is None else bias.numel()
     architecture = _ARCHITECTURES.get(growth_rate)
     if architecture is None or weight is None or weight.ndim != 2:
         raise InputError(f"'{path}' is not a checkpoint of EdgeCNN: its first tensor is '{min(renamed, default='')}'")

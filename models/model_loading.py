@@ -101,7 +101,7 @@ def contract_for(
         architecture=architecture,
         labels=labels,
         input=InputSpec("input", size_hw, "rgb", values.scale, values.mean, values.std),
-        crop=CropSpec(CROP_MARGIN, gray, (image_size_px, image_size_px), size_hw, fit),
+        crop=CropSpec(CROP_MARGIN, gray, resize_hw=(image_size_px, image_size_px), center_crop_hw=size_hw, fit=fit),
         output=OutputSpec("logits"),
         provenance=Provenance(dataset=dataset_name, edgekit_version=__version__),
     )
@@ -113,7 +113,8 @@ def require_net(architecture: str, image_size_px: int = SIDE_PX) -> None:
     Raises:
         InputError: As for `contract_for`.
     """
-    contract_for(architecture, ("any",), "any", gray=True, image_size_px=image_size_px)
+    # Labels, data set and colours do not matter for the checks.
+    contract_for(architecture, labels=("any",), dataset_name="any", gray=True, image_size_px=image_size_px)
 
 
 def build_merged_net(checkpoint: Checkpoint, labels: LabelMap) -> tuple[nn.Module, Contract]:
@@ -138,7 +139,7 @@ def merge_net(net: nn.Module, contract: Contract, labels: LabelMap) -> tuple[nn.
     `net` and `contract` have only the classes `labels.old`, in that order; the rest is as in `build_merged_net`.
     """
     sizes = [len(group) for group in labels.members]
-    merged = MergedClasses(net, sizes).eval() if max(sizes) > 1 else net
+    merged = MergedClasses(net, sizes).eval() if max(sizes) > 1 else net  # else labels are only renamed or removed
     return merged, with_other_labels(contract, labels.labels, labels)
 
 
@@ -179,6 +180,7 @@ def _with_labels(checkpoint: Checkpoint, labels: Sequence[str]) -> Checkpoint:
     state = dict(checkpoint.state)
     for name, dimension in class_dimensions(contract.architecture).items():
         state[name] = state[name].index_select(dimension, kept)
+    # The map was for the labels before; the caller states the new one.
     return replace(checkpoint, contract=replace(contract, labels=tuple(labels), label_map=None), state=state)
 
 
@@ -222,7 +224,8 @@ class MergedClasses(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, new classes)."""
         logits: Tensor = self.net(images)  # (N, old classes)
-        # ncnn's logsumexp does not subtract the maximum, so large logits would overflow.
+        # ncnn's logsumexp does not subtract the maximum, so large logits would overflow. The probabilities are the same
+        # for logits minus a number that is equal for all classes of an image.
         shifted = (logits - _row_maximum(logits)).clamp_min(-_MAX_GAP)
         parts = torch.split(shifted, self._sizes, dim=1)  # (N, members) for each new class
         merged = [part if part.shape[1] == 1 else part.logsumexp(dim=1, keepdim=True) for part in parts]

@@ -173,6 +173,7 @@ def is_torchscript(path: Path) -> bool:
     """Return whether the file is a TorchScript archive."""
     try:
         with zipfile.ZipFile(path) as archive:
+            # Files of `torch.save` are zip files, too, but without this member.
             return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError):
         return False
@@ -186,10 +187,10 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            root = archive.namelist()[0].partition("/")[0]
+            root = archive.namelist()[0].partition("/")[0]  # the folder that contains all members
             content = _stored(archive, f"{root}/data.pkl")
             module = _TensorUnpickler(io.BytesIO(content), archive, root).load()
-            return dict(_tensors(module, "", 0))
+            return dict(_tensors(module, name="", depth=0))
     except Exception as error:  # a damaged zip or pickle can raise almost every type
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"'{path}' is a damaged TorchScript archive ({reason}): download it again") from error
@@ -275,7 +276,7 @@ def _first(value: object = None, *_: object) -> object:
 
 
 def _tensors(value: object, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and values of each tensor in a module and its submodules, whose names begin with `name`."""
+    """Yield dotted name and values of each tensor in a module and its submodules; `name` is that of `value` itself."""
     if depth > _MAX_DEPTH:
         raise pickle.UnpicklingError(f"its modules are nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Tensor):

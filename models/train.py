@@ -50,6 +50,7 @@ def train(options: TrainOptions) -> TrainingResult:
         require_net(options.model)  # reports an unknown net before the data is read
     start = choose_start(options)
     options = replace(options, init=start.init, recipe=start.recipe)
+    # `net_recipe_of` also reports a recipe that cannot be used, before the data is read.
     balance = "sampler" if options.balance else net_recipe_of(options).balance
     model, image_size_px, fit = start.model, start.image_size_px, start.fit
     require_net(model, image_size_px)  # reports an image size that the net does not take
@@ -77,7 +78,7 @@ def _report_chance(result: TrainingResult, validation: ImageSet, options: TrainO
     share = np.bincount(validation.labels).max() / len(validation)
     if result.validation_accuracy <= share:
         advice = "more pictures"
-        if options.recipe != "adapt":
+        if options.recipe != "adapt":  # else it has followed the advice
             advice += ", --init default --recipe adapt, or more --epochs"
         options.notify(
             f"predicting the most frequent class for every image would be right on {share:.2%} of the validation "

@@ -159,7 +159,7 @@ class MiniClipTask(Task):
         }
 
     def build(self, device: torch.device) -> nn.Module:
-        """Return open_clip's model with random weights, except for the trunk's."""
+        """Return open_clip's model with random weights, except for the trunk's, which are given and stay frozen."""
         self._examples = on_device(self.training, device)
         self._targets = None if self.teacher is None else torch.from_numpy(self.teacher.probabilities).to(device)
         self._sentences = [tokenize(sentences, self.config) for sentences in self.descriptions.values()]  # per class
@@ -184,9 +184,12 @@ class MiniClipTask(Task):
         return torch.cat([draw(count, generator, self.recipe.plain_augmentation), per_image, per_batch], dim=1)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
-        """Set the patch dropout, and compute the trunk's feature maps of the images and their mirror images once."""
+        """Set the epoch's patch dropout. Before the first epoch, compute the trunk's feature maps of all images.
+
+        The trunk `conv1` is not trained, so its feature maps of the images and their mirror images stay the same.
+        """
         model: Any = net
-        if self.recipe.patch_dropout:
+        if self.recipe.patch_dropout:  # off in the last quarter of the epochs
             share = self.recipe.patch_dropout if epoch < _DROPOUT_EPOCHS * self.recipe.epochs else 0.0
             model.visual.patch_dropout.prob = share
         if self._feature_maps is None:
@@ -202,13 +205,13 @@ class MiniClipTask(Task):
         is_mirrored = flips(columns, self.recipe.plain_augmentation)  # (N,)
         feature_maps = self._feature_maps[is_mirrored.long(), indices].float()  # (N, channels, h, w)
         device = feature_maps.device
-        seed = int(columns[-1][0].item() * (1 << 24))  # equal for the whole batch
+        seed = int(columns[-1][0].item() * (1 << 24))  # a float32 has 24 bits; one seed for the whole batch
         texts, caption_of = self._captions(indices, columns[-2], seed)
         caption_of = caption_of.to(device)
         tokens = tokenize(texts, self.config)  # (texts, context_length)
         if self._targets is not None:  # encode the captions and the sentences for the teacher's loss together
             tokens = torch.cat([tokens, self._description_tokens(seed)])
-        with torch.no_grad():
+        with torch.no_grad():  # limits the learned scale of the logits, as CLIP's training does
             log_scale: Any = net.logit_scale
             log_scale.clamp_(0, _MAX_LOG_SCALE)
         with trained_attention(self.config.context_length, device):
@@ -252,7 +255,7 @@ class MiniClipTask(Task):
 
     def validate(self, net: nn.Module) -> Evaluation:
         """Return the zero-shot predictions for the validation images."""
-        # A copy, because FrozenClip would freeze the net that is being trained.
+        # A copy, because FrozenClip would freeze the net that is being trained. Its checksum is not used: any text.
         clip = FrozenClip(copy.deepcopy(net), self.config, "in training", sha256="in training")
         gray = self.validation.images.shape[-1] == 1
         classifier = zero_shot_classifier(clip, self.descriptions, self.dataset_name, gray)
@@ -295,7 +298,7 @@ def caption_loss(image: Tensor, captions: Tensor, caption_of: Tensor, scale: Ten
 def _feature_maps(patches: TrunkPatches, images: Tensor) -> Tensor:
     """Return a trunk's feature maps of gray or colour images uint8 (N, C, H, W): bfloat16 (2, N, channels, h, w).
 
-    The second half belongs to the mirror images.
+    Index 0 of the first dimension has the images, index 1 their mirror images.
     """
     views = []
     for mirror in (False, True):
@@ -350,6 +353,7 @@ def _contents(options: MiniClipOptions, data: TrainingData) -> Contents | None:
     """Return what the captions of the training images state, or None for captions of the classes."""
     if options.ferplus is None:
         return None
+    # There is one row of votes for each image of the split, so no image of it may be held back for validation.
     name = data.training_name
     if name is None or len(data.training) != len(data.dataset.split(name)):
         raise InputError("captions of votes need a validation split beside the training split: use FER-2013's")
@@ -365,7 +369,7 @@ def _teacher_targets(options: MiniClipOptions, data: TrainingData) -> TeacherTar
     teacher = open_teacher(options.teacher, data.dataset.classes, TeacherOptions(threads=options.threads), notify)
     notify(f"teacher {teacher.name} classifies {len(images)} training images and their mirror images")
     views = []
-    for view, what in ((images, "images"), (images[:, :, ::-1], "mirror images")):
+    for view, what in ((images, "images"), (images[:, :, ::-1], "mirror images")):  # (N, H, W, C)
         report = of_stage(options.progress, f"teacher {teacher.name}: {what}")
         views.append(softmax(targets_of(teacher, view, report, mirrored=False).logits))
     agreement = (views[0].argmax(1) == data.training.labels).mean()

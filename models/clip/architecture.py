@@ -177,11 +177,12 @@ def config_from_open_clip(document: Mapping[str, Any], activation: Activation | 
     known_vision = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
     known_text = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
     unknown = [*(vision.keys() - known_vision), *(text.keys() - known_text)]
+    # A ResNet has a list of layers, one number for each stage.
     if unknown or isinstance(vision["layers"], list) or document.get("custom_text"):
         reason = f"it has '{sorted(unknown)[0]}'" if unknown else "its towers are of another kind"
         raise InputError(f"the model is not a CLIP with two plain transformers ({reason}): choose one such as ViT-B-16")
     width = vision["width"]
-    return ClipConfig(
+    return ClipConfig(  # with the values of open_clip for missing keys
         image_size_px=vision["image_size"],
         patch_size_px=vision["patch_size"],
         vision=Tower(
@@ -237,11 +238,11 @@ class TrunkPatches(nn.Module):
         """
         super().__init__()
         require_trunk(architecture)
-        trunk = create_model(architecture, 1)
+        trunk = create_model(architecture, num_classes=1)  # any number: the last layer is deleted
         assert isinstance(trunk, EdgeCNN)
-        self.trunk = trunk.eval()
+        self.trunk = trunk.eval()  # it is not trained
         self.channels = trunk.classifier.in_features
-        del self.trunk.classifier  # not used
+        del self.trunk.classifier
         self.project = nn.Conv2d(self.channels, width, 1)
 
     def forward(self, images: Tensor) -> Tensor:

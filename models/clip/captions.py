@@ -73,7 +73,7 @@ def _caption_per_class(classes: Sequence[str], seed: int) -> list[str]:
     """
     generator = np.random.default_rng(seed)
     templates = _templates(_OF_LABELS)
-    if captions_with_names(classes):
+    if captions_with_names(classes):  # a class is not a known expression, so there are no words for it
         template = _pick(templates["object"], generator)
         return [template.format(as_words(name)) for name in classes]
     words_of_classes = [templates["classes"][name] for name in classes]
@@ -162,7 +162,8 @@ def contents_of(
     one_hot_labels = F.one_hot(torch.from_numpy(labels), len(names)).float()
     # The mean of label and votes; the label alone for images without votes.
     shares = torch.where(total > 0, (one_hot_labels + counts / total.clamp(min=1)) / 2, one_hot_labels)
-    return Contents(names, shares, torch.from_numpy(_levels(_properties(images))))
+    levels = _levels(_properties(images))  # of brightness, sharpness, contrast and symmetry: (N, 4)
+    return Contents(names, shares, torch.from_numpy(levels))
 
 
 def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
@@ -177,7 +178,8 @@ def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed
         seed: Seed of the words.
     """
     words = _Words(contents.names, np.random.default_rng(seed))
-    shares = contents.shares[indices] @ words.members  # (N, names of expressions or groups)
+    # Shares of what the captions name, expressions or groups of them: (N, expressions) @ (expressions, named).
+    shares = contents.shares[indices] @ words.members
     # The content of each caption, int64 (N,) each: one or two names, the form, and the level of a property.
     if words.is_graded:
         first, second, form = _graded(shares)
@@ -186,6 +188,7 @@ def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed
         first = (shares.cumsum(dim=1) <= uniform[:, None]).sum(dim=1).clamp(max=shares.shape[1] - 1)
         second = torch.zeros_like(first)
         form = torch.full_like(first, _FORMS.index("alone"))
+    # `words.stated` is the index of the property that the captions state; None: they state none.
     level = torch.zeros_like(first) if words.stated is None else contents.properties[indices, words.stated]
     contents_of_images = torch.stack([first, second, form, level], dim=1)  # (N, 4)
     distinct, caption_of = torch.unique(contents_of_images, dim=0, return_inverse=True)
@@ -211,7 +214,8 @@ def _graded(shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def example_vote_captions(names: Sequence[str]) -> list[str]:
     """Return captions that together have every form and every word of the captions of expressions and their groups."""
-    templates, texts = _templates(_OF_VOTES), []
+    templates = _templates(_OF_VOTES)
+    texts: list[str] = []
     vocabularies = _vocabularies(tuple(names))
     for vocabulary in vocabularies:
         texts += every_form_and_word(templates["single"], vocabulary.words, "adjectives")
@@ -222,6 +226,7 @@ def example_vote_captions(names: Sequence[str]) -> list[str]:
     for form in ("sure", "mostly", "between"):
         texts += [template.format(one_adjective, other_adjective) for template in templates[form]]
     joint = templates["joints"][0]  # "{}, {}" of a caption and a property
+    # Of each property, such as brightness: texts for low and for high values.
     for texts_of_little, texts_of_much in templates["looks"].values():
         texts += [joint.format(texts[0], text) for text in (*texts_of_little, *texts_of_much)]
     return texts
@@ -269,7 +274,8 @@ class _Words:
 
         The draws must keep their order, because a seed stands for the same words in every version.
         """
-        templates, (of_expressions, *of_groupings) = _templates(_OF_VOTES), _vocabularies(names)
+        templates = _templates(_OF_VOTES)
+        of_expressions, *of_groupings = _vocabularies(names)
         pick = partial(_pick, generator=generator)
         self.is_graded = bool(generator.random() < _GRADED_PROBABILITY)
         uses_nouns = not self.is_graded and bool(generator.random() < _VOTED_NOUN_PROBABILITY)

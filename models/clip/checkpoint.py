@@ -74,7 +74,8 @@ class PromptCheckpoint:
         """Return a SHA-256 of all that the outputs depend on; it is equal for files of repeated, equal trainings."""
         prompts, clip = self.config, self.clip.config
         parts = [
-            # Each field by name: a new field must not change the digest of older prompts.
+            # Each field by name, and the constants of `_METHOD`, which were fields in version 0.2: new and removed
+            # fields must not change the digest of older prompts.
             [weights_digest(self.state), self.clip.weights_sha256],
             [clip.activation, clip.image_size_px, clip.image_mean, clip.image_std, clip.vision.heads, clip.text.heads],
             [prompts.n_ctx, prompts.depth, prompts.cross_layer, prompts.context_words, _METHOD["flow"]],
@@ -120,8 +121,8 @@ def save_prompts(path: Path, checkpoint: PromptCheckpoint) -> None:
         checkpoint.config,
         checkpoint.clip,
         checkpoint.classes,
-        dict(checkpoint.descriptions),
-        dict(checkpoint.training),
+        descriptions=dict(checkpoint.descriptions),
+        training=dict(checkpoint.training),
     )
     write_tensors(path, checkpoint.state, METADATA_KEY, asdict(document))
 
@@ -188,6 +189,7 @@ def build_prompted(checkpoint: PromptCheckpoint, clip: FrozenClip) -> PromptedCl
     wanted = checkpoint.clip
     if clip.config != wanted.config:
         raise InputError(f"the prompts were trained for '{wanted.source}', {_difference(wanted.config, clip.config)}")
+    # The weights may come from another file, so that only their checksum is equal.
     if clip.sha256 != wanted.sha256 and clip.weights_sha256 != wanted.weights_sha256:
         raise InputError(
             f"the prompts were trained for '{wanted.source}' (sha256 {wanted.sha256}), "

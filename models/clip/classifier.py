@@ -104,16 +104,17 @@ def clip_contract(
         architecture=architecture,
         labels=labels,
         input=InputSpec("input", size_hw, "rgb", 1 / 255, config.image_mean, config.image_std),
-        crop=CropSpec(CROP_MARGIN, gray, size_hw, size_hw),
+        crop=CropSpec(CROP_MARGIN, gray, resize_hw=size_hw, center_crop_hw=size_hw),
         output=OutputSpec("logits"),
         provenance=Provenance(dataset=dataset_name, edgekit_version=__version__),
     )
 
 
 def evaluate_clip(clip: ClipOptions, prompts: str | None, data: Path, **values: Any) -> Evaluation:
-    """Evaluate trained prompts or, without `prompts`, a CLIP alone; `values` are arguments of `edgekit.evaluate`.
+    """Evaluate trained prompts or, without `prompts`, a CLIP alone.
 
-    Without descriptions, prompts get the sentences of their training, a CLIP alone the shipped ones.
+    Without descriptions, prompts get the sentences of their training, a CLIP alone the shipped ones. `values` are
+    arguments of `edgekit.evaluate`: they decide how the data is read here, and are passed on to `evaluate`.
 
     Raises:
         InputError: The CLIP, the prompts, the data or an option cannot be used, or they do not fit each other.
@@ -122,7 +123,7 @@ def evaluate_clip(clip: ClipOptions, prompts: str | None, data: Path, **values: 
     set_torch_threads(options.threads)
     if options.merges and options.ferplus:
         raise InputError("--merge with --ferplus is for nets: leave one of them out for a CLIP")
-    assert clip.clip is not None
+    assert clip.clip is not None  # the command calls this only with a CLIP
     trained = None if prompts is None else load_prompts(resolve_model(prompts, (CHECKPOINT_SUFFIX,)))
     frozen = load_clip(clip.clip, None if trained is None else trained.clip.config.activation)
     net = None if trained is None else build_prompted(trained, frozen)  # before the long reading, to report errors
@@ -131,8 +132,8 @@ def evaluate_clip(clip: ClipOptions, prompts: str | None, data: Path, **values: 
     if net is None or trained is None:
         classifier = zero_shot_classifier(frozen, describe(), dataset.name, dataset.is_gray)
     else:
-        if clip.descriptions:
+        if clip.descriptions:  # else the net has the sentences of its training
             net = net.with_classes(describe())
-        classifier = prompted_classifier(net, dataset.name, bool(trained.training.get("gray")))
+        classifier = prompted_classifier(net, dataset.name, gray=bool(trained.training.get("gray")))
     values["merges"] = ()  # the classes of `dataset` are merged already
     return evaluate(classifier, dataset, **values)

@@ -70,6 +70,7 @@ class PromptLearner(nn.Module):
         if context is not None:
             with torch.no_grad():
                 self.text_prompts[0] = context
+        # In layers 1 to k text prompts influence vision prompts, in the others vision prompts influence text prompts.
         k = config.cross_layer
         self.text_proxies = nn.ModuleList(KnowledgeProxy(text_width) for _ in range(k))
         self.vision_proxies = nn.ModuleList(KnowledgeProxy(vision_width) for _ in range(depth - k))
@@ -328,7 +329,7 @@ class PromptedClip(nn.Module):
     def _image(self, images: Tensor, prompts: Prompts) -> _Features:
         """Return the features of images (N, 3, size, size)."""
         visual = self.clip.model.visual
-        patches = embed_patches(visual, images)  # once for both towers
+        patches = embed_patches(visual, images)  # once, for the pass with prompts and the one without
         prompted = encode_patches(visual, patches, prompts.vision)
         with torch.no_grad():
             frozen = encode_patches(visual, patches)
@@ -366,7 +367,8 @@ def frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequenc
 def _context(clip: FrozenClip, config: PromptConfig) -> tuple[Tensor | None, str]:
     """Return the initial text prompts (n, d_t) or None for noise, and the words in front of the class names.
 
-    The prompts replace the first n of these words' tokens, so for noise the words are n placeholders.
+    The prompts replace the first n = `n_ctx` of these words' tokens, so for noise the words are n placeholders. Prompts
+    start from noise if there are no context words, or if n is too large for them.
     """
     if config.n_ctx > MAX_WORDS_N_CTX or not config.context_words.strip():
         return None, " ".join([_PLACEHOLDER] * config.n_ctx)

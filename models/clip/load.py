@@ -132,7 +132,7 @@ def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:
         words = tokenizer.encode(text)
         if tokenizer.eot_token_id in words or tokenizer.sot_token_id in words:
             raise InputError(f"text {_short(text)} contains a start or end token: remove it")
-        if len(words) + 2 > room:
+        if len(words) + 2 > room:  # with the start token and the end token
             raise InputError(
                 f"text {_short(text)} is {len(words) + 2} tokens long, the CLIP's context {room}: shorten it"
             )
@@ -181,9 +181,9 @@ def load_clip(source: str | Path, activation: Activation | None = None) -> Froze
     if path.is_dir():
         path = weights_file(path) or resolve_model(str(path), (CHECKPOINT_SUFFIX,))
     if path.exists() or path.suffix.lower() in _FILE_SUFFIXES:
-        return _load_file(path, None, activation)
+        return _load_file(path, named=None, activation=activation)
     config, path = _download(str(source), activation)
-    return _load_file(path, config, activation, str(source))
+    return _load_file(path, named=config, activation=activation, source=str(source))
 
 
 def seeded_model(config: ClipConfig, seed: int) -> nn.Module:
@@ -232,7 +232,7 @@ def _load_file(
             raise InputError(f"its activation is {config.activation}, not {activation}: leave activation out")
         with torch.device("meta"):  # checks the shapes before a model of any size is allocated
             check_tensors(build_model(config).state_dict(), file.state, "CLIP")
-        model = seeded_model(config, 0)  # leaves torch's generator unchanged; all weights are replaced
+        model = seeded_model(config, seed=0)  # leaves torch's generator unchanged; all weights are replaced
         load_weights(model, file.state, "CLIP")
     except InputError as error:
         raise InputError(f"CLIP file '{path}': {error}") from error
@@ -318,6 +318,7 @@ def read_clip_file(path: Path) -> ClipFile:
     if not isinstance(state, dict) or not state:
         raise InputError(f"'{path}' contains no state dict: give a CLIP's weights")
     is_of_openai = any(str(name).rpartition(".")[2] == _OPENAI_ONLY for name in state)
+    # Of other files the activation is None: other files in their folder state it.
     return _described_by_files(_cleaned(state, path), path, "quick-gelu" if is_of_openai else None)
 
 
@@ -361,7 +362,7 @@ def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:
     cleaned: dict[str, Tensor] = {}
     for name, value in state.items():
         short = str(name).removeprefix("module.").removeprefix("text.")
-        if short.rpartition(".")[2] in _NO_WEIGHTS:
+        if short.rpartition(".")[2] in _NO_WEIGHTS:  # sizes and the mask, which follow from the architecture
             continue
         if not isinstance(value, Tensor) or not is_dense(value):
             kind = type(value).__name__

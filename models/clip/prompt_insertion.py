@@ -112,7 +112,7 @@ def _through(block: Any, x: Tensor, wanted: Tensor | None = None, mask: Tensor |
     weights, biases = attention.in_proj_weight, attention.in_proj_bias  # of queries, keys, values: (3d, d), (3d,)
     if wanted is None:
         wanted = x
-        queries, keys, values = _by_head(F.linear(normed, weights, biases), 3, heads)
+        queries, keys, values = _by_head(F.linear(normed, weights, biases), 3, heads)  # (N, h, L, d / h) each
     else:
         (queries,) = _by_head(F.linear(block.ln_1(wanted), weights[:width], biases[:width]), 1, heads)
         keys, values = _by_head(F.linear(normed, weights[width:], biases[width:]), 2, heads)

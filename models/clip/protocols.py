@@ -141,7 +141,7 @@ def load_task_data(
     test = found.split(TEST)
     dataset = DataSet(found.name, found.classes, {name: found.split(name) for name in (TRAIN, VALIDATION)})
     train_source, validation_source, test_source = (sampled[name][0] for name in (TRAIN, VALIDATION, TEST))
-    if test_source != validation_source:  # otherwise there is no test split
+    if test_source != validation_source:  # else there is no test split: the test images are the validation images
         require_persons_apart(dataset.split(TRAIN), test)
     origin = "images held back from" if validation_source == train_source else "a few images of"
     return TaskData(dataset, _trained_classes(task, dataset.classes), f"{origin} {validation_source}", test)
@@ -354,7 +354,7 @@ def few_shot(
             for_validation = generator.permutation(np.flatnonzero(labels[validation] == label))
         elif is_held_back is not None:
             for_training, for_validation = members[~is_held_back[members]], members[is_held_back[members]]
-        else:
+        else:  # the images after the shots validate
             for_training, for_validation = members, members[shots:]
         if not len(for_training):
             raise InputError(f"class '{name}' has no image in split '{train}'")
@@ -415,5 +415,5 @@ def _test_selection(
     name = splits.test or usual_split(labels, "test")
     if name is None:
         return validation
-    name = chosen_split("the data", labels, name, "test")
+    name = chosen_split("the data", labels, name, "test")  # raises if the split does not exist
     return name, np.arange(len(labels[name]))

@@ -56,7 +56,7 @@ class TextTower:
         vectors = []
         for index in range(next_power_of_two):
             one_each = {name: (sentences[index % len(sentences)],) for name, sentences in texts.items()}
-            vectors.append(self._encoded(one_each))
+            vectors.append(self._encoded(one_each))  # (labels, embed_dim)
         return torch.stack(vectors)
 
     def _encoded(self, labels: Mapping[str, Sequence[str]]) -> Tensor:
@@ -106,10 +106,11 @@ def write_text_tower(path: Path, tower: TextTower) -> None:
     clip, prompted = tower.clip, tower.prompted
     prompt_config = None if prompted is None else prompted.config
     # Of the token embedding, by far the largest tensor, only the rows of these texts' tokens are stored.
-    texts = [*clip.texts, TEMPLATE.format("X")]
+    texts = [*clip.texts, TEMPLATE.format("X")]  # X: in place of any label
     if prompt_config is not None:
         texts.append(prompt_config.context_words)
     tokens = torch.unique(clip.tokenize(texts))
+    # All tensors but those of the image tower.
     state = {name: value for name, value in clip.model.state_dict().items() if not name.startswith(_IMAGE)}
     embedding = state.pop(_EMBEDDING)
     state = {name: value.half() for name, value in state.items()}
@@ -153,9 +154,10 @@ def _built(document: _Document, state: dict[str, Tensor]) -> TextTower:
     """Return the tower of a file's header and float32 tensors; `state` is changed."""
     tokens, rows, prompts = state.pop(_TOKENS), state.pop(_ROWS), state.pop(_PROMPTS, None)
     positions, width = state["positional_embedding"].shape
+    # The third part of a name, such as transformer.resblocks.0.ln_1.weight, is the number of the layer.
     layers = len({name.split(".")[2] for name in state if name.startswith("transformer.resblocks.")})
     config = ClipConfig(
-        image_size_px=1,
+        image_size_px=1,  # as small as possible: the image tower is not used
         patch_size_px=1,
         vision=_NO_IMAGES,
         text=Tower(width, layers, document.heads),
@@ -163,7 +165,7 @@ def _built(document: _Document, state: dict[str, Tensor]) -> TextTower:
         activation=document.activation,
         context_length=positions,
     )
-    model = seeded_model(config, 0)
+    model = seeded_model(config, seed=0)
     # The file has neither the image tower nor all rows of the token embedding.
     image_tower = {name: value for name, value in model.state_dict().items() if name.startswith(_IMAGE)}
     embedding = torch.zeros(config.vocabulary, width)
@@ -173,7 +175,7 @@ def _built(document: _Document, state: dict[str, Tensor]) -> TextTower:
     if (prompts is None) != (document.prompts is None):
         raise InputError("its prompts are missing")
     if document.prompts is None or prompts is None:
-        return TextTower(clip, None, document.teacher_sha256)
+        return TextTower(clip, prompted=None, teacher_sha256=document.teacher_sha256)
     if prompts.shape != (document.prompts.depth, document.prompts.n_ctx, width):
         raise InputError(f"its prompts have shape {list(prompts.shape)}")
     # Any class: `TextTower.vectors` replaces the classes.

@@ -97,6 +97,7 @@ def train_prompts(options: PromptOptions) -> PromptTrainingResult:
     config = prompt_config(options, clip.config)
     data, targets = _read_data(options, clip.image_size_px)
     name = data.dataset.name
+    # Without messages for the check, because the same descriptions are read again afterwards.
     describe_silently = partial(descriptions_for, path=options.descriptions)
     check_evaluation(options.task, data, targets, describe_silently, clip.config)
     describe = partial(describe_silently, notify=notify)

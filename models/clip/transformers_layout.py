@@ -105,9 +105,10 @@ def read_config(path: Path) -> ClipConfig:
     """
     document = _read(path.with_name(_CONFIG_NAME), _Document)
     preprocessing = path.with_name(_PREPROCESSING_NAME)
+    # Without the file: the mean and standard deviation of CLIP's authors.
     normalisation = _read(preprocessing, _Preprocessing) if preprocessing.exists() else _Preprocessing()
     text, vision = document.text_config, document.vision_config
-    for name, value, expected in (
+    for name, value, allowed in (
         ("model_type", document.model_type, ["clip"]),
         ("num_channels", vision.num_channels, [3]),
         ("layer_norm_eps", vision.layer_norm_eps, [_EPSILON]),
@@ -115,9 +116,9 @@ def read_config(path: Path) -> ClipConfig:
         ("hidden_act", vision.hidden_act, list(_ACTIVATIONS)),
         ("hidden_act of the text tower", text.hidden_act, [vision.hidden_act]),
     ):
-        if value not in expected:
-            one = " or ".join(map(str, expected))
-            raise InputError(f"{_CONFIG_NAME} beside CLIP file '{path}' has {name} {value}: expected {one}")
+        if value not in allowed:
+            expected = " or ".join(map(str, allowed))
+            raise InputError(f"{_CONFIG_NAME} beside CLIP file '{path}' has {name} {value}: expected {expected}")
     return ClipConfig(
         image_size_px=vision.image_size,
         patch_size_px=vision.patch_size,

@@ -67,9 +67,9 @@ class ImageSet:
         return ImageSet(
             selected_images(self.images, chosen),
             self.labels[chosen],
-            None if self.targets is None else self.targets[chosen],
-            None if self.names is None else self.names[chosen],
-            None if self.groups is None else self.groups[chosen],
+            targets=None if self.targets is None else self.targets[chosen],
+            names=None if self.names is None else self.names[chosen],
+            groups=None if self.groups is None else self.groups[chosen],
         )
 
 
@@ -147,7 +147,7 @@ def named_split(splits: Iterable[str], name: str) -> str:
         return name
     for usual_names in _USUAL.values():
         found = _first_known(splits, usual_names)
-        if found is not None and _first_known([name], usual_names) is not None:
+        if found is not None and _first_known([name], usual_names) is not None:  # `found` and `name` are of this kind
             return found
     return name
 
@@ -173,7 +173,7 @@ def train_and_validation(dataset: DataSet, train: str | None, validation: str | 
     training = _split_with_images(dataset, train)
     validation = validation or usual_split(dataset.splits, "val")
     if validation is not None:
-        validation = named_split(dataset.splits, validation)
+        validation = named_split(dataset.splits, validation)  # such as "PublicTest" for "val"
     if validation == train:
         raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
     if validation is not None:

@@ -73,7 +73,7 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
 
     Args:
         images: uint8 (N, C, H, W).
-        numbers: Random numbers (N, 11 or 21) from `draw`.
+        numbers: Random numbers from `draw`: (N, 11), with `augmentation.camera` (N, 21).
         augmentation: The operations and their ranges.
 
     Returns:
@@ -93,8 +93,8 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
         if len(chosen):
             pixels[chosen] = _photographed_crop(images[chosen], numbers[chosen], augmentation, augmentation.camera)
     if augmentation.brightness or augmentation.contrast:
-        gain = 1 + augmentation.contrast * _symmetric(columns[_CONTRAST])
-        offset = augmentation.brightness * _symmetric(columns[_BRIGHTNESS])
+        gain = 1 + augmentation.contrast * _minus_1_to_1(columns[_CONTRAST])
+        offset = augmentation.brightness * _minus_1_to_1(columns[_BRIGHTNESS])
         pixels = pixels.mul_(gain[:, None, None, None]).add_(offset[:, None, None, None]).clamp_(0, 1)
     if augmentation.cutout_px:
         pixels = _cutout(pixels, columns, augmentation)
@@ -113,7 +113,7 @@ def _photographed_crop(images: Tensor, numbers: Tensor, augmentation: Augmentati
     return _affine_crop(pixels, numbers.unbind(dim=1), framed, camera.framing_shift)
 
 
-def _symmetric(uniform: Tensor) -> Tensor:
+def _minus_1_to_1(uniform: Tensor) -> Tensor:
     """Return numbers in [0, 1) mapped to [-1, 1)."""
     return uniform * 2 - 1
 
@@ -146,19 +146,21 @@ def _affine_crop(
 ) -> Tensor:
     """Return crops (N, C, side, side) that are randomly rotated, zoomed, shifted and mirrored, with bilinear sampling.
 
-    A crop may be shifted over the border by at most `beyond`, a fraction of the image's side; there, the pixels of the
-    border are repeated.
+    `pixels` is (N, C, H, W). `columns` are the columns of the random numbers from `draw`, (N,) each. A crop may be
+    shifted over the border by at most `beyond`, a fraction of the image's side; there, the pixels of the border are
+    repeated.
     """
     _, _, height, width = pixels.shape
     side = augmentation.crop_px
-    angle = math.radians(augmentation.rotation_deg) * _symmetric(columns[_ROTATION])
-    zoom = 1 + augmentation.scale * _symmetric(columns[_ZOOM_OR_AREA])
+    angle = math.radians(augmentation.rotation_deg) * _minus_1_to_1(columns[_ROTATION])
+    zoom = 1 + augmentation.scale * _minus_1_to_1(columns[_ZOOM_OR_AREA])  # above 1, the crop shows more of the image
     mirror = torch.where(flips(columns, augmentation), -1.0, 1.0)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     x_ratio, y_ratio = side / width, side / height
     # Shifts of the crop's centre, in units of half the image's side.
-    shift_x = _symmetric(columns[_LEFT]) * (1 - x_ratio + 2 * beyond)
-    shift_y = _symmetric(columns[_TOP]) * (1 - y_ratio + 2 * beyond)
+    shift_x = _minus_1_to_1(columns[_LEFT]) * (1 - x_ratio + 2 * beyond)
+    shift_y = _minus_1_to_1(columns[_TOP]) * (1 - y_ratio + 2 * beyond)
+    # The rows of the affine matrix from a position in the crop to the position in the image; see `_sampling_grid`.
     to_x = [cos * mirror * x_ratio, -sin * x_ratio, shift_x]
     to_y = [sin * mirror * y_ratio, cos * y_ratio, shift_y]
     grid = _sampling_grid(to_x, to_y, side)
@@ -223,8 +225,8 @@ def resized_crops(images: Tensor, numbers: Tensor, crop: ResizedCrop, size_px: i
     part_h = (torch.sqrt(area_px / aspect) / height).clamp(max=1)
     sign = torch.where(mirror < 0.5, -1.0, 1.0)
     zero = torch.zeros_like(part_w)
-    to_x = [sign * part_w, zero, _symmetric(across) * (1 - part_w)]
-    to_y = [zero, part_h, _symmetric(down) * (1 - part_h)]
+    to_x = [sign * part_w, zero, _minus_1_to_1(across) * (1 - part_w)]
+    to_y = [zero, part_h, _minus_1_to_1(down) * (1 - part_h)]
     grid = _sampling_grid(to_x, to_y, size_px)
     cut = F.grid_sample(_fractions(images), grid, mode="bicubic", padding_mode="border", align_corners=False)
     return cut.clamp_(0, 1)  # bicubic interpolation overshoots at edges

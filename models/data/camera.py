@@ -83,13 +83,14 @@ def photographed(images: Tensor, numbers: Tensor, camera: Camera) -> Tensor:
     blur, lost_resolution, noise_level, compression = numbers[:, 5:].square().unbind(dim=1)
     side = images.shape[-1]
     pixels = images.to(torch.float32).mul_(1 / 255)
-    if camera.gamma:
+    if camera.gamma:  # `2 * … - 1`, here and below: from [0, 1) to [-1, 1)
         exponents = (math.log(1 + camera.gamma) * (2 * exponent - 1)).exp()
         pixels = pixels.pow(exponents[:, None, None, None])
     if camera.gain or camera.shading:
         pixels = pixels * _light(side, 1 + camera.gain * (2 * gain - 1), angle, camera.shading * shading)
     if camera.blur_px or camera.least_resolution:
         table = _optics(side, camera.blur_px, camera.least_resolution, pixels.device)
+        # Indices of the blur and of the resolution of each image, (N,).
         blur_number, resolution_number = (blur * table.shape[0]).long(), (lost_resolution * table.shape[1]).long()
         optics = table[blur_number, resolution_number][:, None]  # (N, 1, S, S)
         pixels = optics @ pixels @ optics.mT  # the same matrix for columns and rows
@@ -117,7 +118,8 @@ def _light(side: int, gain: Tensor, angle: Tensor, shading: Tensor) -> Tensor:
 def _optics(side: int, blur_px: float, least_resolution: float, device: torch.device) -> Tensor:
     """Return matrices (blurs, resolutions, side, side) that blur one axis of an image, then reduce its resolution.
 
-    The sigma of the blurs rises from 0 to `blur_px`, the resolution falls from full to `least_resolution`.
+    The sigma of the blurs rises from 0 to `blur_px`. The resolution falls from `side` to the fraction
+    `least_resolution` of `side`; 0: it stays full.
     """
     position = torch.arange(side)
     squared_distance = (position[:, None] - position).square()  # (side, side)
@@ -129,6 +131,7 @@ def _optics(side: int, blur_px: float, least_resolution: float, device: torch.de
     smallest_px = round(side * least_resolution) if least_resolution else side
     reductions = []
     for size_px in range(side, smallest_px - 1, -1):
+        # Only the height changes: the matrix has one column per row of the image.
         smaller = F.interpolate(unit, (size_px, side), mode="bilinear", antialias=True, align_corners=False)
         reductions.append(F.interpolate(smaller, (side, side), mode="bilinear", align_corners=False)[0, 0])
     return (torch.stack(reductions) @ blurs[:, None]).to(device)

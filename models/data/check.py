@@ -108,7 +108,7 @@ def scan_dataset(
     if is_of_files(path):
         with open_layout(path, contempt, notify) as (files, layout):
             places = [(entry.name, entry.split, entry.class_name) for entry in layout.entries]
-            images = (_read(files, entry.path) for entry in layout.entries)
+            images = (_read(files, entry.path) for entry in layout.entries)  # read one at a time by `_collect`
             records = _collect(places, images, progress)
         name, classes = layout.name, layout.classes
     else:
@@ -121,7 +121,7 @@ def scan_dataset(
 
 def _scan_arrays(path: Path, progress: Progress) -> tuple[Record, ...]:
     """Return the records of the images in a .csv or HDF5 file of FER-2013."""
-    parts = read_splits(path, None, progress)
+    parts = read_splits(path, square=None, report=progress)  # None: in the stored size
     places: list[tuple[str, str, str]] = []
     for split in split_order(parts):
         for number, label in enumerate(parts[split].labels, start=1):
@@ -151,6 +151,7 @@ def analyse(scan: Scan) -> Findings:
         distinct=len(by_digest),
         unreadable=tuple(record for record in scan.records if record.problem is not None),
         blank=tuple(record for record in readable if record.is_blank),
+        # A group with more images than splits has several images in one of them.
         repeated=tuple(group for group in groups if len(group) > len(_splits(group))),
         surplus=sum(len(group) - len(_splits(group)) for group in groups),
         crossing=crossing,
@@ -217,4 +218,4 @@ def _record(place: tuple[str, str, str], image: ImageU8) -> Record:
     mode = "colour" if channels > 1 else gray_mode
     digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
     is_blank = bool((pixels == pixels[0, 0]).all())
-    return Record(*place, None, digest, (width, height), mode, is_blank)
+    return Record(*place, problem=None, digest=digest, size_wh=(width, height), mode=mode, is_blank=is_blank)

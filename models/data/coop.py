@@ -34,7 +34,7 @@ def open_split_file(path: Path) -> Iterator[tuple[Files, Layout]]:
     entries, classes = _entries(path)
     with open_files(path.parent) as files:
         existing = set(files.images)
-        root = _root(existing, entries[0].path, path)
+        root = _root(existing, entries[0].path, path)  # the folder to which all listed paths are relative
         resolved = []
         for entry in entries:
             file = root / entry.path
@@ -86,7 +86,7 @@ def _root(existing: set[PurePosixPath], first: PurePosixPath, path: Path) -> Pur
     It is the one that contains the first listed file, `first`; `existing` are the images below the split file's folder.
     """
     folders = {PurePosixPath(name.parts[0]) for name in existing if len(name.parts) > 1}
-    for root in sorted({PurePosixPath(), *folders}):
+    for root in sorted({PurePosixPath(), *folders}):  # the split file's own folder first
         if root / first in existing:
             return root
     raise InputError(f"data '{path}' lists '{first}', which is neither in its folder nor in a folder beside it")

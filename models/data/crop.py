@@ -200,7 +200,8 @@ def _crops_of(
     photo: _Photo, face_detector: PhotoDetector, options: CropOptions
 ) -> list[tuple[CropRow, ImageU8 | None]]:
     """Return the table's rows for one photograph, each with its crop, or one row without a crop."""
-    of_photo = CropRow("", photo.source, photo.time_s, photo.facts.label, photo.facts.person)
+    facts = photo.facts  # from photos.csv
+    of_photo = CropRow(source=photo.source, time_s=photo.time_s, label=facts.label, person=facts.person)
     try:
         image = photo.image()
     except InputError as error:
@@ -238,7 +239,8 @@ def _write_crops(crops: Iterable[tuple[CropRow, ImageU8 | None]], output: Path) 
         path = output / row.path
         if path.exists():
             raise InputError(f"'{path}' exists already: name another folder, or delete '{output}' and crop again")
-        write_atomic(path, cv2.imencode(".png", crop)[1].tobytes())
+        _, encoded = cv2.imencode(".png", crop)
+        write_atomic(path, encoded.tobytes())
 
 
 @contextmanager
@@ -313,7 +315,7 @@ def _table_before(table: Path) -> str:
     header = text.getvalue()
     if not table.exists():
         return header
-    before = table.read_text("utf-8", "surrogateescape")
+    before = table.read_text("utf-8", "surrogateescape")  # written again with the same bytes
     if not before.startswith(header):
         raise InputError(f"'{table}' has other columns: name a new folder for the crops")
     return before

@@ -30,9 +30,9 @@ def fits_in_memory(size_bytes: int) -> bool:
     """Return whether images of this size need at most a quarter of the available memory."""
     try:
         fields = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-        available = int(fields["MemAvailable"].split()[0]) * 1024
+        available = int(fields["MemAvailable"].split()[0]) * 1024  # the file has KiB
     except (OSError, KeyError, ValueError):
-        return True
+        return True  # not on Linux: unknown
     return size_bytes <= _MEMORY_SHARE * available
 
 
@@ -44,6 +44,7 @@ def disk_array(folder: Path, shape: tuple[int, ...]) -> ImageU8:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # The name is deleted at the end of `with`; the content exists as long as the array maps it.
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".images-") as file:
             # Reserve the space, because writing to a map of a full disk would end the process.
             os.posix_fallocate(file.fileno(), 0, max(int(np.prod(shape)), 1))

@@ -134,7 +134,7 @@ def _hdf5_split(images: ImageU8, labels: NDArray[np.int64], square: Square | Non
     if len(images) != len(labels):
         raise InputError(f"{where} has {len(images)} images and {len(labels)} labels")
     if square and len(images):
-        # Stored as RGB; `square` takes BGR.
+        # Stored as RGB; `square` takes BGR and returns RGB.
         images = np.stack([square(image[..., ::-1]) for image in images])
     return ImageSet(images, labels)
 

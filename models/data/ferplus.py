@@ -174,6 +174,7 @@ def majority_part(dataset: DataSet, path: Path, split: str, merges: Sequence[str
         InputError: As for `with_ferplus` and `merged`.
     """
     part = dataset.splits[split]
+    # Without the other splits, which then need no votes.
     counts = vote_counts(replace(dataset, splits={split: part}), path, split)[split]
     part = _relabelled(part, counts)
     return merged(replace(dataset, splits={split: part}), merges, ignore_message).splits[split]
@@ -249,6 +250,7 @@ def without_single_votes(counts: NDArray[np.float32]) -> NDArray[np.float32]:
 def _mixed(part: ImageSet, counts: NDArray[np.float32], label_weight: float) -> ImageSet:
     """Return the images with training targets of label and votes: mode "mixed" of `with_ferplus`."""
     cleaned = without_single_votes(counts)
+    # Without the images whose majority is "unknown" or "not a face", together.
     is_kept = cleaned[:, _NO_FACE].sum(axis=1) <= cleaned.sum(axis=1) / 2
     kept = part.subset(is_kept)
     votes = cleaned[is_kept][:, EXPRESSION_COLUMNS]  # (N, 7)

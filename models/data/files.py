@@ -101,7 +101,8 @@ def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
             members = _members(archive)
         names = _wanted(tuple(members), path, notify)
         folders = [PurePosixPath(member.name) for member in archive.getmembers() if member.isdir()]
-        yield Files(names, partial(_read_member, path, archive, members), _empty(folders, names))
+        read = partial(_read_member, path, archive, members)  # takes the name of the member
+        yield Files(names, read, empty_folders=_empty(folders, names))
 
 
 def _files_in_folder(path: Path, notify: Notify) -> Files:
@@ -111,7 +112,7 @@ def _files_in_folder(path: Path, notify: Notify) -> Files:
     # Broken links are included, so that reading them raises an error.
     files = [each for each in found if each.is_file() or (each.is_symlink() and not each.exists())]
     names = _wanted(tuple(PurePosixPath(file.relative_to(path).as_posix()) for file in files), path, notify)
-    return Files(names, partial(_read_file, path), _empty(folders, names))
+    return Files(names, read=partial(_read_file, path), empty_folders=_empty(folders, names))
 
 
 def _files_and_folders(path: Path, notify: Notify) -> list[Path]:
@@ -160,7 +161,10 @@ def _members(archive: tarfile.TarFile) -> dict[PurePosixPath, tarfile.TarInfo]:
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """Raise TarError if the archive is truncated: tarfile treats the first broken header as the end."""
+    """Raise TarError if the archive is truncated: tarfile treats the first broken header as the end.
+
+    A complete archive has blocks of zeros at the offset at which tarfile stopped.
+    """
     stream = archive.fileobj
     assert stream is not None
     stream.seek(archive.offset)

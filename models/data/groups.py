@@ -66,6 +66,7 @@ def groups_in_table(table: PurePosixPath, content: bytes, images: Set[PurePosixP
     """
     groups = {}
     for file, row in _files(table, content, images):
+        # A group may be the number 0, in JSON lines.
         column = next((column for column in _GROUP_COLUMNS if row.get(column) not in (None, "")), None)
         if column:
             groups[file] = f"{column}-{row[column]}"

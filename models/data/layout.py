@@ -52,6 +52,7 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
     if not files.images:
         raise InputError(f"data '{where}' has no image in <split>/<class>/")
     _require_utf8({name.parent for name in files.images}, where)
+    # Images are in <split>/<class>/: these are the split folders, and `empty` are class folders without images.
     folders_of_classes = {image.parts[:-2] for image in files.images}
     empty = [str(folder) for folder in files.empty_folders if folder.parts[:-1] in folders_of_classes]
     if empty:
@@ -120,9 +121,10 @@ def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry
     images = tuple(file.parent.parent / file.name for file in files) if has_groups else files
     has_splits = _have_split_folders(images, where)
     names_have_split = all(_USAGE_PREFIX.match(image.name) for image in images)  # as in Training_123.jpg
-    # Number of folders at the start that all paths share: they are not part of the path in the data.
-    data_folder = -3 if has_splits else -2
-    root_length = _common_start([image.parts[:data_folder] for image in images])
+    # The folders at the start that all paths share are not part of the path in the data. Folders of splits and classes
+    # are part of it, also if there is only one.
+    first_own_folder = -3 if has_splits else -2
+    root_length = _common_start([image.parts[:first_own_folder] for image in images])
     entries = []
     for file, image in zip(files, images, strict=True):
         split = image.parts[-3] if has_splits else ALL_IMAGES

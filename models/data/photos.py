@@ -62,11 +62,11 @@ class PhotoDetector:
 
     def detect(self, image: ImageU8) -> Detections:
         """Return the faces of a uint8 (H, W) or (H, W, 3) B, G, R image, the largest first."""
-        frame = Frame(0, 0.0, 0.0, as_frame(image))
+        frame = Frame(0, 0.0, 0.0, as_frame(image))  # its number and times have no effect
         if self._min_face_px > 0 and isinstance(self._detector, Sizable):
             self._detector.input_size_px = detector_input_px(frame.size_wh, self._min_face_px)
         # A new tracker for each photograph, so that no face is followed from one to the next.
-        face_tracker = FaceTracker(self._detector, None, min_face_px=self._min_face_px)
+        face_tracker = FaceTracker(self._detector, schedule=None, min_face_px=self._min_face_px)
         faces = face_tracker.find(frame, StageTimer())
         areas = (faces.xyxy[:, 2:] - faces.xyxy[:, :2]).prod(axis=1)
         return faces[np.argsort(-areas, kind="stable")]
@@ -93,13 +93,13 @@ def read_photo_table(files: Files, where: str, notify: Notify) -> Mapping[PurePo
     lost = []
     for row in _rows(files, table, where):
         path = listed_image(row.get("path", ""), table.parent, images)
-        if path in facts:
-            raise InputError(f"data '{where}', '{table}' lists '{path}' twice: keep one row")
         if path is None:
             lost.append(row.get("path", ""))
-        else:
-            person = row.get("person", "") or row.get("group", "")
-            facts[path] = PhotoFacts(canonical_class(row.get("label", "")), person)
+            continue
+        if path in facts:
+            raise InputError(f"data '{where}', '{table}' lists '{path}' twice: keep one row")
+        person = row.get("person", "") or row.get("group", "")
+        facts[path] = PhotoFacts(canonical_class(row.get("label", "")), person)
     if not facts:
         raise InputError(f"data '{where}', '{table}': none of its paths is an image of the data: check the column path")
     if lost:
@@ -120,7 +120,7 @@ def labelled_photos(files: Files, where: str, notify: Notify) -> list[ImageEntry
     facts = read_photo_table(files, where, notify)
     labels = {path: fact.label for path, fact in facts.items() if fact.label}
     if not labels:
-        return list(find_layout(files, where, "keep", notify).entries)
+        return list(find_layout(files, where, contempt="keep", notify=notify).entries)
     if unlabelled := len(files.images) - len(labels):
         notify(f"{unlabelled} pictures without a label in {PHOTO_TABLE} are left out")
     return [ImageEntry(path, str(path), ALL_IMAGES, labels[path]) for path in files.images if path in labels]

@@ -51,7 +51,8 @@ def entries_from_list(files: Files, label_list: PurePosixPath, where: str, notif
     for stem, label in labels.items():
         path = found.get(stem, aligned / f"{stem}_aligned.jpg")
         path_in_data = path.relative_to(root).as_posix()
-        entries.append(ImageEntry(path, path_in_data, stem.partition("_")[0], CLASSES[label]))
+        split = stem.partition("_")[0]  # of train_00001: train
+        entries.append(ImageEntry(path, path_in_data, split, CLASSES[label]))
     position = {name: index for index, name in enumerate(files.names)}  # the fastest order to read; missing ones last
     return sorted(entries, key=lambda entry: position.get(entry.path, len(position)))
 

@@ -83,8 +83,9 @@ def load_dataset(
             chosen = _selected(layout, select)
             image_count = sum(map(len, chosen.values()))
             size_bytes = 3 * size_px**2 * image_count  # in colour
+            # None, for an array in memory, without `cache_folder` or if the images fit in memory.
             folder = cache_folder and folder_on_disk(size_bytes, cache_folder, notify)
-            images = _decoded(files, layout, path, square, report, chosen)
+            images = _decoded(files, layout, path, square, report, chosen)  # decoded while `_splits` iterates over them
             splits = _splits(images, layout, chosen, folder)
             name = layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
             return DataSet(name, layout.classes, splits)
@@ -160,7 +161,7 @@ def _splits(
             total += 1
     pixels = np.empty((0, 1, 1, 1), np.uint8)
     for index, image in images:
-        pixels = _array_for(image, pixels, total, folder)
+        pixels = _array_for(image, pixels, total, folder)  # a new array for the first image, and the first in colour
         pixels[rows_of[index]] = image
     splits, start = {}, 0
     for split, indices in chosen.items():
@@ -291,7 +292,7 @@ def load_some(
     """
 
     def evenly_spaced(labels: Labels, _classes: tuple[str, ...], _groups: Groups) -> Selection:
-        stored = named_split(labels, split)
+        stored = named_split(labels, split)  # the data's name of the split, such as "Training" for "train"
         if stored not in labels:
             raise missing_split(f"data '{path}'", split, labels)
         return {split: (stored, spread(len(labels[stored]), limit))}
@@ -345,11 +346,11 @@ def _from_arrays(
     path: Path, split: str, count: int, limit: int | None, progress: Progress
 ) -> Iterator[tuple[int, str, ImageU8]]:
     """Yield `count` images of a split in a .csv or HDF5 file, as `originals` does."""
-    splits = read_splits(path, None, progress)
+    splits = read_splits(path, square=None, report=progress)  # None: in the stored size
     stored = splits[named_split(splits, split)]
     rows = spread(len(stored), limit).tolist()  # the same as in `load_some`
     for position, row in enumerate(rows):
         image = stored.images[row]  # (H, W, 1) or (H, W, 3) RGB
-        bgr = image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image[..., ::-1])
-        yield position, f"row {row} of {split}", bgr
+        gray_or_bgr = image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image[..., ::-1])
+        yield position, f"row {row} of {split}", gray_or_bgr
         progress(position + 1, count)

@@ -71,7 +71,7 @@ def loss_weights(teacher: Teacher, kl: float | None, ce: float | None, cosine: f
     if cosine and teacher.space is None:
         raise InputError(f"cosine-weight is {cosine}, but teacher '{teacher.name}' has no embeddings: leave it out")
     has_space = teacher.space is not None
-    return LossWeights(
+    return LossWeights(  # raises if all are 0
         kl=1.0 if kl is None else kl,
         ce=(0.0 if has_space else 0.1) if ce is None else ce,
         cosine=(1.0 if has_space else 0.0) if cosine is None else cosine,
@@ -110,7 +110,7 @@ class DistillationTask(NetTask):
         if space is not None:
             assert isinstance(net, EmbeddingNet)
             net.set_classes(torch.from_numpy(space.class_vectors), space.logit_scale)
-            self._scaled_vectors = (net.logit_scale * net.class_vectors).to(device)
+            self._scaled_vectors = (net.logit_scale * net.class_vectors).to(device)  # for the loss
         return net
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:

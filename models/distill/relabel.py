@@ -83,7 +83,7 @@ def relabel_by_text(
     net = build_net(checkpoint)
     assert isinstance(net, EmbeddingNet)
     net.replace_classes(vectors)
-    return net, with_other_labels(checkpoint.contract, tuple(descriptions), None)
+    return net, with_other_labels(checkpoint.contract, labels=tuple(descriptions), label_map=None)
 
 
 def _teachers_tower(
@@ -128,14 +128,14 @@ def _tower_of_clip(teacher: _ClipTeacher, clip: str | None, prompts: Path | None
     if prompts is None:
         frozen = load_clip(clip, teacher.clip.config.activation)
         _check_plain(frozen, teacher.clip)
-        return TextTower(frozen, None, teacher.sha256)
+        return TextTower(frozen, prompted=None, teacher_sha256=teacher.sha256)
     if not is_prompted:
         raise InputError("the student's teacher had no prompts: leave prompts out")
     if prompts.is_dir():
         prompts = resolve_model(str(prompts), (CHECKPOINT_SUFFIX,))
     trained = _teachers_prompts(prompts, teacher)
     frozen = load_clip(clip, teacher.clip.config.activation)
-    return TextTower(frozen, build_prompted(trained, frozen), teacher.sha256)
+    return TextTower(frozen, prompted=build_prompted(trained, frozen), teacher_sha256=teacher.sha256)
 
 
 def _with_known_words(

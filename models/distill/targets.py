@@ -78,7 +78,7 @@ def targets_of(teacher: Teacher, images: ImageU8, progress: Progress, *, mirrore
     Raises:
         InputError: The outputs contain NaN or infinity.
     """
-    members = teacher.members or (teacher,)
+    members = teacher.members or (teacher,)  # only an ensemble has members
     # A member that is given twice runs once, but counts twice in the mean.
     different = {member.sha256: member for member in members}
     outputs: dict[str, TeacherOutputs] = {}
@@ -95,13 +95,14 @@ def targets_of(teacher: Teacher, images: ImageU8, progress: Progress, *, mirrore
         outputs[sha256] = TeacherOutputs(logits, np.concatenate(embeddings) if embeddings else None)
     if len(members) == 1:
         return outputs[members[0].sha256]
-    return TeacherOutputs(mean_of_probabilities([outputs[member.sha256].logits for member in members]))
+    # The members have no common embedding space, so an ensemble has no embeddings.
+    return TeacherOutputs(logits=mean_of_probabilities([outputs[member.sha256].logits for member in members]))
 
 
 def _mean_outputs(teacher: Teacher, images: ImageU8, mirrored: bool) -> TeacherOutputs:
     """Return the mean of a teacher's outputs for each centre crop and, if `mirrored`, its mirror image."""
     center, crop = images, teacher.crop
-    if crop is not None:
+    if crop is not None:  # None for a CLIP, which gets the whole images
         # Images of another size than the teacher's are cropped in proportion: to the same part as on a device.
         height = max(1, round(images.shape[1] * (crop.center_crop_hw[0] / crop.resize_hw[0])))
         width = max(1, round(images.shape[2] * (crop.center_crop_hw[1] / crop.resize_hw[1])))
@@ -134,7 +135,7 @@ def teacher_side_px(teacher: Teacher) -> int:
 def images_for_teacher(part: ImageSet, teacher: Teacher, options: TrainingOptions, fit: Fit) -> ImageU8:
     """Return the images of `part`, of the data of `options`, for a teacher.
 
-    They are read again from their files, and made square with `fit`, if the teacher takes larger ones.
+    If the teacher takes larger images, and `part` has names of files, they are read again and made square with `fit`.
 
     Raises:
         InputError: A file has changed or is damaged.

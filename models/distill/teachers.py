@@ -179,7 +179,7 @@ def mean_of_probabilities(logits: Sequence[FloatArray]) -> FloatArray:
 def to_teacher_input(crops: ImageU8, size_hw: tuple[int, int], gray: bool = False) -> ImageU8:
     """Return crops resized to a teacher's input (bicubic, antialiased), with one channel if `gray`."""
     if gray and crops.shape[-1] == 3:
-        crops = to_gray(crops[..., ::-1])[..., np.newaxis]
+        crops = to_gray(crops[..., ::-1])[..., np.newaxis]  # `to_gray` takes B, G, R
     if crops.shape[1:3] == size_hw:
         return crops
     planes = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).float()
@@ -244,7 +244,7 @@ def open_teacher(
             clip_config = load_prompts(path).clip.config
             clip = load_clip(require_clip(path, options.clip), clip_config.activation)
             teacher = prompted_teacher(path, clip, device)
-        else:
+        else:  # a CLIP without prompts: a file, or a name in open_clip
             clip = load_clip(place)
             sentences = descriptions_for(labels, options.descriptions, notify, dataset=options.dataset)
             teacher = zero_shot_teacher(clip, sentences, device)
@@ -263,7 +263,7 @@ def _classifier_teacher(path: Path, device: torch.device, threads: int | None) -
         classifier = open_classifier(path, threads)
     else:
         checkpoint = load_checkpoint(path)
-        classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)
+        classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)  # maybe on a GPU
     contract = classifier.contract
 
     def predict(crops: ImageU8) -> TeacherOutputs:
@@ -290,7 +290,7 @@ def fit_of(sources: Sequence[str]) -> Fit:
         InputError: As `open_teacher`.
     """
     classifiers = [Path(place) for place in map(_resolve, sources) if _kind(place) == "classifier"]
-    return open_classifier(classifiers[0], 1).contract.crop.fit if classifiers else "square"
+    return open_classifier(classifiers[0], intra_op_threads=1).contract.crop.fit if classifiers else "square"
 
 
 def _resolve(source: str) -> str:
@@ -310,7 +310,7 @@ def _kind(place: str) -> str:
         )
     if path.suffix == ONNX_SUFFIX:
         return "classifier"
-    if not path.exists() or path.suffix != CHECKPOINT_SUFFIX:
+    if not path.exists() or path.suffix != CHECKPOINT_SUFFIX:  # a name in open_clip, or a file of another program
         return "clip"
     try:
         metadata = read_header(path)

@@ -213,6 +213,7 @@ def open_classifier(path: Path, intra_op_threads: int | None = None) -> CropClas
         InputError: The file is missing, damaged or of another kind.
     """
     if path.suffix != CHECKPOINT_SUFFIX:
+        # Imported here, because checkpoints do not need onnxruntime; they use torch's number of threads.
         from edgekit.device.engines.classifier import Classifier
 
         return Classifier(path, intra_op_threads)
@@ -281,7 +282,7 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
 def label_numbers(classes: Sequence[str], contract: Contract) -> list[int | None]:
     """Return for each class of some data the number of its label: -1 if the label map removes it, None if unknown."""
     labels, label_map = contract.labels, contract.label_map
-    has_labels = set(classes) <= set(labels)
+    has_labels = set(classes) <= set(labels)  # then nothing is merged, even if a label is also the name of an old class
     if label_map is not None and not has_labels and not set(classes).isdisjoint(label_map.old):
         return [label_map.number(name) for name in classes]  # data with the classes that are merged into labels
     return [labels.index(name) if name in labels else None for name in classes]
@@ -312,7 +313,7 @@ def _logits_in_batches(
     "center-flip" averages probabilities, "ten-crop" logits; see `evaluate`.
     """
     size_hw = classifier.contract.input.size_hw
-    views = _VIEWS[protocol]
+    views = _VIEWS[protocol]  # crops of each image
     step = _BATCH_CROPS // views
     for start in range(0, len(images), step):
         batch = images[start : start + step]
@@ -365,8 +366,8 @@ def calibration(probabilities: FloatArray, truths: NDArray[np.int64], bins: int 
     with np.errstate(invalid="ignore"):  # 0 / 0 of empty bins
         return Calibration(
             counts,
-            np.bincount(bin_of, confidence, bins) / counts,
-            np.bincount(bin_of, is_correct, bins) / counts,
+            confidence=np.bincount(bin_of, weights=confidence, minlength=bins) / counts,
+            accuracy=np.bincount(bin_of, weights=is_correct, minlength=bins) / counts,
         )
 
 

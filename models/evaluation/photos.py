@@ -108,7 +108,8 @@ def evaluate_photos(options: EvaluatePhotosOptions) -> list[PhotoEvaluation]:
         face_detector = PhotoDetector(detector, min_face_px=options.min_face_px, threads=threads, notify=notify)
     with open_files(path, notify) as files:
         entries = _of_split(labelled_photos(files, str(path), notify), options.split, path)
-        name = dataset_name(path, (), {entry.split for entry in entries})
+        # Without classes, the name is that of the folder or archive.
+        name = dataset_name(path, classes=(), splits={entry.split for entry in entries})
         unreadable = _read_photos(files, entries, face_detector, tallies, options)
     detector_name = None if face_detector is None else face_detector.name
     return [tally.result(name, unreadable, detector_name, options) for tally in tallies]
@@ -155,7 +156,8 @@ class _Tally:
             return
         else:
             self._several += len(faces) > 1
-            self._crops.append(crop_faces(Frame(0, 0.0, 0.0, image), faces[:1], self._contract)[0])
+            frame = Frame(0, 0.0, 0.0, image)  # its number and times have no effect
+            self._crops.append(crop_faces(frame, faces[:1], self._contract)[0])
         self._truths.append(self.number(label))
 
     def result(
@@ -202,7 +204,7 @@ def _read_photos(
         report(number, len(entries))
         wanted = []  # the tallies of models that have the photograph's class
         for tally in tallies:
-            if tally.number(entry.class_name) >= 0:
+            if tally.number(entry.class_name) >= 0:  # -1: the model does not have the class
                 wanted.append(tally)
             else:
                 tally.left_out[entry.class_name] += 1

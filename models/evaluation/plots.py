@@ -116,7 +116,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _draw_confusion(axes: Axes, evaluation: Evaluation, is_named: bool) -> None:
-    """Draw the confusion matrix; without `is_named`, its cells have no text and its classes no names."""
+    """Draw the confusion matrix; without `is_named`, for many classes, cells have no text and classes no names."""
     counts = evaluation.confusion
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

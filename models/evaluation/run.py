@@ -46,6 +46,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if options.ferplus is None:
         data = merged(data, options.merges, options.notify)
     split = data.chosen_split(options.split, "test")
+    # Images without a majority; images whose majority is contempt, or None where `eight_class_accuracy` is undefined.
     left_out, contempt_count = 0, None
     if options.ferplus is not None:
         images_in_split = len(data.split(split))
@@ -77,9 +78,10 @@ def _with_majorities(data: DataSet, split: str, votes: Path, notify: Notify) -> 
 def read_evaluation_data(
     path: str | Path, size_px: int, fit: DataFit, options: EvaluationOptions, merges: Sequence[str] = ()
 ) -> DataSet:
-    """Return a data set with images of `size_px` and merged classes; the split and the figures of `options` are unused.
+    """Return a data set with images of `size_px` and merged classes.
 
-    Images that need more than a quarter of the free memory are in a file in the user's cache folder.
+    Of `options`, only `contempt`, `notify` and `progress` are used. Images that need more than a quarter of the free
+    memory are in a file in the user's cache folder.
 
     Raises:
         InputError: The data or a merge is invalid.

@@ -66,6 +66,7 @@ class EdgeCNN(nn.Module):
                 channels += config.growth
             self.blocks.append(block)
         self.transition = nn.AvgPool2d(2)
+        # The last feature map has 5 x 5 pixels; of 6 x 6, at 48 px, the last row and column are not used.
         self.head_pool = nn.AvgPool2d(5)
         self.classifier = nn.Linear(channels, config.num_classes)
 

@@ -59,7 +59,8 @@ def create_model(name: str, num_classes: int) -> nn.Module:
     plain, mark, width = name.partition(_SPACE_MARK)
     if mark:
         embed_dim = _embed_dim(name, width)
-        return EmbeddingNet(create_model(plain, embed_dim), num_classes, embed_dim)
+        # The outputs of the wrapped net are not logits but the coordinates in the space.
+        return EmbeddingNet(create_model(plain, num_classes=embed_dim), num_classes, embed_dim)
     if name.startswith(TIMM_PREFIX):
         return from_timm(name.removeprefix(TIMM_PREFIX), num_classes)
     if name.startswith(TORCHVISION_PREFIX):

@@ -57,7 +57,9 @@ class _Block(nn.Module):
         self.pointwise = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
         )
-        self.adds_input = stride == 1  # then it also has the shape of the output
+        # With stride 1 the input has the shape of the output, because only the first block of a stage, with stride 2,
+        # changes the number of channels.
+        self.adds_input = stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, after ReLU."""

@@ -91,7 +91,7 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
         check_weights(checkpoint)
     except InputError as error:
         raise InputError(f"init '{path}': {error}") from error
-    if replace(checkpoint.contract.input, name="") != replace(contract.input, name=""):
+    if replace(checkpoint.contract.input, name="") != replace(contract.input, name=""):  # more than the name differs
         notify(f"init '{path}' was trained on another input (size, colour order or scale) than this training uses")
     old_labels, new_labels = checkpoint.contract.labels, contract.labels
     if old == new and old_labels == new_labels:
@@ -99,13 +99,14 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
     plain = plain_name(new)
     dimensions = class_dimensions(plain)
     state = _without_last_layer(checkpoint, contract)
+    # The classes that both nets have: (index in the new net, index in the old one).
     known = [(index, old_labels.index(name)) for index, name in enumerate(new_labels) if name in old_labels]
-    if old == new == plain and known:
+    if old == new == plain and known:  # neither net has an embedding space
         rows = {name: checkpoint.state[name] for name in dimensions}
         added = tuple(name for name in new_labels if name not in old_labels)
         if added:
             notify(f"init '{path}': the last layer starts at random for the classes {', '.join(added)}")
-        return InitialWeights(state, sha256_of(path), rows, dimensions, tuple(known), added)
+        return InitialWeights(state, sha256_of(path), rows, dimensions, known=tuple(known), new_classes=added)
     notify(f"init '{path}': {plain} starts from it except for the last layer, which starts at random")
     return InitialWeights(state, sha256_of(path), new_classes=new_labels)
 
@@ -113,7 +114,8 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
 def _without_last_layer(checkpoint: Checkpoint, contract: Contract) -> dict[str, Tensor]:
     """Return the tensors that a checkpoint's net shares with the net described by `contract`, under the latter's names.
 
-    In an embedding space, the names of the net's tensors have a prefix, and the class vectors have no prefix.
+    In an embedding space, the names of the net's tensors have the prefix `NET_PREFIX`. The class vectors have no
+    prefix, so they are left out.
     """
     old, new = checkpoint.contract.architecture, contract.architecture
     old_prefix, new_prefix = ("" if name == plain_name(name) else NET_PREFIX for name in (old, new))
@@ -141,7 +143,7 @@ def pretrained_input(architecture: str) -> InputValues:
         return InputValues(LITE0_SCALE, LITE0_MEAN, LITE0_STD)
     if architecture.startswith(TIMM_PREFIX):
         return InputValues(1 / 255, *timm_input(architecture.removeprefix(TIMM_PREFIX)))
-    return InputValues(1 / 255, *_IMAGENET)
+    return InputValues(1 / 255, *_IMAGENET)  # a net of torchvision
 
 
 def pretrained_state(architecture: str, source: str) -> dict[str, Tensor]:
@@ -171,20 +173,21 @@ def pretrained_state(architecture: str, source: str) -> dict[str, Tensor]:
 def _of_file(path: Path, architecture: str) -> dict[str, Tensor]:
     """Return the weights in a file under the net's own names for them.
 
-    A file of as many tensors with other names must have them in the order of the net's.
+    Those of the last layer may be missing, or have shapes for other classes. If the file has as many tensors as the
+    net, but with other names, they must be in the order of the net's.
 
     Raises:
         InputError: The file is damaged, or belongs to another net.
     """
     tensors = _tensors_in(path)
-    with torch.device("meta"):
-        own = create_model(architecture, 2).state_dict()
+    with torch.device("meta"):  # only names and shapes are needed, for any number of classes
+        own = create_model(architecture, num_classes=2).state_dict()
     if len(tensors) == len(own) and tensors.keys() != own.keys():
         tensors = dict(zip(own, tensors.values(), strict=True))
     last_layer = class_dimensions(architecture)
     for name, tensor in own.items():
         if name in last_layer:
-            continue  # may have other classes
+            continue  # its number of classes may differ
         if name not in tensors or tensors[name].shape != tensor.shape:
             found = f"shape {list(tensors[name].shape)}" if name in tensors else "no such tensor"
             raise InputError(
@@ -198,7 +201,7 @@ def _of_file(path: Path, architecture: str) -> dict[str, Tensor]:
 
 
 def _tensors_in(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of the state dict in a file: of the whole file, or of a part that a training program names."""
+    """Return the tensors of the state dict in a file: the whole file, or its part under one of the keys `_NESTED`."""
     require_file(path, "init")
     document: Mapping[str, Any] = read_tensors(path)[0] if path.suffix == CHECKPOINT_SUFFIX else load_tensors(path)
     state = next((document[key] for key in _NESTED if isinstance(document.get(key), dict)), document)
@@ -214,7 +217,7 @@ def initial_weights(options: NetOptions, contract: Contract) -> InitialWeights |
     """
     if options.init is None:
         return None
-    if initial_checkpoint(options.init) is not None:
+    if initial_checkpoint(options.init) is not None:  # else weights of another project
         return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, options.notify)
     state = pretrained_state(contract.architecture, options.init)
     options.notify(f"init '{options.init}': {contract.architecture} starts from it except for the last layer")
@@ -253,4 +256,5 @@ def input_values(model: str, init: str | None) -> InputValues:
     if checkpoint is None:  # weights of another project
         return pretrained_input(model) if is_pretrained_net(model) else default
     spec = checkpoint.contract.input
+    # Values per channel of a net for "gray" or "bgr" input do not fit the RGB input of a net that is trained.
     return InputValues(spec.scale, spec.mean, spec.std) if spec.channels == "rgb" else default

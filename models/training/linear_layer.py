@@ -113,11 +113,12 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
     Raises:
         InputError: The data or the weights of EfficientNet-Lite0 cannot be read.
     """
-    net = efficientnet_lite0(2)
+    net = efficientnet_lite0(num_classes=2)  # any number: its last layer is not used
     net.load_state_dict(pretrained_state(EFFICIENTNET_LITE0, PRETRAINED), strict=False)  # without the last layer
     layer = net.get_submodule("classifier")
     accuracies: dict[Fit, float] = {}
-    split, size_hw = train_split or "Training", (_IMAGE_SIZE_PX, _IMAGE_SIZE_PX)
+    split = train_split or "Training"  # "Training" also means "train" and other usual names
+    size_hw = (_IMAGE_SIZE_PX, _IMAGE_SIZE_PX)
     folds, images = None, 0
     for fit in get_args(Fit):
         crop = CropSpec(margin=0.0, grayscale=False, resize_hw=size_hw, center_crop_hw=size_hw, fit=fit)
@@ -127,7 +128,7 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
         images = len(part)
         if folds is None:  # the same folds for each fit, although the pixels differ
             folds = _fold_numbers(part)
-        if len(np.unique(folds)) < 2:
+        if len(np.unique(folds)) < 2:  # too few groups to validate with
             return "square"
         values = pretrained_input(EFFICIENTNET_LITE0)
         contract = contract_for(EFFICIENTNET_LITE0, data.classes, data.name, data.is_gray, fit, _IMAGE_SIZE_PX, values)

@@ -112,12 +112,12 @@ def train_job(
         trainer = _Trainer(job, fabric)
         if resume and (output / STATE_NAME).exists():
             trainer.restore(load_state(output / STATE_NAME, job.record.fingerprint()))
-            if is_first:
+            if is_first:  # the interruption may have come after the state was written and before these files were
                 trainer.save_if_best(output / BEST_NAME)
                 save_metrics(output, trainer.history)
         try:
             _run_epochs(trainer, output, on_step, on_epoch)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # the user stops the training and wants to see the curves
             _save_curves(trainer, output)
             raise
         _save_curves(trainer, output)
@@ -195,7 +195,7 @@ class _Trainer:
     def run_epoch(self, epoch: int, on_step: StepCallback | None) -> EpochReport:
         """Train for one epoch, counted from 0, validate, and add the report to the history."""
         recipe, task, started = self.job.recipe, self.job.task, time.monotonic()
-        seed = self.job.record.seed * 1_000_003 + epoch
+        seed = self.job.record.seed * 1_000_003 + epoch  # another one for each epoch of each training
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # dropout draws from the global generator
         batches = self._batches(task.order(generator))
@@ -266,6 +266,11 @@ class _Trainer:
     def _step(self, batch: Tensor, numbers: Tensor, learning_rate: float) -> Tensor:
         """Take one optimiser step on this process's share of a batch.
 
+        Args:
+            batch: Indices of the examples of all processes, (N,).
+            numbers: Random numbers from `Task.draw`, a row for each example.
+            learning_rate: That of the step; a layer's factor `rate` is applied to it.
+
         Returns:
             Sum of the losses, number of correct predictions, and number of examples of this share: (3,).
         """
@@ -280,7 +285,7 @@ class _Trainer:
             group["lr"] = learning_rate * group.get("rate", 1.0)
         self.optimizer.step()
         self.steps_taken += 1
-        if self.average is not self.plain:
+        if self.average is not self.plain:  # the recipe averages the weights
             self._update_average()
         return torch.stack([loss.detach() * len(indices), correct, torch.tensor(len(indices), device=device)])
 
@@ -293,7 +298,7 @@ class _Trainer:
         for mean, value in zip(average.values(), current.values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value, 1 - decay)
-            else:
+            else:  # BatchNorm's counters of batches
                 mean.copy_(value)
 
     @property
@@ -303,7 +308,7 @@ class _Trainer:
         if not self.history or patience == 0:
             return False
         ranks = [report.rank for report in self.history]
-        epochs_since_best = len(ranks) - 1 - ranks.index(max(ranks))
+        epochs_since_best = len(ranks) - 1 - ranks.index(max(ranks))  # since the first of equally good epochs
         return epochs_since_best >= patience
 
     @torch.no_grad()
@@ -315,6 +320,7 @@ class _Trainer:
         if self.interpolated is None:
             return self.average.eval()
         share, averaged = self.job.recipe.initial_share, self.average.state_dict()
+        # The tensors of a state dict share their memory with the net.
         for name, value in self.interpolated.state_dict().items():
             value.copy_(averaged[name])
             if value.is_floating_point():  # not BatchNorm's counters of batches

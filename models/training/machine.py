@@ -137,5 +137,6 @@ def processor_has_bf16() -> bool:
         lines = _CPUINFO.read_text().splitlines()
     except OSError:
         return False
+    # The first processor's line: "flags" of x86, "Features" of Arm.
     flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
     return not _CPU_FLAGS.isdisjoint(flags.split())

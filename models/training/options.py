@@ -117,11 +117,12 @@ class TrainingOptions(Options):
         super().__post_init__()
         for field in fields(self):
             value = getattr(self, field.name)
+            # The type is a text, such as "Path | None", because annotations are not evaluated.
             if isinstance(value, str) and str(field.type).startswith("Path"):
                 object.__setattr__(self, field.name, Path(value))  # the data class is frozen
         if self.output == _RUNS:  # the default
             object.__setattr__(self, "output", _new_run(self.data))
-        for name, literal in self._words.items():
+        for name, literal in self._words.items():  # the `Literal` of each field that takes one of several words
             value, words = getattr(self, name), get_args(literal)
             if value is not None and value not in words:
                 raise InputError(f"{name} is {value!r}: expected one of {', '.join(words)}")

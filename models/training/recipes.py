@@ -285,7 +285,7 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
         learned = [each for each in net.parameters() if each.requires_grad]
         groups = [
             {"params": [each for each in learned if each.ndim >= 2], "weight_decay": recipe.weight_decay},
-            {"params": [each for each in learned if each.ndim < 2], "weight_decay": 0.0},
+            {"params": [each for each in learned if each.ndim < 2], "weight_decay": 0.0},  # gains, biases, scalars
         ]
         # The fused kernel reads the parameters once, most of which are a small CLIP's token embedding.
         return torch.optim.AdamW(
@@ -315,16 +315,18 @@ def layer_rates(net: nn.Module, depth_decay: float) -> list[tuple[nn.Module, flo
 
 
 def freeze(net: nn.Module, depth_decay: float, keeps_statistics: bool = False) -> None:
-    """Freeze the layers of factor 0: their parameters get no gradient, their BatchNorms use the running statistics.
+    """Freeze the layers whose learning rate is 0: they get no gradient, and their BatchNorms use running statistics.
 
-    `keeps_statistics`: all BatchNorms use the running statistics.
+    `depth_decay` decides which layers these are, see `layer_rates`. With `keeps_statistics`, all BatchNorms of `net`
+    use the running statistics.
     """
     for module in net.modules():
         if keeps_statistics and isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
     for layer, rate in layer_rates(net, depth_decay):
         if rate == 0:
-            layer.training = False  # not `eval`: a layer can contain others, also the last one
+            # Not `eval`, which would also apply to the layers that this one contains, maybe the last layer.
+            layer.training = False
             for parameter in layer.parameters(recurse=False):
                 parameter.requires_grad_(False)
 

@@ -83,7 +83,9 @@ class TrainingRecord:
 
     @staticmethod
     def read(training: Mapping[str, Any]) -> TrainingRecord:
-        """Return the record in a checkpoint's field `training`, which does not contain `settings`.
+        """Return the record in a checkpoint's field `training`.
+
+        `settings` stays empty, because `document` stores its entries beside the other fields.
 
         Raises:
             InputError: A field has another type.
@@ -97,7 +99,7 @@ class TrainingRecord:
 
     def document(self) -> dict[str, Any]:
         """Return the record as a JSON object, without empty fields."""
-        fields = {name: value for name, value in asdict(self).items() if value or name == "seed"}
+        fields = {name: value for name, value in asdict(self).items() if value or name == "seed"}  # a seed may be 0
         return {**fields.pop("settings", {}), **fields}
 
 
@@ -138,13 +140,13 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
     except (TypeError, KeyError) as error:
         raise damage(path) from error
     stored_fingerprint = state.fingerprint if isinstance(state.fingerprint, Mapping) else {}
-    if difference := _first_difference("", stored_fingerprint, fingerprint):
+    if difference := _first_difference(name="", before=stored_fingerprint, now=fingerprint):
         raise InputError(f"cannot resume '{path}': {difference}: use the same settings or another -o")
     return state
 
 
 def state_fingerprint(path: Path) -> Mapping[str, Any]:
-    """Return the fingerprint in a file of a training's state: the settings that a resumed training must share.
+    """Return the fingerprint in a file of a training's state: the settings that a resumed training must share, if any.
 
     Raises:
         InputError: The file is damaged.

@@ -116,7 +116,7 @@ def net_recipe_of(
 
 
 def recipe_of(options: TrainingOptions) -> Recipe:
-    """Return the named recipe with the options' number of epochs, batch size and learning rate.
+    """Return the named recipe; number of epochs, batch size and learning rate are the options', if they are given.
 
     Raises:
         InputError: The recipe is not known.
@@ -150,7 +150,7 @@ def read_training_data(
     if isinstance(options, NetOptions) and options.ferplus:
         mode, train = options.ferplus_labels, options.train_split
         dataset = with_ferplus(dataset, options.ferplus, mode, train, options.notify, options.label_weight)
-    unmerged = dataset
+    unmerged = dataset  # FER+ votes are for FER-2013's own classes
     dataset = merged(unmerged, merges, options.notify)
     if len(dataset.classes) < 2:
         raise InputError(f"data '{options.data}' has one class only, '{dataset.classes[0]}': training needs two")
@@ -229,6 +229,7 @@ def precision_for(options: TrainingOptions, architecture: str) -> Precision:
     state = options.output / STATE_NAME
     if options.resume and state.exists() and (recorded := state_fingerprint(state).get("precision")):
         return recorded  # type: ignore[no-any-return] # load_state compares it
+    # `choose_precision` compares the precisions of CPUs only.
     precision = "fp32" if options.accelerator != "cpu" and torch.cuda.is_available() else choose_precision(architecture)
     options.notify(f"precision {precision}")
     return precision
@@ -237,7 +238,10 @@ def precision_for(options: TrainingOptions, architecture: str) -> Precision:
 def make_job(
     options: TrainingOptions, data: TrainingData, task: Task, recipe: Recipe, precision: Precision, /, **record: Any
 ) -> TrainingJob:
-    """Return the training job of a task; `record` are further fields of its `TrainingRecord`."""
+    """Return the training job of a task; `record` are further fields of its `TrainingRecord`.
+
+    The arguments before them are positional, because fields of the record have the same names, such as `task`.
+    """
     if isinstance(options, NetOptions) and options.ferplus:
         record["ferplus"] = options.ferplus_labels
         record["ferplus_sha256"] = sha256_of(options.ferplus)
@@ -292,7 +296,8 @@ def train_net(
 ) -> TrainingResult:
     """Train a net, return the result with the temperature in its checkpoint, and report the calibration.
 
-    `record` are further fields of the `TrainingRecord`.
+    `record` are further fields of the `TrainingRecord`. The arguments before them are positional, because fields of the
+    record have the same names.
 
     Raises:
         InputError: As for `train_job`.

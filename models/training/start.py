@@ -58,6 +58,7 @@ def choose_start(options: TrainOptions) -> Start:
     best, notify = options.output / BEST_NAME, options.notify
     model, subject, image_size_px = options.model, options.subject, options.image_size
     resumed = load_checkpoint(best) if options.resume and best.exists() else None
+    # The checkpoint to resume or to start from; None: there is none of edgekit.
     earlier = resumed
     if earlier is None and options.init is not None:
         earlier = initial_checkpoint(options.init)
@@ -153,12 +154,12 @@ def look_at(path: Path, contempt: str) -> Look:
     is_square = [picture.shape[0] == picture.shape[1] for picture in pictures]
     are_small = all(len(picture) <= _MOST_FACE_PX for picture in pictures)
     are_gray = all(picture.ndim == 2 or picture.shape[2] == 1 for picture in pictures)
-    reason = _known_faces(layout)
+    reason = _known_faces(layout)  # empty if the data set is not a known one
     if not reason and has_crop_table and all(is_square):
         reason = f"its {CROP_TABLE} lists crops of faces"
     elif not reason and are_small and are_gray and all(is_square):
         reason = f"its pictures are gray squares of at most {_MOST_FACE_PX} px"
-    return Look(reason, len(pictures), sum(is_square))
+    return Look(faces_because=reason, pictures=len(pictures), squares=sum(is_square))
 
 
 def _known_faces(layout: Layout) -> str:

@@ -142,6 +142,7 @@ class NetTask(Task):
         self.device = torch.device("cpu")
         self.examples: Examples  # set by `build`
         self._latest: Evaluation | None = None  # the result of the last call of `validate`
+        # Until `start_epoch` sets those of the epoch's stage.
         self._augmentation = self._scaled(self.recipe.plain_augmentation)
         self._label_smoothing = self.recipe.label_smoothing
         self.balance = self.balance or self.recipe.balance
@@ -281,13 +282,14 @@ def calibrated(
     state = dict(checkpoint.state)
     for name in _scaled_tensors(checkpoint.contract.architecture):
         state[name] = state[name] / temperature
-    # Whether this has divided the logits, as in a net that ends in a linear layer, shows in the logits of some images.
+    # Check on some images that this has divided the logits, which is so only if the net ends in a linear layer.
     few = validation.subset(np.arange(MIN_CALIBRATION_IMAGES))
     after = _evaluated(replace(checkpoint, state=state), few, device).logits
     if not np.allclose(after, before.logits[: len(few)] / temperature, rtol=1e-3, atol=1e-3):
         return checkpoint
     scaled = replace(before, logits=before.logits / np.float32(temperature))
-    record = Calibration(temperature, before.calibration.expected_error, scaled.calibration.expected_error)
+    errors = before.calibration.expected_error, scaled.calibration.expected_error
+    record = Calibration(temperature, error_before=errors[0], error_after=errors[1])
     contract = replace(checkpoint.contract, temperature=temperature)
     return Checkpoint(contract, state, {**checkpoint.training, "calibration": asdict(record)})
 
