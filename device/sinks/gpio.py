@@ -207,6 +207,7 @@ def _gpiozero() -> Any:
     except ImportError as error:
         from edgekit.install_hint import from_debian, install_command
 
+        # For edgekit from Debian, `install_command` itself is one of apt.
         or_apt = "" if from_debian() else ", or sudo apt install python3-gpiozero python3-lgpio"
         raise InputError(f"--gpio needs gpiozero ({error}): run {install_command('gpio')}{or_apt}") from error
     return gpiozero

@@ -172,7 +172,7 @@ class _Video:
 
 def _address(url: str) -> tuple[str, int]:
     """Return host and port of an RTSP address; raises InputError for another text."""
-    # Not with the text, which may contain a password.
+    # The message does not contain the text, which may contain a password.
     wrong = InputError("the address of --publish must look like rtsp://host:8554/door")
     if not url.startswith("rtsp://") or not url.isprintable() or " " in url:
         raise wrong
