@@ -184,7 +184,7 @@ class GpioSink(Sink):
         for number, pin in self._pins.items():
             pin.differs_since_s = None
             if pin.is_on:
-                self._switch(number, pin, False)
+                self._switch(number, pin, is_on=False)
 
     def _switch(self, number: int, pin: _Pin, is_on: bool) -> None:
         """Set the state of a pin. A failure is counted, and the first one is reported. The caller holds the lock."""

@@ -130,7 +130,7 @@ class _Server(Target["Shot"]):
         request = f"OPTIONS {_without_login(self._url)} RTSP/1.0\r\nCSeq: 1\r\n\r\n"
         with socket.create_connection(self._address, _TIMEOUT_S) as connection:
             connection.sendall(request.encode())
-            if not connection.recv(1):
+            if not connection.recv(1):  # the first byte of its answer
                 raise ConnectionResetError("it closed the connection")
 
 

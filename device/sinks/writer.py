@@ -271,7 +271,7 @@ class Writer(Sink, Generic[T]):
         except LostError as error:
             # The counts of the batch are the latest ones that are pending; they leave it.
             self.account.drop(error.reason, sum(self._pending.pop() for _ in batch))
-            if str(error):
+            if str(error):  # without a message, the loss is counted only
                 self._begin_outage(str(error), error.reason)
         except (StorageError, OSError) as error:
             if not self._threaded:

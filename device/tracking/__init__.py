@@ -142,7 +142,7 @@ class FaceTracker:
             self.detector.input_size_px = scaled_input_px(self._input_size_px, self._detector_scale)
         found = self.detector.detect(view_bgr)
         # From pixels of the view to pixels of the frame.
-        xyxy = (found.xyxy + np.tile(offset_xy, 2)) * np.tile(scale_xy, 2)
+        xyxy = (found.xyxy + np.tile(offset_xy, 2)) * np.tile(scale_xy, 2)  # (N, 4); tiled: x, y, x, y
         landmarks_xy = None if found.landmarks_xy is None else (found.landmarks_xy + offset_xy) * scale_xy
         in_frame = replace(
             found,

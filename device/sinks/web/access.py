@@ -205,5 +205,6 @@ def is_from_page(request: Request) -> bool:
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     origin = request.headers.get("origin")
+    # Browsers send the origin with each request of a page to another site.
     same = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     return same and media_type == "application/json"
