@@ -91,6 +91,7 @@ def parse_zone(text: str) -> Zone:
     name, _, points = text.partition("=")
     try:
         values = [float(value) for value in points.split(",")]
+        # `strict`: an odd number of values is a ValueError.
         corners = tuple(zip(values[::2], values[1::2], strict=True))
     except ValueError as error:
         raise InputError(f"zone '{text}' is not a name and pairs of numbers: {_FORM}") from error

@@ -122,7 +122,7 @@ def input_sizes(
         input_h, input_w = fixed_size_hw
         return _scaled_wh(frame_wh, min(input_w / width, input_h / height)), (input_w, input_h)
     scaled_wh = _scaled_wh(frame_wh, input_size_px / max(width, height))
-    stride_px = _STRIDES_PX[-1]
+    stride_px = _STRIDES_PX[-1]  # the largest
     input_w, input_h = (math.ceil(side / stride_px) * stride_px for side in scaled_wh)
     return scaled_wh, (input_w, input_h)
 

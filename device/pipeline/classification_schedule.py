@@ -148,7 +148,7 @@ def _coarse(crop: ImageU8) -> FloatArray:
     Thus another exposure or contrast does not count as a change.
     """
     small = np.asarray(cv2.resize(crop, (_COARSE_PX, _COARSE_PX), interpolation=cv2.INTER_AREA), np.float32)
-    small -= small.sum() / np.float32(small.size)
+    small -= small.sum() / np.float32(small.size)  # its mean, see `_change`
     return small / np.float32(max(float(small.std()), _LEAST_CONTRAST))
 
 

@@ -91,7 +91,7 @@ def frame_results(
     """
     controls = controls or Controls()
     with Stages(threaded, every_item=not source.live) as stages:
-        dropped_before = source.dropped
+        dropped_before = source.dropped  # counted since the source was opened
         captured = _captured(source, max_frames, controls)
         first = next(captured, None)
         if first is None:
@@ -156,6 +156,7 @@ def classify(
     tracks = None if smooth_s == 0 else faces.tracks  # without smoothing, nothing is kept of a face
     if tracks is not None:
         last = [_recent(track.classification, time_s) for track in tracks]
+    # Without tracks, every face is a new one and is classified.
     choice = choose(crops, last, time_s, 1 if tracks is None else classify_every, are_images=faces.are_regions)
     timer.mark("crop")
     found = _classifications(classifier, crops, choice, last, time_s, smooth_s)
@@ -205,7 +206,7 @@ def _classifications(
         check_threshold(face, contract.uncertain_below)
         if is_due:
             check_crop(face, crops[index], new_distances.get(index), contract)
-        choice.record(index, face)
+        choice.record(index, face)  # for the choice in the next frame
         found.append(face)
     return found
 
@@ -255,9 +256,9 @@ def _captured(source: Source, max_frames: int | None, controls: Controls) -> Ite
     timer = StageTimer()
     for frame in frames:
         timer.mark("capture")
-        yield _InFlight(frame, timer, controls.paused_s)
+        yield _InFlight(frame, timer, paused_s=controls.paused_s)
         controls.wait(source)
-        timer = StageTimer()
+        timer = StageTimer()  # anew: a pause does not count as time of capture
 
 
 def _prefetch(stages: Stages, name: str, items: Iterator[_InFlight]) -> Iterator[_InFlight]:

@@ -32,7 +32,7 @@ def smooth(
         face: The classification in the frame before, which is changed and returned; None for a new face.
         raw: The output of the classifier in this frame, or else its last one (classes,).
         time_s: Presentation time of the frame.
-        smooth_s: The time constant.
+        smooth_s: The time constant, greater than 0 unless the face is new.
         is_new: Whether `raw` is of this frame.
         is_cut: Whether the crop shows something else since this frame, so that the output changed at once.
     """
@@ -95,6 +95,7 @@ def check_crop(face: Classification, crop: ImageU8, distance: float | None, cont
 
     `distance` is the model's output `Contract.distance` for the crop; None for a model without it.
     """
+    # A blank crop makes a face uncertain, if the model has that label at all. The limits are those of faces.
     if contract.subject == "face" and contract.uncertain_below > 0:
         face.is_blank = is_blank(crop)
     if distance is not None and contract.distance is not None:

@@ -84,7 +84,7 @@ class Stream:
         # As the user gave them; `use_model` completes them for another model.
         self._given = options
         self.options = _completed(options, classifier.contract, model_path)
-        self._results = self._iterate()
+        self._results = self._iterate()  # a generator: it begins when the first result is requested
         cv2.setNumThreads(self.threads.opencv)
         with ExitStack() as opened:
             self.source = opened.enter_context(_open(self.options))
@@ -152,7 +152,8 @@ class Stream:
             SourceError: The camera or stream was lost.
             InputError: The source has no readable frame, or the model returns NaN or infinity.
         """
-        return next(self._results)[1]
+        _frame, result = next(self._results)
+        return result
 
     def with_frames(self) -> Iterator[tuple[Frame, FrameResult]]:
         """Return the iterator of frames with their results, for drawing: `frame.image_bgr` has the pixels."""
@@ -219,7 +220,7 @@ class Stream:
             threaded=self.threads.staged,
             annotate=annotate,
             controls=self.controls,
-            current_nets=lambda: self._nets,
+            current_nets=lambda: self._nets,  # read for each frame, because `use_model` replaces them
         )
 
 
@@ -253,10 +254,10 @@ class _PictureRecogniser:
         pictures = ImageSource([], "pictures", self._stream.options.notify)
         # "auto" detects faces in every picture, because pictures have no order in time.
         options = replace(self._stream.options, region=None, zones=(), min_face_px=0, detect_every="auto")
-        classifier = Classifier(current.path, 1)
+        classifier = Classifier(current.path, intra_op_threads=1)
         classifier.contract = current.contract
         classifier.mirror = _mirrors(options, classifier.contract, pictures)
-        make_detector = partial(_create_detector, options, 1)
+        make_detector = partial(_create_detector, options, threads=1)
         return create_localizer(classifier.contract, pictures, options, make_detector), classifier
 
 
@@ -312,7 +313,7 @@ def create_localizer(
     # Images without an order in time are not tracked: the detector runs on each of them. With `detect_every` the user
     # has stated that they are a sequence.
     is_sequence = source.live or source.fps is not None or options.detect_every != "auto"
-    is_tracked = detector.name != "none" and is_sequence
+    is_tracked = detector.name != "none" and is_sequence  # without a detector, the face is the whole image
     return FaceTracker(
         detector,
         schedule if is_tracked else None,
@@ -343,8 +344,8 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
     """Return the options with the detector that the model needs, and the model's region unless another one is given.
 
     Raises:
-        InputError: An option for faces is set for a model that classifies whole images, or the other way round, or the
-            model returns features.
+        InputError: An option for faces is set for a model that classifies whole images, zones are combined with a
+            region or with detector none, or the model returns features.
     """
     if contract.output.meaning == "features":
         raise InputError(f"model '{model}' returns features, no labels: teach it with 'edgekit teach'")

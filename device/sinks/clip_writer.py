@@ -149,7 +149,7 @@ class ClipWriter(Writer[Item]):
         self.folder = folder
         self._options = options
         self._hide = run.blur()
-        self._hidden_xyxy: Sequence[Xyxy] = ()
+        self._hidden_xyxy: Sequence[Xyxy] = ()  # the boxes to blur in the latest frame
         self._time_s = presentation_time_s(source)
         self._uses_camera = tap is not None and tap.size_wh is not None
         # Number of packets of the camera, also of those that are dropped later.
@@ -259,7 +259,7 @@ class ClipFiles(Target[Item]):
         return 0 if self._file is not None else self._all_safe()
 
     def close(self) -> int:
-        """Complete the clip."""
+        """Complete the clip; return the number of items that are safe now."""
         try:
             if self._file is not None and self._encoder is not None:
                 self._append(self._encoder.flush())
@@ -288,7 +288,7 @@ class ClipFiles(Target[Item]):
         path = self._clips.folder / wanted.name
         if not packets or self._size_wh is None:
             raise LostError("no video yet")
-        if path.exists():
+        if path.exists():  # a later event of this clip, which was ended early for lack of room or by a fault
             raise LostError("the clip was cut off")
         _, poster = cv2.imencode(POSTER_SUFFIX, at_most(self._image(wanted.shot), _POSTER_SIDE_PX))
         self._name, self._size_bytes = wanted.name, len(poster) + _FILE_BYTES
@@ -327,7 +327,7 @@ class ClipFiles(Target[Item]):
 
     def _take_coded(self, coded: Coded) -> None:
         """Take a packet of the camera, or the end of its video."""
-        is_next = coded.number == self._latest_number + 1
+        is_next = coded.number == self._latest_number + 1  # False: the writer has dropped packets before this one
         self._latest_number = coded.number
         if coded.packet is None:
             self._end()

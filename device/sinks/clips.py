@@ -65,6 +65,7 @@ class ClipOptions(SinkOptions):
 
         `recorder` receives the video, too.
         """
+        # Boxes and blur are drawn into the frames, which are then encoded again.
         if self.event_clips is None or self.clip_boxes or rules.blur_faces:
             return None
         return PacketTap(recorder)
@@ -122,4 +123,4 @@ class PacketTap:
         if self._recorder is not None:
             self._recorder.stop()
         if self.receiver is not None:
-            self.receiver(None)
+            self.receiver(None)  # the end of the video

@@ -190,6 +190,7 @@ def _quality(candidate: Candidate) -> float:
     size = float(min(image.shape[:2])) / MAX_SIDE_PX
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     variance = sharpness(resize(np.asarray(gray, np.uint8), (_SHARPNESS_SIDE_PX, _SHARPNESS_SIDE_PX)))
+    # + 1, because a rank of 0, as that of an even crop would be, is never saved.
     return size * (variance + 1) / (variance + _HALF_SHARP)  # about a half of `size` for a variance of _HALF_SHARP
 
 

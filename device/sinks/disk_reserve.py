@@ -25,7 +25,7 @@ DISK_RESERVE = "disk reserve"
 VIDEO, PICTURES, RECORDS = 1.0, 0.5, 0.25
 
 # The default reserve: a share of the disk, and at most.
-_SHARE, _MAX_BYTES = 0.05, 256 << 20
+_SHARE_OF_DISK, _MAX_BYTES = 0.05, 256 << 20
 # An output resumes with this factor more, so that it does not pause again at once.
 _RESUME_FACTOR = 1.25
 _CHECK_EVERY_S = 1.0
@@ -43,7 +43,7 @@ class DiskReserve:
             size_bytes: The reserve; None: 5 % of the disk, at most 256 MiB.
         """
         self._place = place
-        self._share = share
+        self._share_of_reserve = share
         self._size_bytes = size_bytes
         self._check_at_s = float("-inf")  # the time of the next check
         self._shortage = ""
@@ -61,8 +61,9 @@ class DiskReserve:
             disk = shutil.disk_usage(existing_place(self._place))
         except OSError:  # writing reports the reason
             return
-        reserve_bytes = min(_SHARE * disk.total, _MAX_BYTES) if self._size_bytes is None else self._size_bytes
-        limit_bytes = self._share * reserve_bytes
+        default_bytes = min(_SHARE_OF_DISK * disk.total, _MAX_BYTES)
+        reserve_bytes = default_bytes if self._size_bytes is None else self._size_bytes
+        limit_bytes = self._share_of_reserve * reserve_bytes
         if disk.free < limit_bytes:
             self._shortage = f"the disk of '{self._place}' has less than {limit_bytes / 1e6:.1f} MB of free space"
         elif disk.free >= _RESUME_FACTOR * limit_bytes:

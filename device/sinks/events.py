@@ -93,7 +93,7 @@ class EventSink(Sink):
         from edgekit.device.frame import presentation_time_s
 
         self._detector = EventDetector(options)
-        self._links = run.links
+        self._links = run.links  # kept, because sinks that are opened later add outlets
         self._snapshots = run.links.snapshots
         self._time_s = presentation_time_s(run.source)
         self._is_camera_usable = run.monitor.is_camera_usable
@@ -233,7 +233,7 @@ class EventDetector:
             # A label is kept in the track of its face; without tracking here, by the position of the face in the frame.
             labels, owner = self._untracked, index
             if tracks is not None:
-                labels, owner = tracks[index].states, self
+                labels, owner = tracks[index].states, self  # `self`: `states` is for all consumers of a track
             key = owner, face.zone  # a face has a label in each zone
             label = self._updated(labels.get(key), face, now_s)
             if label is None:
@@ -271,6 +271,7 @@ class EventDetector:
             return last
         if last is None:
             return _Label(face.label, since_s=now_s, labelled_s=now_s, seen_s=now_s)
+        # After a long uncertainty, the same label is held anew.
         if face.label != last.label or now_s - last.labelled_s > self._max_gap_s:
             last.label, last.since_s = face.label, now_s
         last.labelled_s = now_s

@@ -184,7 +184,7 @@ class GpioSink(Sink):
         for number, pin in self._pins.items():
             pin.differs_since_s = None
             if pin.is_on:
-                self._switch(number, pin, False)
+                self._switch(number, pin, is_on=False)
 
     def _switch(self, number: int, pin: _Pin, is_on: bool) -> None:
         """Set the state of a pin. A failure is counted, and the first one is reported. The caller holds the lock."""
@@ -207,6 +207,7 @@ def _gpiozero() -> Any:
     except ImportError as error:
         from edgekit.install_hint import from_debian, install_command
 
+        # For edgekit from Debian, `install_command` itself is one of apt.
         or_apt = "" if from_debian() else ", or sudo apt install python3-gpiozero python3-lgpio"
         raise InputError(f"--gpio needs gpiozero ({error}): run {install_command('gpio')}{or_apt}") from error
     return gpiozero

@@ -127,6 +127,7 @@ class PacketFile:
         coded.stream = self._stream
         try:
             self._container.mux(coded)
+            # At a key frame, the muxer has written the fragment of the images before it.
             complete = self._complete_fragment() if packet.is_key and self._incomplete else 0
         except self._errors as error:
             raise self._failure(error) from error

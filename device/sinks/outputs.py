@@ -199,10 +199,11 @@ def run_context(
         "--largest": options.largest_only,
     }
     return RunContext(
-        **vars(outputs),
+        **vars(outputs),  # a RunContext is an OutputContext with more
         source=stream.source,
         contract=stream.classifier.contract,
         controls=stream.controls,
+        # A function, because sinks add accounts later.
         monitor=Monitor(stream.source.name, health, lambda: outputs.accounts, stream.controls),
         say=say,
         recogniser=stream.picture_recogniser,
@@ -217,7 +218,7 @@ def run_context(
 
 
 def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
-    """Return the requested sinks, not yet entered, in the order of `options`: that of the registry.
+    """Return the sinks of a run, not yet entered: the monitor, and the requested ones in the order of `options`.
 
     Raises:
         InputError: A sink cannot be created with these options.

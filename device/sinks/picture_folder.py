@@ -80,9 +80,9 @@ class PictureFolder:
         if self._stored is None:
             remove_folder_leftovers(self.folder, self._suffix)  # those of a power cut
             self._recount()
-        if self._deletable is None and self._exceeds(1, len(data)):
+        if self._deletable is None and self._exceeds(more_files=1, more_bytes=len(data)):
             self._recount()  # the user may have labelled or deleted some meanwhile
-            if self._exceeds(1, len(data)):
+            if self._exceeds(more_files=1, more_bytes=len(data)):
                 raise LostError(FOLDER_FULL, f"'{self.folder}' is full ({len(self._stored or ())} pictures)")
         write_atomic(self.folder / name, data)
         self._add(name, len(data))
@@ -94,9 +94,9 @@ class PictureFolder:
         """
         self._count_others(name)
         with suppress(OSError):
-            while self._stored and self._exceeds(1, size_bytes):
+            while self._stored and self._exceeds(more_files=1, more_bytes=size_bytes):
                 self._delete_oldest()
-        return not self._exceeds(1, size_bytes)
+        return not self._exceeds(more_files=1, more_bytes=size_bytes)
 
     def count(self, name: str) -> None:
         """Count a picture that the caller has written."""
@@ -155,7 +155,7 @@ class PictureFolder:
         return sum(file.stat().st_size for file in self._files(path.name) if file.exists())
 
     def _recount(self, besides: str = "") -> None:
-        """Count the pictures in the folder, without the one named `besides`."""
+        """Count the pictures in the folder, without the one named `besides`, which the caller is writing."""
         found = []
         with suppress(OSError):
             for path in self.folder.glob(f"*{self._suffix}"):

@@ -130,7 +130,7 @@ class _Server(Target["Shot"]):
         request = f"OPTIONS {_without_login(self._url)} RTSP/1.0\r\nCSeq: 1\r\n\r\n"
         with socket.create_connection(self._address, _TIMEOUT_S) as connection:
             connection.sendall(request.encode())
-            if not connection.recv(1):
+            if not connection.recv(1):  # the first byte of its answer
                 raise ConnectionResetError("it closed the connection")
 
 
@@ -172,7 +172,7 @@ class _Video:
 
 def _address(url: str) -> tuple[str, int]:
     """Return host and port of an RTSP address; raises InputError for another text."""
-    # Not with the text, which may contain a password.
+    # The message does not contain the text, which may contain a password.
     wrong = InputError("the address of --publish must look like rtsp://host:8554/door")
     if not url.startswith("rtsp://") or not url.isprintable() or " " in url:
         raise wrong

@@ -189,9 +189,10 @@ class RecordSink(Writer[str]):
             files = FileSeries(
                 Path(target),
                 run.rules.rotation,
-                lambda path, _: TextFile(path, header),
+                lambda path, _first_item: TextFile(path, header),
                 continues=lambda path: has_header(path, header),
             )
+        # To stdout the run itself writes, so that it ends when the program that reads the lines has ended.
         threaded = run.source.live and target != STDOUT
         super().__init__(files, rules, run.account(name), run.shutdown, run.notify, threaded=threaded)
         self._records = records

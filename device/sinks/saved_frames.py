@@ -48,7 +48,7 @@ class VideoSink(Writer[Shot]):
         self._hidden = run.blur()
         self._fps = source.fps or (_CAMERA_FPS if source.live else _STILLS_FPS)
         self._time_s = presentation_time_s(source, _STILLS_FPS)
-        self._size_wh = _largest_wh(getattr(source, "paths", ()))
+        self._size_wh = _largest_wh(getattr(source, "paths", ()))  # only a source of image files has `paths`
         rules = WriterRules(
             what=f"recording to '{target}'",
             most=_MOST_FRAMES,
@@ -106,6 +106,7 @@ class PictureSink(Writer[tuple[Path, ImageU8]]):
         self._written: set[Path] = set()
         # All of them: an image may have the name that an earlier one of another folder gets here.
         self._originals = {real_path(path) for path in getattr(source, "paths", ())}
+        # No picture waits, because there is no thread.
         rules = WriterRules(what=f"saving to '{target}'", most=1, slow="disk too slow")
         account = run.account("save")
         super().__init__(Each(_write_picture), rules, account, run.shutdown, run.notify, threaded=False)

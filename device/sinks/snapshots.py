@@ -56,7 +56,7 @@ class SnapshotWriter(Writer[Shot]):
         self._pictures = PictureFolder(folder, ".jpg", most_files=_MOST_FILES, most_bytes=most_bytes, deletable=_NAME)
         self._folder = folder
         self._blur = run.blur()
-        self._hidden_xyxy: Sequence[Xyxy] = ()
+        self._hidden_xyxy: Sequence[Xyxy] = ()  # the boxes to blur in the latest frame
         self.latest: str | None = None
         self._is_requested = False
         self._requested_s = float("-inf")  # when the latest request was executed

@@ -66,7 +66,8 @@ class TeachTabOptions(SinkOptions):
         from edgekit.device.teach.taught_file import TaughtFile
         from edgekit.model_store import resolve_model
 
-        return TaughtFile(self.teach, resolve_model(str(model), device_suffixes(str(model))))
+        suffixes = device_suffixes(str(model))  # of the files that this machine can run
+        return TaughtFile(self.teach, resolve_model(str(model), suffixes))
 
     def open(self, run: RunContext) -> Sink | None:
         """Return the sink, whose session the web page uses.
@@ -92,8 +93,9 @@ class TeachTabOptions(SinkOptions):
         from edgekit.device.teach.recordings import Recordings
         from edgekit.device.teach.session import SessionParts
 
-        # A taught model is taught further with its subject. With another one, such as one of expressions, which sees
-        # faces, teaching begins with whole images.
+        # A taught model, which alone has a distance, is taught further with its subject, and so is the model that
+        # `edgekit teach` begins with. With another one, such as one of expressions, which sees faces, teaching begins
+        # with whole images.
         is_taught = file.is_for_any or run.contract.distance is not None
         subject: Subject = run.contract.subject if is_taught else "image"
         return SessionParts(

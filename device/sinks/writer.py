@@ -164,7 +164,7 @@ class Writer(Sink, Generic[T]):
         try:
             if self._thread is not None:
                 self._thread.join(self._shutdown.left_s)
-            elif not self._threaded:
+            elif not self._threaded:  # with threads, and without an item, there is nothing to complete
                 self._complete()
         finally:
             self.account.close(self._outage or self._rules.slow)
@@ -197,6 +197,7 @@ class Writer(Sink, Generic[T]):
             if self._ended:
                 return False
             self.account.produce(count)
+            # `_queue`: an item alone is accepted, whatever its weight.
             if self._queue and not self._rules.holds and self._weight + weight > self._rules.most:
                 self.account.drop(self._rules.slow, count)
                 return False
@@ -215,6 +216,7 @@ class Writer(Sink, Generic[T]):
         self._queue.append(item)
         self._weight += item.weight
         self._drop_oldest()
+        # For the first item, because the thread sleeps without a limit, and when items may be due early.
         if len(self._queue) == 1 or self._weight >= self._rules.early:
             self._changed.notify()
 
@@ -269,7 +271,7 @@ class Writer(Sink, Generic[T]):
         except LostError as error:
             # The counts of the batch are the latest ones that are pending; they leave it.
             self.account.drop(error.reason, sum(self._pending.pop() for _ in batch))
-            if str(error):
+            if str(error):  # without a message, the loss is counted only
                 self._begin_outage(str(error), error.reason)
         except (StorageError, OSError) as error:
             if not self._threaded:
@@ -298,8 +300,8 @@ class Writer(Sink, Generic[T]):
         self._failures += 1
         is_last = self._rules.attempts is not None and self._failures >= self._rules.attempts
         if self._rules.holds and not is_last:
-            self._requeue(batch)
-        self._abandon(self._outage)
+            self._requeue(batch)  # they are not pending then
+        self._abandon(self._outage)  # what is still pending is lost, unless closing makes it safe
 
     def _requeue(self, batch: list[_Item[T]]) -> None:
         """Let items wait again, before all others, for the next attempt; after the end of the run do nothing."""

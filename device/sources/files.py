@@ -97,7 +97,7 @@ class VideoSource(RecordedSource):
         self.skipped = 0
         self._path = path
         self._capture = capture
-        self._reading = threading.Lock()
+        self._reading = threading.Lock()  # held during a read, see `__exit__`
         self._notify = notify
         self._sequence = 0
         self._period_s = _ASSUMED_PERIOD_S if self.fps is None else 1 / self.fps
@@ -166,7 +166,7 @@ class VideoSource(RecordedSource):
         stamp_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
         has_stamp = stamp_s > 0  # not the first frame, and no frame of a video without time stamps
         if not has_stamp:
-            self._position_s = max((self._sequence - 1) * self._period_s, before_s)
+            self._position_s = max((self._sequence - 1) * self._period_s, before_s)  # `_sequence` is of the next frame
             return
         if stamp_s + self._shift_s < before_s:
             # The time stamps start again, as in joined MPEG streams.

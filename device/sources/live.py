@@ -180,7 +180,7 @@ class LiveSource:
         """Close the device, and return the first image after `reacquire`; None if it is lost, or after `stop`."""
         self._close()
         while self._released:
-            if not self._sleep(_POLL_S):
+            if not self._sleep(_POLL_S):  # stopped
                 return None
         try:
             return self._open()

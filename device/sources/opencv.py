@@ -181,7 +181,7 @@ def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapt
     if settings.size_wh is not None:
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, settings.size_wh[0])
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, settings.size_wh[1])
-    whole_fps = round(settings.fps or 0)
+    whole_fps = round(settings.fps or 0)  # OpenCV passes on whole rates only
     if whole_fps > 0:
         capture.set(cv2.CAP_PROP_FPS, whole_fps)
     return capture

@@ -109,9 +109,10 @@ class FaceTracker:
         state = None
         if self._cuts.is_cut(coarse, time_s):
             self._tracks.end(time_s)
+        # A schedule that detects in every frame needs no tracking, unless load is shed.
         elif self.schedule.follows or self._detect_every_at_least > 1:
             state = self._track(frame, luma, coarse, time_s)
-        # Without `state`, no face was tracked into this frame. `_detect_every_at_least` sheds load.
+        # Without `state`, no face was tracked into this frame.
         if state is None or (state.frames >= self._detect_every_at_least and self.schedule.due(state)):
             timer.mark("track")
             detections = self._detect(frame)
@@ -141,7 +142,7 @@ class FaceTracker:
             self.detector.input_size_px = scaled_input_px(self._input_size_px, self._detector_scale)
         found = self.detector.detect(view_bgr)
         # From pixels of the view to pixels of the frame.
-        xyxy = (found.xyxy + np.tile(offset_xy, 2)) * np.tile(scale_xy, 2)
+        xyxy = (found.xyxy + np.tile(offset_xy, 2)) * np.tile(scale_xy, 2)  # (N, 4); tiled: x, y, x, y
         landmarks_xy = None if found.landmarks_xy is None else (found.landmarks_xy + offset_xy) * scale_xy
         in_frame = replace(
             found,
@@ -152,7 +153,7 @@ class FaceTracker:
         return in_frame[np.asarray(mean_side_px >= self.min_face_px, np.bool_)]
 
     def _track(self, frame: Frame, luma: ImageU8, coarse: FloatArray, time_s: float) -> TrackingState | None:
-        """Track the faces of the frame before into this frame, and return from what the schedule decides.
+        """Track the faces of the frame before into this frame, and return the state from which the schedule decides.
 
         Return None if there was no detection yet, or if the frames have changed their size.
         """

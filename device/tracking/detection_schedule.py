@@ -134,6 +134,7 @@ class Adaptive:
 
     def due(self, state: TrackingState) -> bool:
         """Return whether the detector must run on this frame."""
+        # `_confirm_next`: the detection in the frame before has changed the faces, see `detected`.
         if state.lost or self._confirm_next:
             return True
         if state.frames >= _MAX_FRAMES or state.elapsed_s >= _MAX_S:

@@ -123,11 +123,11 @@ def _fit(xyxy: FloatArray, start: FloatArray, moved: FloatArray, weights: FloatA
         moved: Their points after, (N, points, 2).
         weights: 1 for the points to use, else 0, (N, points, 1).
     """
-    total = np.maximum(weights.sum(axis=1), 1)
+    total = np.maximum(weights.sum(axis=1), 1)  # (N, 1)
     start_mean, moved_mean = (weights * start).sum(axis=1) / total, (weights * moved).sum(axis=1) / total  # (N, 2)
     start_offset, moved_offset = start - start_mean[:, np.newaxis], moved - moved_mean[:, np.newaxis]
     # The factor s that minimises |moved_offset - s * start_offset|²; 1 where the points are too close to measure it.
-    variance = (weights * start_offset * start_offset).sum(axis=(1, 2))
+    variance = (weights * start_offset * start_offset).sum(axis=(1, 2))  # (N,)
     covariance = (weights * start_offset * moved_offset).sum(axis=(1, 2))
     growth = np.divide(covariance, variance, out=np.ones_like(variance), where=variance > 1)
     growth = growth.clip(1 / _MAX_GROWTH, _MAX_GROWTH)[:, np.newaxis]

@@ -167,7 +167,7 @@ def match(tracks: Sequence[FloatArray], boxes: Sequence[FloatArray]) -> list[tup
 
 def _nearness(track: FloatArray, box: FloatArray) -> float:
     """Return 0 for a box too far from the track or too different in size, up to 1 for one in the same place."""
-    # The side of a square with the area of each of the two boxes.
+    # The side of a square with the area of each of the two boxes; 1e-6, because an empty box must not divide by 0.
     sides_px = [math.sqrt(max(float((x1 - x0) * (y1 - y0)), 1e-6)) for x0, y0, x1, y1 in (track, box)]
     if max(sides_px) > _MAX_SIZE_RATIO * min(sides_px):
         return 0.0

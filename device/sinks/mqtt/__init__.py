@@ -117,8 +117,8 @@ class MqttOptions(SinkOptions):
         credentials = read_secret(
             self.mqtt_credentials, "EDGEKIT_MQTT_CREDENTIALS", "MQTT user and password", run.notify
         )
-        allowed = frozenset(self.mqtt_commands.split(",")) - {""}
+        allowed = frozenset(self.mqtt_commands.split(",")) - {""}  # of an empty text
         commands = Commands(allowed, run) if allowed else None
         sink = MqttSink(MqttSettings(self, credentials), run, commands)
-        run.links.outlets.append(sink.post)
+        run.links.outlets.append(sink.post)  # it receives each event
         return sink

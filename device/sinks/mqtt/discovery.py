@@ -201,7 +201,7 @@ def _controls(settings: MqttSettings, commands: Collection[str]) -> Iterator[_En
         **to_command,
     }
     snapshot = {"name": "Snapshot", "icon": "mdi:camera", "payload_press": "snapshot", **to_command}
-    if "pause" in commands:
+    if "pause" in commands:  # a paused run takes no snapshots
         snapshot |= _unless_paused(settings)
     yield "switch", "pause", pause if "pause" in commands else None
     yield "button", "take_snapshot", snapshot if "snapshot" in commands else None

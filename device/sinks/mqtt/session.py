@@ -185,7 +185,7 @@ class Session:
         self._settings = settings
         self._commands = commands
         self._wake = wake
-        self._answered = threading.Event()
+        self._answered = threading.Event()  # set when the broker has accepted or rejected the connection
         # A text: an exception that this object keeps would keep this object and its sockets.
         self._failure: str | None = None
         self.lost = False

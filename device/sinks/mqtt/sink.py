@@ -65,7 +65,7 @@ class MqttSink(Sink):
         self._commands = commands
         self._pauses_s = pauses_s
         self._notify = run.notify
-        self._snapshot: str | None = None
+        self._snapshot: str | None = None  # name of the image of the latest event
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._account = run.account("mqtt")
@@ -134,13 +134,13 @@ class MqttSink(Sink):
     def _send(self, session: Session) -> None:
         """Send over a connection until it is lost, or the run ends."""
         topic = self._settings.topic
-        announced = self._announce(session, None)
+        announced = self._announce(session, None)  # the contract that the discovery messages describe
         session.publish(f"{topic}/availability", "online", retain=True)
         unconfirmed: dict[int, int] = {}  # numbers of the events that the broker has not confirmed, by message id
         published: dict[str, str] = {}  # for `_publish_changed`
         schedule = _StateSchedule(self._run.monitor, [zone.name for zone in self._run.zones])
         while not session.lost:
-            self._wake.clear()
+            self._wake.clear()  # before the work, so that what arrives meanwhile wakes the wait below
             if self._closing.is_set():
                 self._flush(session, unconfirmed)
                 break
@@ -171,7 +171,7 @@ class MqttSink(Sink):
             if not unconfirmed or time.monotonic() >= give_up_s:
                 session.publish(f"{self._settings.topic}/availability", "offline", retain=True)
                 return
-            self._wake.wait(0.1)
+            self._wake.wait(0.1)  # seconds, or less: until something is confirmed
 
     def _announce(self, session: Session, announced: Contract | None) -> Contract:
         """Publish the discovery messages if another model than `announced` is in use; return the contract in use."""
@@ -214,7 +214,7 @@ class MqttSink(Sink):
         snapshots = self._run.links.snapshots
         for name, latest in self._images():
             if snapshots is not None and latest is not None and latest != published.get(name):
-                published[name] = latest
+                published[name] = latest  # also of an image that is missing: it is requested once only
                 jpeg = snapshots.jpeg(latest)
                 if jpeg is not None:
                     session.publish(f"{topic}/{name}", jpeg, qos=0, retain=True)

@@ -62,10 +62,11 @@ class Spool:
             what=f"saving the MQTT buffer '{path}'",
             most=_MOST_CHANGES,
             slow="disk too slow",
-            holds=True,
+            holds=True,  # changes wait while the disk fails: the messages are in memory, too
             every_s=_SAVE_AFTER_S,
             pauses_s=(_RETRY_S,),
         )
+        # A change is a message to add, or the number of one to remove. The account counts changes, not messages.
         self._saving: Writer[Message | int] = Writer(
             self._file, rules, Account("mqtt buffer"), Shutdown(_CLOSE_S), notify, threaded=True
         )
@@ -111,7 +112,8 @@ class Spool:
     def close(self) -> None:
         """Write all changes and close the file; count and report the messages that could not be written."""
         self._saving.__exit__()
-        if not self._saving.account.lost:  # otherwise its thread may still use the file
+        # Changes that the writer could not finish in time count as lost: then its thread may still use the file.
+        if not self._saving.account.lost:
             self._file.close()
         lost = len(self._messages.keys() - self._file.saved)
         self._account.drop("buffer not writable", lost)
@@ -183,7 +185,7 @@ class _SpoolFile:
         return len(items)
 
     def close(self) -> int:
-        """Close the file."""
+        """Close the file; return 0, because `write` leaves no change that this would make safe."""
         database, self._database = self._database, None
         if database is not None:
             with suppress(sqlite3.Error):

@@ -56,6 +56,7 @@ class WebOptions(SinkOptions):
             max_fps=_MAX_FPS,
             blur=run.blur(),
             recognise=None if run.recogniser is None else run.recogniser(),
+            # The sinks of teaching and of clips are opened before this one.
             teaching=run.links.teaching,
             clips=None if run.links.clips is None else run.links.clips.folder,
         )

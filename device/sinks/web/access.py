@@ -94,9 +94,10 @@ def bind(address: str, token: str | None) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _set_limits(listener)
         listener.bind(where)
-        listener.listen(64)
+        listener.listen(64)  # connections that wait to be accepted
     except OSError as error:
         listener.close()
+        # A port below 1024 needs another user. An address that is in use or not there yet may be free later.
         kind = InputError if isinstance(error, PermissionError) else TemporaryError
         raise kind(f"web address '{address}' cannot be used: {error.strerror or error}: use another") from error
     return listener
@@ -111,6 +112,7 @@ def _permitted_address(address: str, token: str | None) -> tuple[socket.AddressF
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
+        # An unknown host may be found later, when the network is there.
         kind = InputError if isinstance(error, UnicodeError) else TemporaryError
         raise kind(f"web address '{address}': unknown host '{host}': use a name or address of this machine") from error
     family, _, _, _, where = found[0]
@@ -203,5 +205,6 @@ def is_from_page(request: Request) -> bool:
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     origin = request.headers.get("origin")
+    # Browsers send the origin with each request of a page to another site.
     same = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     return same and media_type == "application/json"

@@ -86,8 +86,8 @@ def make_app(
 ) -> ASGIApp:
     """Return the application with the page, video, state, state stream, metrics, health check and login.
 
-    With `recognise` it also has the classification of single pictures, with `teaching` the tab for it, and with `clips`
-    the videos of events in this folder.
+    With `recognise` it also has the classification of single pictures, with `teaching` the tab "Teach", and with
+    `clips` the videos of events in this folder.
     """
     web = _Web(monitor, preview, {"teaches": teaching is not None, "has_clips": clips is not None})
     files = _FILES if teaching is None else {**_FILES, **TEACH_FILES}

@@ -49,6 +49,7 @@ def _entry(name: str) -> dict[str, str]:
     time, rest = name.split("-", 1)
     label_and_zone = rest.rsplit("-", 2)[0]  # without the id, RUN-NUMBER
     label, _, zone = label_and_zone.removeprefix("unsynchronised-").partition("@")
+    # From 20260102T030405.678Z to 2026-01-02T03:04:05.678Z.
     stamp = f"{time[:4]}-{time[4:6]}-{time[6:11]}:{time[11:13]}:{time[13:]}"
     return {
         "clip": name,

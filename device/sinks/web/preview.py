@@ -72,5 +72,5 @@ class Preview:
             self._encoded, self._encoded_s = offered, time.monotonic()
             drawn = at_most(offered.drawn(), _MAX_SIDE_PX)
             jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
-            self._image = EncodedImage(self.encoded + 1, jpeg)
+            self._image = EncodedImage(version=self.encoded + 1, jpeg=jpeg)
             return self._image
