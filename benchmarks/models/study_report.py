@@ -103,7 +103,7 @@ def _budget_text(budget: dict[str, Any] | None, nets: Sequence[dict[str, Any]]) 
     return (
         f"Each trained net has the recipe `{budget['recipe']}`, {budget['epochs']} epochs, batches of "
         f"{budget['batch_size']} images, and seed {budget['seed']}. The best epoch was chosen on PublicTest. "
-        f"{precisions} The other nets were not trained."
+        f"{precisions} Nets with '{_MISSING}' as accuracy were not trained."
     )
 
 
