@@ -38,9 +38,9 @@ The model `{name}` classifies facial expressions: {label_list}. The net of the m
 
 "Without duplicates" leaves out the images of PrivateTest that are also in another split. For FER+, ten people voted on
 each image; expressions with a single vote are ignored. The label is the expression with more than half of the votes.
-Images without such a majority are left out. With eight classes (Barsoum et al. 2016), images with the label contempt
-count as wrong. The calibration error is the mean difference between confidence and accuracy, over 15 bins of the
-confidence.
+Images without such a majority are left out. With eight classes (Barsoum et al. 2016), images labelled contempt are
+kept, and count as wrong. The calibration error is the mean difference between confidence and accuracy, over 15 bins of
+the confidence.
 
 ## Intended use
 
