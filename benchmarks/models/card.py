@@ -21,9 +21,9 @@ _PURPOSES = {
     "default": "The model classifies faces in front of a camera, with `edgekit run` on a Raspberry Pi.",
     "fer2013": "The model is for comparisons with other nets on the labels of FER-2013. In front of a camera, use the "
     "model `default`.",
-    "distilled": "The model has the predictions of `default`. In addition, `edgekit export --classes` replaces its\n"
-    "labels by new labels that are described in text, because its last layer maps faces into the space of a CLIP with\n"
-    "prompts. The text tower of this CLIP is shipped beside the model.",
+    "distilled": "The model has the predictions of `default`. In addition, `edgekit export --classes` can replace its\n"
+    "labels by labels that you describe in text, because the last layer of the model maps faces into the space of a\n"
+    "CLIP with prompts. The text tower of this CLIP is shipped beside the model.",
 }
 _CARD = """{front}
 # Model card: {name}
@@ -36,20 +36,21 @@ The model `{name}` classifies facial expressions: {label_list}. The net of the m
 
 {results}
 
-"Without duplicates" leaves out the images of PrivateTest that are also in another split. A label of FER+ is the
-expression with more than half of ten people's votes, without choices of a single vote; images without such a label are
-left out. With eight classes (Barsoum et al. 2016), images with this majority for contempt count as wrong. The
-calibration error is the mean difference between confidence and accuracy, over 15 bins of the confidence.
+"Without duplicates" leaves out the images of PrivateTest that are also in another split. For FER+, ten people voted on
+each image; expressions with a single vote are ignored. The label is the expression with more than half of the votes.
+Images without such a majority are left out. With eight classes (Barsoum et al. 2016), images labelled contempt are
+kept, and count as wrong. The calibration error is the mean difference between confidence and accuracy, over 15 bins of
+the confidence.
 
 ## Intended use
 
 {purpose}
 
-Do not use the model
+Do not use the model:
 
 - to judge, rank, hire, grade, police or diagnose people,
 - to watch people without their consent,
-- or where a wrong classification harms someone.
+- where a wrong classification harms someone.
 
 ## Limits
 
@@ -60,11 +61,11 @@ Do not use the model
 
 ## Data
 
-FER-2013 (Goodfellow et al., ICML 2013 challenge) has gray pictures of 48x48 pixels from a web image search. It is
-distributed for research, and is not a part of edgekit. The net was trained on its split Training and on FER+ (Barsoum
-et al. 2016), the votes of ten people for each image. Epochs and calibration were chosen on PublicTest.
-The photographs were not used in the training. But four settings of `default`, and so of `distilled`, were chosen with
-them: the label weight, the nets of the averages, the logit adjustment, and the threshold of `uncertain`.
+FER-2013 (Goodfellow et al., ICML 2013 challenge) has gray pictures of 48x48 pixels from a web image search. FER-2013 is
+distributed for research, and is not a part of edgekit. The net was trained on the split Training and on the votes of
+FER+ (Barsoum et al. 2016). Epochs and calibration were chosen on the split PublicTest. No net was trained on the
+photographs. But four settings of `default`, and so of `distilled`, were chosen with the photographs: the label weight,
+the nets that are averaged, the logit adjustment, and the threshold of `uncertain`.
 
 ## Recall per class
 
@@ -208,9 +209,9 @@ def _confidence(document: Mapping[str, Any]) -> str:
             f"Calibration on {data}:",
             _table(("confidence, lower limit", "images", "mean confidence", "accuracy"), bins),
             f"Accuracy on {data}, if predictions below a threshold are labelled `uncertain`:",
-            _table(("threshold", "not `uncertain`", "their accuracy"), points),
+            _table(("threshold", "faces with a label", "accuracy of these faces"), points),
         ]
-    effect = "" if below else ": every face gets a label"
+    effect = "" if below else ", so every face gets a label"
     return "\n\n".join([*parts, f"The threshold of `uncertain` in the model file is {below:g}{effect}."])
 
 

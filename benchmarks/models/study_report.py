@@ -99,11 +99,11 @@ def _budget_text(budget: dict[str, Any] | None, nets: Sequence[dict[str, Any]]) 
     for net in nets:
         if net["accuracy"]:
             trained.setdefault(net["precision"], []).append(net["name"])
-    precisions = " and ".join(f"{', '.join(names)} in {precision}" for precision, names in trained.items())
+    precisions = " ".join(f"Trained in {precision}: {', '.join(names)}." for precision, names in trained.items())
     return (
         f"Each trained net has the recipe `{budget['recipe']}`, {budget['epochs']} epochs, batches of "
-        f"{budget['batch_size']} images, and seed {budget['seed']}. The epoch was chosen on PublicTest. These nets "
-        f"were trained: {precisions}."
+        f"{budget['batch_size']} images, and seed {budget['seed']}. The best epoch was chosen on PublicTest. "
+        f"{precisions} Nets with '{_MISSING}' as accuracy were not trained."
     )
 
 
