@@ -57,7 +57,7 @@ def path_of(command: list[str]) -> tuple[str, ...]:
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_every_shell_block_is_run_or_has_a_reason(name: str) -> None:
     languages = {block.language for block in blocks(TUTORIALS[name])}
-    assert languages <= {"sh", "text", "toml", "python", "mermaid"}
+    assert languages <= {"sh", "text", "toml", "yaml", "python", "mermaid"}
     assert commands(TUTORIALS[name])
 
 
