@@ -125,8 +125,9 @@ def benchmark_formats(
     checkpoint = resolve_model(str(model), (CHECKPOINT_SUFFIX,))
     crop = load_checkpoint(checkpoint).contract.crop
     reading = partial(progress, f"reading {Path(data).name}")
-    dataset = load_dataset(Path(data), crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
-    split = dataset.chosen_split(None, "test")
+    size_px = crop.resize_hw[0]  # nets from a training take squares
+    dataset = load_dataset(Path(data), size_px, reading, notify=notify, fit=crop.fit)
+    split = dataset.chosen_split(name=None, kind="test")
     target = target or this_machines_target()
     files: list[FormatFile] = []
     left_out: dict[str, str] = {}  # reasons

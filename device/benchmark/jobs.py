@@ -56,6 +56,7 @@ class CachedSource(RecordedSource):
         """Map the cache's file; the frames are views of it."""
         self.fps = cache.fps
         with cache.path.open("rb") as stream:
+            # Whoever writes into a frame changes this process's copy, not the file.
             self._mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         pixels = np.frombuffer(self._mapping, np.uint8)  # of all frames, one after the other
         self.frames: list[ImageU8] = []
@@ -110,9 +111,10 @@ def frame_cache(source: Source, name: str, limit_mib: int) -> Iterator[tuple[Fra
             frames=len(shapes),
             complete=complete,
             first_frame_wh=(shapes[0][1], shapes[0][0]),
-            memory_mib=round(size_bytes / (1 << 20), 1),
+            memory_mib=round(size_bytes / 2**20, 1),
             pixels_sha256=digest.hexdigest(),
         )
+        # Under this name the processes that measure open the file.
         yield FrameCache(Path(f"/proc/{os.getpid()}/fd/{stream.fileno()}"), tuple(shapes), source.fps), info
 
 
@@ -222,7 +224,7 @@ def plan_cells(
     cells = []
     for (name, path), kind in itertools.product(models, kinds):
         if kind == "run" and thread_counts is None:
-            cells.append(Cell(name, path, None, kind))
+            cells.append(Cell(name, path, threads=None, kind=kind))
         else:
             cells += [Cell(name, path, threads, kind) for threads in counts]
     return cells

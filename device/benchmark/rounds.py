@@ -68,6 +68,7 @@ def run_worker(job: Job) -> Run:
     python_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     # The worker has its own session: Ctrl-C reaches this process only, which then ends the worker.
     done = subprocess.run(
+        # -P: modules in the current folder do not hide others of the same name.
         [sys.executable, "-P", "-m", "edgekit.device.benchmark.measure"],
         input=job.to_json(),
         capture_output=True,

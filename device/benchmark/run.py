@@ -60,7 +60,7 @@ def describe_model(name: str, path: Path) -> ModelInfo:
     Raises:
         InputError: The file cannot be loaded or has no valid contract, or its engine is not installed.
     """
-    contract = open_engine(path, 1).contract
+    contract = open_engine(path, intra_op_threads=1).contract
     return ModelInfo(
         name=name,
         sha256=sha256_of(path),
@@ -222,7 +222,7 @@ def _jobs(
         if cell.kind == "net":
             jobs.append(Job(cell, seconds, iterations, options.batch))
         else:
-            jobs.append(Job(cell, seconds, iterations, 1, cache, detector))
+            jobs.append(Job(cell, seconds, iterations, batch=1, cache=cache, detector=detector))
     return jobs
 
 
@@ -265,7 +265,7 @@ def _detector(models: Sequence[Path], wanted: DetectorChoice, notify: Callable[[
         needed_detector("image", wanted.name or "none", models[0])  # raises if a detector is requested
         return None
     wanted = replace(wanted, name=needed_detector("face", wanted.name or None, face_models[0]))
-    detector = wanted.create(None, notify)
+    detector = wanted.create(intra_op_threads=None, notify=notify)
     size_px = detector.input_size_px if isinstance(detector, Sizable) else wanted.input_size_px
     model_path = wanted.model_path if detector.name == "yunet" else None  # another one may have replaced it
     return DetectorChoice(detector.name, model_path, size_px)

@@ -179,7 +179,7 @@ class LabelStore:
         self._decisions: list[Decision] = []  # of this process, for `undo`
         self._last_id = 0
         self._index_bytes = 0  # how much of crops.jsonl is read
-        self._read_placed()
+        self._read_placed()  # first, because `refresh` needs the earlier labels
         self.refresh()
 
     @property
@@ -379,7 +379,7 @@ class LabelStore:
             self._placed[path.name] = None
         for path in sorted(self.out.glob("*/*.png")):
             label = path.parent.name
-            if label.startswith("."):
+            if label.startswith("."):  # a hidden folder is no class
                 continue
             if label not in self._classes:
                 self.add_class(label)

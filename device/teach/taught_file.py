@@ -47,6 +47,7 @@ class TaughtFile:
         self.path = path
         self.base = base
         self.is_for_any = is_for_any
+        # The files my-before.onnx and my.json (see the module).
         self._before = path.with_name(f"{path.stem}-before{path.suffix}")
         self._record = path.with_suffix(".json")
         self._is_for_base = is_for_any or self._recorded().get("instead_of") == sha256_of(base)

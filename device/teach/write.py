@@ -113,10 +113,10 @@ def taught_contract(
     return replace(
         source,
         labels=fit.classes,
-        input=replace(source.input, sizes_px=()),
+        input=replace(source.input, sizes_px=()),  # one size only, see `taught_graph`
         output=OutputSpec(_LOGITS),
         temperature=fit.temperature,
-        uncertain_below=0.0,
+        uncertain_below=0.0,  # the distance decides instead
         region=region,
         distance=DistanceSpec(_DISTANCE, fit.threshold),
         provenance=Provenance(dataset, source.provenance.checkpoint_sha256, edgekit_version=__version__),
@@ -200,7 +200,7 @@ def write_untaught(path: Path, subject: Subject) -> None:
     contract = Contract(
         architecture="untaught",
         labels=("nothing taught yet",),
-        input=InputSpec("image", side_hw, "rgb", 1.0, (0.0,) * 3, (1.0,) * 3),
+        input=InputSpec("image", side_hw, "rgb", scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3),
         crop=CropSpec(0.0, grayscale=False, resize_hw=side_hw, center_crop_hw=side_hw),
         output=OutputSpec(_LOGITS),
         subject=subject,
@@ -217,6 +217,7 @@ def write_untaught(path: Path, subject: Subject) -> None:
         [helper.make_tensor_value_info(_LOGITS, TensorProto.FLOAT, ["batch", 1])],
         [numpy_helper.from_array(np.zeros((3, 1), np.float32), "weight")],
     )
+    # Versions that onnxruntime 1.20 reads; the installed onnx may write newer ones by default.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     write_atomic(path, _finished(model, contract).SerializeToString(deterministic=True))
 

@@ -40,6 +40,7 @@ from edgekit.model_store import ONNX_SUFFIX
 from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, softmax, to_input
 from edgekit.text import one_line
 
+# The usual scale, mean and standard deviation, of R, G, B.
 _IMAGENET = (1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _BATCH = "batch"
 _TRIAL_IMAGES = 3
@@ -87,7 +88,7 @@ def import_onnx(
         raise InputError(f"output '{output}' must end in '{ONNX_SUFFIX}': rename it")
     check_replaces_none(output, [model])
     check_writable(output)
-    session = open_session(model, 1, level="none")
+    session = open_session(model, intra_op_threads=1, level="none")
     if has_contract(session, model):
         raise InputError(f"model '{model}' has a contract already: use it as it is")
     notes: list[str] = []
@@ -164,11 +165,12 @@ def _contract(
     # An image is resized to more than the input size, so that the centre crop keeps `crop_share` of each side.
     resize_hw = (round(size_hw[0] / stated.crop_share), round(size_hw[1] / stated.crop_share))
     margin = CROP_MARGIN if options.subject == "face" else 0.0
+    fit = options.fit or stated.fit or "square"
     return Contract(
         architecture=path.stem,
         labels=labels,
         input=InputSpec(node.name, size_hw, channels, scale, mean, std, element_type=_INPUT_TYPES[node.type]),
-        crop=CropSpec(margin, channels == "gray", resize_hw, size_hw, options.fit or stated.fit or "square"),
+        crop=CropSpec(margin, grayscale=channels == "gray", resize_hw=resize_hw, center_crop_hw=size_hw, fit=fit),
         output=OutputSpec(outputs[0].name),
         subject=options.subject,
         provenance=Provenance(edgekit_version=__version__),
@@ -324,7 +326,7 @@ def _difference(path: Path, expected: FloatArray) -> str:
     The runtime's code classifies all trial images in one batch, which also tests the layout and the dynamic batch.
     """
     try:
-        classifier = Classifier(path, 1)
+        classifier = Classifier(path, intra_op_threads=1)
         found = classifier.probabilities(_trial_images(classifier.contract))
     except InputError as error:
         return one_line(str(error))

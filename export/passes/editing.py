@@ -57,7 +57,7 @@ def insert(
     assert before.graph is not None
     before.graph.insert_before(before, node)
     output = node.outputs[0]
-    output.type = before.outputs[0].type
+    output.type = before.outputs[0].type  # a rewrite computes in one type
     return output
 
 

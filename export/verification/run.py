@@ -124,7 +124,9 @@ def _check_source(source: Path, path: Path) -> None:
         raise InputError(
             f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
         )
-    if source.suffix == ONNX_SUFFIX and not has_contract(open_session(source, 1, level="none"), source):
+    if source.suffix == ONNX_SUFFIX and not has_contract(
+        open_session(source, intra_op_threads=1, level="none"), source
+    ):
         raise InputError(
             f"'{source}' has no contract, and 'edgekit import' has compared its outputs with those of the new file: "
             f"compare '{path}' with itself (--against {path})"
