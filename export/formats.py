@@ -137,7 +137,7 @@ def benchmark_formats(
             if name != "float32" and name not in formats:
                 continue
             try:
-                progress(f"exporting {name}", 0, None)
+                progress(f"exporting {name}", 0, None)  # the total is not known
                 path = _write_format(name, checkpoint, Path(folder), target, dataset)
                 evaluation = evaluate_file(path, dataset, split, partial(progress, f"evaluating {name}"))
             except (InputError, GateError, TemporaryError) as error:

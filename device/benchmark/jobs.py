@@ -96,6 +96,7 @@ def frame_cache(source: Source, name: str, limit_mib: int) -> Iterator[tuple[Fra
         with source:
             for frame in source:
                 pixels = np.ascontiguousarray(frame.image_bgr)
+                # The first frame is written in any case.
                 if shapes and size_bytes + pixels.nbytes > limit_bytes:
                     complete = False
                     break
@@ -155,7 +156,7 @@ class DetectorChoice:
     def create(self, intra_op_threads: int | None = None, notify: Callable[[str], None] = lambda _: None) -> Detector:
         """Return the detector; if it is not available, the one that replaces it, with one line for `notify`."""
         return create_detector(
-            str(self.model_path or self.name),
+            str(self.model_path or self.name),  # a detector's name, or YuNet's file
             input_size_px=self.input_size_px,
             intra_op_threads=intra_op_threads,
             notify=notify,

@@ -119,7 +119,7 @@ def measure(job: Job, make_detector: Callable[[int], Detector] | None = None) ->
     source = CachedSource(job.cache) if job.cache else None
     make = partial(make_detector or job.make_detector, plan.detector)
     localizer: Localizer | None = None
-    if source is None:  # kind "net"
+    if source is None:  # kind "net" needs no frames
         samples = _net_samples(classifier, job.batch)
     elif is_run:
         options = StreamOptions()
@@ -137,8 +137,8 @@ def measure(job: Job, make_detector: Callable[[int], Detector] | None = None) ->
         recorder = _Recorder(job)
         while not recorder.done:
             recorder.add(next(samples))
-    if source:
-        source.unload()
+    if source is not None:
+        source.unload()  # before `result` reads the memory in use
     return Run(
         process=recorder.result(load_ms, warm_up, before),
         batch=job.batch,

@@ -81,6 +81,7 @@ def run_worker(job: Job) -> Run:
     except msgspec.DecodeError:
         raise EdgekitError(_why_it_died(job.cell, done.returncode, done.stderr.decode(errors="replace"))) from None
     if isinstance(answer, Failure):
+        # The error of the same exit code: bad input, or any other failure.
         error_class = InputError if answer.exit_code == InputError.exit_code else EdgekitError
         raise error_class(answer.error)
     return answer

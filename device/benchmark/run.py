@@ -249,7 +249,7 @@ def _wanted_detector(options: BenchmarkOptions) -> DetectorChoice:
     wanted = "" if options.detector is None else str(options.detector)
     if wanted.endswith(ONNX_SUFFIX):
         return DetectorChoice("yunet", Path(wanted).absolute(), options.detector_size_px)
-    return DetectorChoice(wanted, None, options.detector_size_px)
+    return DetectorChoice(wanted, model_path=None, input_size_px=options.detector_size_px)
 
 
 def _detector(models: Sequence[Path], wanted: DetectorChoice, notify: Callable[[str], None]) -> DetectorChoice | None:
@@ -261,10 +261,11 @@ def _detector(models: Sequence[Path], wanted: DetectorChoice, notify: Callable[[
         InputError: A detector is requested and no model classifies faces, or the detector cannot be created.
     """
     face_models = [path for path in models if contract_in(path).subject == "face"]
+    requested = wanted.name or None
     if not face_models:
-        needed_detector("image", wanted.name or "none", models[0])  # raises if a detector is requested
+        needed_detector("image", requested, models[0])  # raises if a detector is requested
         return None
-    wanted = replace(wanted, name=needed_detector("face", wanted.name or None, face_models[0]))
+    wanted = replace(wanted, name=needed_detector("face", requested, face_models[0]))
     detector = wanted.create(intra_op_threads=None, notify=notify)
     size_px = detector.input_size_px if isinstance(detector, Sizable) else wanted.input_size_px
     model_path = wanted.model_path if detector.name == "yunet" else None  # another one may have replaced it

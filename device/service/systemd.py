@@ -92,7 +92,7 @@ class SystemdManager:
             pid=pid or None,
             restarts=int(properties.get("NRestarts") or 0),
             text=properties.get("StatusText") or None,
-            last_exit=_last_exit(properties) if not pid else None,
+            last_exit=_last_exit(properties) if not pid else None,  # only while no process runs
             starts_at_boot=properties.get("UnitFileState") == "enabled",
         )
 

@@ -108,8 +108,8 @@ def fit_linear(
         first = np.concatenate([(start.weight * std).ravel(), start.bias + start.weight @ mean]).astype(np.float32)
     found = _minimise(lambda flat: _loss_and_gradient(flat, inputs, targets, picture_weight, strength), first)
     # Back to the classifier of directions that are not standardised.
-    weight = found[:-count].reshape(count, -1) / std
-    return LinearFit(tuple(classes), weight, found[-count:] - weight @ mean, std)
+    weight = found[:-count].reshape(count, -1) / std  # (classes, features)
+    return LinearFit(tuple(classes), weight, bias=found[-count:] - weight @ mean, std=std)
 
 
 def _loss_and_gradient(

@@ -270,7 +270,8 @@ class TeachSession:
                 "file": str(file.path),
                 "is_used": file.is_used,
                 "has_before": file.has_before,
-                # The latest "Use it" was of the newest fit and of this region, and its file is in use.
+                # The latest "Use it" was of the newest fit, which is compared by identity, and of this region, and its
+                # file is in use.
                 "is_fit_used": self._stored == (result, self._region, self._used_sha256),
                 "base": None if file.is_for_any else file.base.name,
                 "region": None if self._region is None else vars(self._region),

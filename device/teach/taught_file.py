@@ -105,7 +105,7 @@ class TaughtFile:
             sha256 = sha256_of(path)
             if sha256 in recorded:
                 taught.append(sha256)
-            elif sha256 != new_sha256:
+            elif sha256 != new_sha256:  # otherwise the new file has the same content
                 original = f"{self.path.stem}-original-{sha256[:8]}{self.path.suffix}"
                 write_atomic(self.path.with_name(original), path.read_bytes())
         return taught

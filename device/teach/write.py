@@ -139,9 +139,9 @@ def taught_graph(fit: Fit, embedder: Embedder, contract: Contract) -> onnx.Model
         "taught.least": np.array(LEAST_LENGTH, np.float32),
         "taught.axes": np.array([1], np.int64),
         "taught.one": np.array(1, np.float32),
-        "taught.weight": fit.linear.weight,
+        "taught.weight": fit.linear.weight,  # (classes, features)
         "taught.bias": fit.linear.bias,
-        "taught.vectors": fit.novelty.vectors.T,
+        "taught.vectors": fit.novelty.vectors.T,  # (features, vectors)
     }
     for name, values in constants.items():
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
@@ -186,7 +186,7 @@ def face_features(path: Path) -> onnx.ModelProto:
     graph.output.append(helper.make_tensor_value_info(features, TensorProto.FLOAT, ["batch", width]))
     document = next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
     contract = replace(
-        Contract.from_json(document), labels=(), output=OutputSpec(features, "features"), uncertain_below=0.0
+        Contract.from_json(document), labels=(), output=OutputSpec(features, meaning="features"), uncertain_below=0.0
     )
     return _finished(model, contract)
 
@@ -201,7 +201,7 @@ def write_untaught(path: Path, subject: Subject) -> None:
         architecture="untaught",
         labels=("nothing taught yet",),
         input=InputSpec("image", side_hw, "rgb", scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3),
-        crop=CropSpec(0.0, grayscale=False, resize_hw=side_hw, center_crop_hw=side_hw),
+        crop=CropSpec(margin=0.0, grayscale=False, resize_hw=side_hw, center_crop_hw=side_hw),
         output=OutputSpec(_LOGITS),
         subject=subject,
     )

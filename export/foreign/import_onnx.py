@@ -109,6 +109,7 @@ def import_onnx(
         )
     gives_probabilities = bool((before >= 0).all() and np.allclose(before.sum(axis=1), 1, atol=_TOLERANCE))
     expected = before if gives_probabilities else softmax(before)
+    # `session` does not list its nodes, so the file is read again.
     is_quantized = any(node.op_type == "DequantizeLinear" for node in onnx.load(model).graph.node)
     contract = replace(contract, precision="int8" if is_quantized else "float32")
     _write(model, output, contract, channels_last, gives_probabilities, expected)
@@ -182,7 +183,7 @@ def _input_hw(path: Path, graph_hw: list[int | str | None], size_px: int | None)
 
     A given `size_px` must be one of them.
     """
-    sides = [side if isinstance(side, int) else size_px for side in graph_hw]
+    sides = [side if isinstance(side, int) else size_px for side in graph_hw]  # a dynamic side is a name or None
     height, width = sides
     if height is None or width is None:
         raise InputError(f"model '{path}' takes images of any size: give --image-size")

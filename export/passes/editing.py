@@ -131,7 +131,7 @@ def reweighted(
         **attributes: Attributes that differ from those of `conv`.
     """
     graph = conv.node.graph
-    assert isinstance(graph, ir.Graph)
+    assert isinstance(graph, ir.Graph)  # and not a function, which has no initialisers
     name = conv.node.outputs[0].name
     # New initialisers, because another convolution may read the old ones.
     inputs = [data or conv.node.inputs[0], add_weight(graph, f"{name}.weight", weight)]
