@@ -125,7 +125,7 @@ def benchmark_formats(
     checkpoint = resolve_model(str(model), (CHECKPOINT_SUFFIX,))
     crop = load_checkpoint(checkpoint).contract.crop
     reading = partial(progress, f"reading {Path(data).name}")
-    size_px = crop.resize_hw[0]  # nets from a training take squares
+    size_px = crop.resize_hw[0]  # the images of a data set are squares
     dataset = load_dataset(Path(data), size_px, reading, notify=notify, fit=crop.fit)
     split = dataset.chosen_split(name=None, kind="test")
     target = target or this_machines_target()

@@ -212,7 +212,7 @@ def _check_quantization(options: QuantizeOptions, is_checkpoint: bool, path: Pat
         raise InputError("quantisation is for ONNX Runtime: leave engine and precision out (ncnn has precision fp16)")
     if options.method == "int8" and options.calibrate is None:
         raise InputError("int8 needs images for calibration: name a calibration data set (--calibrate)")
-    if options.method != "int8" and options.calibrate:
+    if options.method != "int8" and options.calibrate is not None:
         raise InputError(f"{options.method} takes no calibration: leave it out")
 
 
@@ -229,7 +229,7 @@ def _data_with_split(
     if data is None:
         return None
     if not isinstance(data, DataSet):
-        path, crop = Path(data), contract.crop
+        path, crop = Path(data), contract.crop  # the images of a data set are squares
         reading = partial(options.progress, f"reading {path.name}")
         data = load_dataset(path, crop.resize_hw[0], reading, notify=options.notify, fit=crop.fit)
     data.split(split)  # raises if there is no such split

@@ -191,7 +191,7 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
         )
     results = [cell_result(one, started_s) for one in measured]
     processes = [process for cell in results for process in cell.processes]
-    processes.sort(key=lambda process: process.started_s)
+    processes.sort(key=lambda process: process.started_s)  # at least one: otherwise `measure_all` raises
     result = BoardResult(
         label=None,
         board=msgspec.convert(board, BoardInfo, from_attributes=True),

@@ -79,7 +79,7 @@ class ServiceSpec:
     run_as: str | None = None
 
     def __post_init__(self) -> None:
-        """Check name and folders, and that no text of the unit has a line break."""
+        """Check name and folders, and that no text of the unit has a line break or a zero byte."""
         check_name(self.name)
         folders = (self.folder, *self.writable)
         for folder in folders:

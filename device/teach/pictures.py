@@ -82,6 +82,7 @@ def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFi
 
 def read_pictures(file: PictureFile, notify: Callable[[str], None]) -> Iterator[ImageU8]:
     """Yield the B, G, R picture of an image file, or frames of a video: at most two per second, 200 in all.
+
     Raises:
         InputError: The file cannot be decoded.
     """
@@ -92,9 +93,11 @@ def read_pictures(file: PictureFile, notify: Callable[[str], None]) -> Iterator[
     with open_files(str(file.path), notify) as video:
         for frame in video:
             position_s = frame.position_s or 0.0  # without times, only the first frame is taught
-            if position_s >= next_s and count < _VIDEO_PICTURES:
+            if position_s >= next_s:
                 yield frame.image_bgr
                 next_s, count = position_s + _VIDEO_STEP_S, count + 1
+            if count == _VIDEO_PICTURES:
+                return  # the rest of a long video is not decoded
 
 
 def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
@@ -178,7 +181,7 @@ def _with_groups(files: list[PictureFile], root: Path, listed: dict[str, str]) -
     grouped, timed = [], []
     for file in files:
         relative = file.path.relative_to(root)  # CLASS/picture or CLASS/RECORDING/picture
-        sub_folder = "/".join(relative.parts[:-1]) if len(relative.parts) > 2 else None
+        sub_folder = relative.parent.as_posix() if len(relative.parts) > 2 else None
         group = relative.as_posix() if file.is_video else listed.get(relative.as_posix(), sub_folder)
         time = None if group else _recording_time(file.path)
         if time is None:
