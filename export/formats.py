@@ -125,8 +125,9 @@ def benchmark_formats(
     checkpoint = resolve_model(str(model), (CHECKPOINT_SUFFIX,))
     crop = load_checkpoint(checkpoint).contract.crop
     reading = partial(progress, f"reading {Path(data).name}")
-    dataset = load_dataset(Path(data), crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
-    split = dataset.chosen_split(None, "test")
+    size_px = crop.resize_hw[0]  # the images of a data set are squares
+    dataset = load_dataset(Path(data), size_px, reading, notify=notify, fit=crop.fit)
+    split = dataset.chosen_split(name=None, kind="test")
     target = target or this_machines_target()
     files: list[FormatFile] = []
     left_out: dict[str, str] = {}  # reasons
@@ -136,7 +137,7 @@ def benchmark_formats(
             if name != "float32" and name not in formats:
                 continue
             try:
-                progress(f"exporting {name}", 0, None)
+                progress(f"exporting {name}", 0, None)  # the total is not known
                 path = _write_format(name, checkpoint, Path(folder), target, dataset)
                 evaluation = evaluate_file(path, dataset, split, partial(progress, f"evaluating {name}"))
             except (InputError, GateError, TemporaryError) as error:

@@ -73,7 +73,7 @@ def open_prompted_tower(path: Path, options: ExportOptions) -> tuple[PromptedTow
     contract = clip_contract(PROMPTED, net.clip.config, net.classes, data_name, gray)
     origin = replace(contract.provenance, checkpoint_sha256=sha256_of(path))
     contract = replace(contract, provenance=origin, uncertain_below=options.uncertain_below or 0.0)
-    return PromptedTower(net, not options.without_ensemble), contract
+    return PromptedTower(net, ensemble=not options.without_ensemble), contract
 
 
 def open_prompts(

@@ -139,7 +139,8 @@ def quantize_file(
         model = _with_accuracy(model, dataset, split, own)
     content = model.SerializeToString(deterministic=True)
     quantized = QuantizedExport(target, len(content), contract_of(model), error, reference, own)
-    drop_points = quantized.drop_points  # None without evaluation
+    drop_points = quantized.drop_points
+    # Without evaluation all three are None.
     if reference and own and drop_points is not None and drop_points > max_drop_points:
         write_atomic(refused_path(target), content)
         raise GateError(
@@ -216,7 +217,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     with only_errors(), redirect_stdout(StringIO()):  # the converter prints and logs its decisions
         converted = ir.from_proto(convert_float_to_float16(copy, keep_io_types=True))
     converted.graph.sort()  # the converter appends its casts at the end
-    return _with_contract(ir.to_proto(converted), contract_of(model), "float16", None)
+    return _with_contract(ir.to_proto(converted), contract_of(model), "float16", calibration=None)
 
 
 class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
@@ -252,10 +253,10 @@ def _logits(model: onnx.ModelProto, crops: ImageU8, contract: Contract) -> Float
     options = ort.SessionOptions()
     options.log_severity_level = 4  # fatal errors only
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    logits: list[FloatArray] = []  # of each batch
+    logits: list[FloatArray] = []  # one array per batch
     for start in range(0, len(crops), _BATCH_CROPS):
         tensor = to_input(crops[start : start + _BATCH_CROPS], contract.input)
-        logits += session.run([contract.output.name], {contract.input.name: tensor})
+        logits += session.run([contract.output.name], {contract.input.name: tensor})  # a list of one array
     return np.concatenate(logits).astype(np.float32)
 
 

@@ -149,10 +149,10 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
 
 
 def refuse_quantized(contract: Contract, path: Path) -> None:
-    """Check that a model is not quantised yet.
+    """Check that a model is not int8 yet.
 
     Raises:
-        InputError: It is int8 already, such as a file of `edgekit teach`.
+        InputError: It is, such as a file of `edgekit teach`.
     """
     if contract.precision == "int8":
         raise InputError(f"model '{path}' is int8 already: use it as it is")
@@ -176,7 +176,7 @@ def _export(
     is_prompts = is_prompts_file(path)
     net, contract = open_prompted_tower(path, options) if is_prompts else open_checkpoint(path, options)
     images = None
-    if isinstance(options.evaluate_on, str | Path):
+    if isinstance(options.evaluate_on, str | Path):  # a `DataSet` has no files for the device's side to read
         images = read_images(
             Path(options.evaluate_on),
             options.evaluation_split,
@@ -187,13 +187,13 @@ def _export(
             notify=notify,
         )
     notify(f"exporting {path}")
-    progress("exporting", 0, None)
+    progress("exporting", 0, None)  # the total is not known
     if images is None:
         return write(net, contract, file)
     with tempfile.TemporaryDirectory() as folder:
         exported = write(net, contract, Path(folder) / file.name)
         reference = TorchClassifier(net, contract)
-        tolerance = PROMPTS_TOLERANCE if is_prompts else None
+        tolerance = PROMPTS_TOLERANCE if is_prompts else None  # None: that of the file's engine
         logits = verify_on(images, exported.path, reference, refused or refused_path(file), tolerance, progress, notify)
         if new_classes(options):  # a label by text may be worded so badly that all or no images get it
             report_shares(contract.labels, logits, notify)
@@ -212,7 +212,7 @@ def _check_quantization(options: QuantizeOptions, is_checkpoint: bool, path: Pat
         raise InputError("quantisation is for ONNX Runtime: leave engine and precision out (ncnn has precision fp16)")
     if options.method == "int8" and options.calibrate is None:
         raise InputError("int8 needs images for calibration: name a calibration data set (--calibrate)")
-    if options.method != "int8" and options.calibrate:
+    if options.method != "int8" and options.calibrate is not None:
         raise InputError(f"{options.method} takes no calibration: leave it out")
 
 
@@ -229,7 +229,7 @@ def _data_with_split(
     if data is None:
         return None
     if not isinstance(data, DataSet):
-        path, crop = Path(data), contract.crop
+        path, crop = Path(data), contract.crop  # the images of a data set are squares
         reading = partial(options.progress, f"reading {path.name}")
         data = load_dataset(path, crop.resize_hw[0], reading, notify=options.notify, fit=crop.fit)
     data.split(split)  # raises if there is no such split

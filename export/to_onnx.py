@@ -212,7 +212,7 @@ def _exported_graph(net: nn.Module, contract: Contract) -> ir.Model:
 def _check_fit(net: nn.Module, example: torch.Tensor, contract: Contract) -> None:
     """Run a net on an example batch; raise InputError if its input or its output does not fit the contract.
 
-    The net must return one logit per label.
+    The net must return one logit per label. `example` is (_EXAMPLE_BATCH, channels, H, W).
     """
     shape = list(example.shape[1:])
     try:

@@ -22,9 +22,10 @@ def _thread_counts(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(re.fullmatch("[0-9]{1,4}", part) and 1 <= int(part) <= MAX_THREADS for part in parts):
         raise ValueError(f"'{text}' is not a list of numbers from 1 to {MAX_THREADS}, such as 1,2,4")
-    if twice := next((part for part in parts if parts.count(part) > 1), None):
+    counts = tuple(map(int, parts))
+    if twice := next((count for count in counts if counts.count(count) > 1), None):
         raise ValueError(f"thread count given twice: {twice}")
-    return tuple(map(int, parts))
+    return counts
 
 
 def _note(text: str) -> tuple[str, str]:

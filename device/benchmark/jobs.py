@@ -56,6 +56,7 @@ class CachedSource(RecordedSource):
         """Map the cache's file; the frames are views of it."""
         self.fps = cache.fps
         with cache.path.open("rb") as stream:
+            # Whoever writes into a frame changes this process's copy, not the file.
             self._mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         pixels = np.frombuffer(self._mapping, np.uint8)  # of all frames, one after the other
         self.frames: list[ImageU8] = []
@@ -95,6 +96,7 @@ def frame_cache(source: Source, name: str, limit_mib: int) -> Iterator[tuple[Fra
         with source:
             for frame in source:
                 pixels = np.ascontiguousarray(frame.image_bgr)
+                # The first frame is written in any case.
                 if shapes and size_bytes + pixels.nbytes > limit_bytes:
                     complete = False
                     break
@@ -110,9 +112,10 @@ def frame_cache(source: Source, name: str, limit_mib: int) -> Iterator[tuple[Fra
             frames=len(shapes),
             complete=complete,
             first_frame_wh=(shapes[0][1], shapes[0][0]),
-            memory_mib=round(size_bytes / (1 << 20), 1),
+            memory_mib=round(size_bytes / 2**20, 1),
             pixels_sha256=digest.hexdigest(),
         )
+        # Under this name the processes that measure open the file.
         yield FrameCache(Path(f"/proc/{os.getpid()}/fd/{stream.fileno()}"), tuple(shapes), source.fps), info
 
 
@@ -153,7 +156,7 @@ class DetectorChoice:
     def create(self, intra_op_threads: int | None = None, notify: Callable[[str], None] = lambda _: None) -> Detector:
         """Return the detector; if it is not available, the one that replaces it, with one line for `notify`."""
         return create_detector(
-            str(self.model_path or self.name),
+            str(self.model_path or self.name),  # a detector's name, or YuNet's file
             input_size_px=self.input_size_px,
             intra_op_threads=intra_op_threads,
             notify=notify,
@@ -222,7 +225,7 @@ def plan_cells(
     cells = []
     for (name, path), kind in itertools.product(models, kinds):
         if kind == "run" and thread_counts is None:
-            cells.append(Cell(name, path, None, kind))
+            cells.append(Cell(name, path, threads=None, kind=kind))
         else:
             cells += [Cell(name, path, threads, kind) for threads in counts]
     return cells

@@ -119,7 +119,7 @@ def measure(job: Job, make_detector: Callable[[int], Detector] | None = None) ->
     source = CachedSource(job.cache) if job.cache else None
     make = partial(make_detector or job.make_detector, plan.detector)
     localizer: Localizer | None = None
-    if source is None:  # kind "net"
+    if source is None:  # kind "net" needs no frames
         samples = _net_samples(classifier, job.batch)
     elif is_run:
         options = StreamOptions()
@@ -127,8 +127,9 @@ def measure(job: Job, make_detector: Callable[[int], Detector] | None = None) ->
         smoothing = {"smooth_s": options.smooth_s, "classify_every": options.classify_every}
         samples = _frame_samples(source, localizer, classifier, BLOCK_FRAMES, plan.staged, **smoothing)
     else:  # kind "frame"
-        localizer = FaceTracker(make(), None) if detects else WholeImage(None, is_sequence=True)
-        samples = _frame_samples(source, localizer, classifier, 1, threaded=False)
+        # Every frame is detected, or all of it is classified.
+        localizer = FaceTracker(make(), schedule=None) if detects else WholeImage(region=None, is_sequence=True)
+        samples = _frame_samples(source, localizer, classifier, frames=1, threaded=False)
     detector = localizer.detector_name if localizer else None
 
     with closing(samples):
@@ -136,8 +137,8 @@ def measure(job: Job, make_detector: Callable[[int], Detector] | None = None) ->
         recorder = _Recorder(job)
         while not recorder.done:
             recorder.add(next(samples))
-    if source:
-        source.unload()
+    if source is not None:
+        source.unload()  # before `result` reads the memory in use
     return Run(
         process=recorder.result(load_ms, warm_up, before),
         batch=job.batch,
@@ -171,7 +172,7 @@ def example_boxes(subject: Subject, count: int) -> Detections:
 def _net_samples(classifier: Classifier, batch: int) -> Generator[_Sample, None, None]:
     """Yield without end the time of an inference on always the same batch, `batch` crops of an image of noise."""
     contract = classifier.contract
-    noise_bgr = np.random.default_rng(0).integers(0, 256, (*reversed(FRAME_WH), 3), np.uint8)
+    noise_bgr = np.random.default_rng(0).integers(0, 256, (*reversed(FRAME_WH), 3), np.uint8)  # (H, W, 3)
     frame = Frame(0, 0.0, 0.0, noise_bgr)  # its number and times have no effect
     crops = crop_faces(frame, example_boxes(contract.subject, batch), contract)
     tensor = to_input(crops, contract.input)

@@ -68,6 +68,7 @@ def run_worker(job: Job) -> Run:
     python_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     # The worker has its own session: Ctrl-C reaches this process only, which then ends the worker.
     done = subprocess.run(
+        # -P: modules in the current folder do not hide others of the same name.
         [sys.executable, "-P", "-m", "edgekit.device.benchmark.measure"],
         input=job.to_json(),
         capture_output=True,
@@ -80,6 +81,7 @@ def run_worker(job: Job) -> Run:
     except msgspec.DecodeError:
         raise EdgekitError(_why_it_died(job.cell, done.returncode, done.stderr.decode(errors="replace"))) from None
     if isinstance(answer, Failure):
+        # The error of the same exit code: bad input, or any other failure.
         error_class = InputError if answer.exit_code == InputError.exit_code else EdgekitError
         raise error_class(answer.error)
     return answer

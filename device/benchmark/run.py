@@ -60,7 +60,7 @@ def describe_model(name: str, path: Path) -> ModelInfo:
     Raises:
         InputError: The file cannot be loaded or has no valid contract, or its engine is not installed.
     """
-    contract = open_engine(path, 1).contract
+    contract = open_engine(path, intra_op_threads=1).contract
     return ModelInfo(
         name=name,
         sha256=sha256_of(path),
@@ -191,7 +191,7 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
         )
     results = [cell_result(one, started_s) for one in measured]
     processes = [process for cell in results for process in cell.processes]
-    processes.sort(key=lambda process: process.started_s)
+    processes.sort(key=lambda process: process.started_s)  # at least one: otherwise `measure_all` raises
     result = BoardResult(
         label=None,
         board=msgspec.convert(board, BoardInfo, from_attributes=True),
@@ -222,7 +222,7 @@ def _jobs(
         if cell.kind == "net":
             jobs.append(Job(cell, seconds, iterations, options.batch))
         else:
-            jobs.append(Job(cell, seconds, iterations, 1, cache, detector))
+            jobs.append(Job(cell, seconds, iterations, batch=1, cache=cache, detector=detector))
     return jobs
 
 
@@ -249,7 +249,7 @@ def _wanted_detector(options: BenchmarkOptions) -> DetectorChoice:
     wanted = "" if options.detector is None else str(options.detector)
     if wanted.endswith(ONNX_SUFFIX):
         return DetectorChoice("yunet", Path(wanted).absolute(), options.detector_size_px)
-    return DetectorChoice(wanted, None, options.detector_size_px)
+    return DetectorChoice(wanted, model_path=None, input_size_px=options.detector_size_px)
 
 
 def _detector(models: Sequence[Path], wanted: DetectorChoice, notify: Callable[[str], None]) -> DetectorChoice | None:
@@ -261,11 +261,12 @@ def _detector(models: Sequence[Path], wanted: DetectorChoice, notify: Callable[[
         InputError: A detector is requested and no model classifies faces, or the detector cannot be created.
     """
     face_models = [path for path in models if contract_in(path).subject == "face"]
+    requested = wanted.name or None
     if not face_models:
-        needed_detector("image", wanted.name or "none", models[0])  # raises if a detector is requested
+        needed_detector("image", requested, models[0])  # raises if a detector is requested
         return None
-    wanted = replace(wanted, name=needed_detector("face", wanted.name or None, face_models[0]))
-    detector = wanted.create(None, notify)
+    wanted = replace(wanted, name=needed_detector("face", requested, face_models[0]))
+    detector = wanted.create(intra_op_threads=None, notify=notify)
     size_px = detector.input_size_px if isinstance(detector, Sizable) else wanted.input_size_px
     model_path = wanted.model_path if detector.name == "yunet" else None  # another one may have replaced it
     return DetectorChoice(detector.name, model_path, size_px)

@@ -139,7 +139,7 @@ class Classifier:
     def outputs(self, crops: ImageU8) -> tuple[FloatArray, FloatArray | None]:
         """Return the class probabilities (N, classes) of crops, and their distances (N,) from the training images.
 
-        Only taught models compute distances, see `Contract.distance`; for others they are None.
+        Only taught models compute distances, see `Contract.distance`; for others, and without crops, they are None.
 
         Raises:
             InputError: As `probabilities`.

@@ -101,5 +101,5 @@ def contract_in(path: Path) -> Contract:
     if engine == "onnxruntime":
         from edgekit.device.engines.session import open_session, read_contract
 
-        return read_contract(open_session(path, 1, level="none"), path)
-    return open_engine(path, 1).contract
+        return read_contract(open_session(path, intra_op_threads=1, level="none"), path)
+    return open_engine(path, intra_op_threads=1).contract

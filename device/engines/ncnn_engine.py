@@ -144,14 +144,14 @@ class NcnnEngine:
         """
         file = read_ncnn(path)
         self._path = path
-        self._has_run = False
+        self._has_run = False  # whether the graph has run once, see `_failure`
         self._ncnn = _load_library(path)
         self.contract = file.contract
         precision = precision or file.contract.precision
         self._net = self._ncnn.Net()
         options = self._net.opt
         options.num_threads = intra_op_threads
-        for name in _ROUNDING_OPTIONS:
+        for name in _ROUNDING_OPTIONS:  # without them, ncnn computes in float32
             if hasattr(options, name):  # older versions of ncnn lack some of them
                 setattr(options, name, precision == "float16" and name in _FLOAT16_OPTIONS)
         # From a file, because ncnn would keep references to weights that it loads from memory.

@@ -118,7 +118,7 @@ def open_session(path: Path, intra_op_threads: int, level: GraphLevel = "all") -
         TemporaryError: There is too little memory.
     """
     require_file(path, "model")
-    return load_session(path, str(path), session_options(intra_op_threads, level))
+    return load_session(path, source=str(path), options=session_options(intra_op_threads, level))
 
 
 def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:

@@ -81,7 +81,7 @@ class RuntimeMonitor:
         """
         self._localizer = localizer
         self._live = live
-        self._clock = Clock()
+        self._clock = Clock()  # whether the system's clock is synchronised
         self._camera = CameraWatch(notify) if live else None
         self._shedder = LoadShedder(read_board(), notify, self._set_load_level)
         self._sampler = HealthSampler(folder, notify, self._shedder.observe, camera=self._camera)
@@ -130,7 +130,7 @@ class RuntimeMonitor:
             sinks.append(HeartbeatSink(notifier, self._status))
         for sink in sinks:
             controls.while_paused(sink.idle)
-        return [*sinks]
+        return [*sinks]  # of the type `list[Sink]`
 
     def as_document(self) -> dict[str, Any]:
         """Return the summary of all samples and the highest load level, ready for JSON."""

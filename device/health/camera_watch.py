@@ -66,7 +66,7 @@ class CameraWatch(Sink):
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Note that a frame has arrived, and sample it if the latest sample is old enough."""
         del result
-        self._seen_s = time.monotonic()
+        self._seen_s = time.monotonic()  # and not the time of capture: a slow run is no lost camera
         if frame.monotonic_s - self._sampled_s < _SAMPLE_PERIOD_S:
             return
         self._sampled_s = frame.monotonic_s
@@ -136,6 +136,7 @@ def _state_in(sample: ImageU8, previous: ImageU8 | None) -> CameraState:
     """
     grid = cv2.resize(sample, _GRID_WH, interpolation=cv2.INTER_AREA).astype(np.int16)
     vertical, horizontal = np.diff(grid, axis=0), np.diff(grid, axis=1)
+    # In ascending order, so that the index -n is the n-th largest.
     differences = np.sort(np.abs(np.concatenate([vertical.ravel(), horizontal.ravel()])))
     if differences[-_PERCENTILE_RANK] < _MIN_DETAIL:
         return "dark" if grid.mean() < _MAX_DARK_LEVEL else "covered"

@@ -179,7 +179,7 @@ class LabelStore:
         self._decisions: list[Decision] = []  # of this process, for `undo`
         self._last_id = 0
         self._index_bytes = 0  # how much of crops.jsonl is read
-        self._read_placed()
+        self._read_placed()  # first, because `refresh` needs the earlier labels
         self.refresh()
 
     @property
@@ -225,7 +225,7 @@ class LabelStore:
         return f"edgekit train --data {shlex.quote(printable(str(self.out)))} -o runs/mine"
 
     def teach(self) -> dict[str, Any]:
-        """Fit a model on the labelled crops, write it to DIR/taught.onnx, and return its accuracy for the page.
+        """Fit a model on the labelled crops, write it to `TAUGHT_FILE`, and return its accuracy for the page.
 
         Raises:
             InputError: There are too few labelled crops.
@@ -300,7 +300,7 @@ class LabelStore:
             for name in names:
                 if move(self.folder / CROPS_FOLDER / name, self._folder_of(label) / name):
                     self._labels[name] = label
-                    self._missing.discard(name)
+                    self._missing.discard(name)  # if the file was put back
                     moved.append(name)
                 else:
                     self._missing.add(name)
@@ -379,7 +379,7 @@ class LabelStore:
             self._placed[path.name] = None
         for path in sorted(self.out.glob("*/*.png")):
             label = path.parent.name
-            if label.startswith("."):
+            if label.startswith("."):  # a hidden folder is no class
                 continue
             if label not in self._classes:
                 self.add_class(label)

@@ -79,7 +79,7 @@ class ServiceSpec:
     run_as: str | None = None
 
     def __post_init__(self) -> None:
-        """Check name and folders, and that no text of the unit has a line break."""
+        """Check name and folders, and that no text of the unit has a line break or a zero byte."""
         check_name(self.name)
         folders = (self.folder, *self.writable)
         for folder in folders:
@@ -108,7 +108,7 @@ def check_name(name: str) -> None:
     """Check the name of a service.
 
     Raises:
-        InputError: The name is empty, too long, or contains anything but letters, digits and - _ .
+        InputError: The name is empty, too long, begins with - _ or . or contains anything but letters, digits and - _ .
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"service name '{name}' is not valid: use letters, digits and - _ . (64 at most)")
@@ -197,6 +197,7 @@ def unit_text(
             # By default glibc keeps free memory in up to eight arenas per processor: reconnections made a run grow.
             "Environment=MALLOC_ARENA_MAX=2",
             *(f"Environment={quote(f'{name}={value}')}" for name, value in spec.environment.items()),
+            # With "-" the service starts also if the wait fails.
             f"ExecStartPre=-{quote(udevadm)} settle --timeout=30" if udevadm else "",
             # The colon switches off the expansion of variables.
             f"ExecStart=:{' '.join(quote(argument) for argument in spec.command)}",

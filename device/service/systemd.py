@@ -68,7 +68,7 @@ class SystemdManager:
             cache=_cache_of(spec.run_as),
         )
         write_atomic(path, text)
-        path.chmod(0o644)
+        path.chmod(0o644)  # whatever the umask is, readable for every user, as other units are
         self._systemctl("daemon-reload")
         self._systemctl("enable", "--quiet", path.name)
         self._restart(path.name)
@@ -92,7 +92,7 @@ class SystemdManager:
             pid=pid or None,
             restarts=int(properties.get("NRestarts") or 0),
             text=properties.get("StatusText") or None,
-            last_exit=_last_exit(properties) if not pid else None,
+            last_exit=_last_exit(properties) if not pid else None,  # only while no process runs
             starts_at_boot=properties.get("UnitFileState") == "enabled",
         )
 

@@ -177,7 +177,7 @@ def fit_distance(
     for fold in np.unique(fold_of):
         kept, held = fold_of != fold, fold_of == fold
         part = fit_novelty(*_flat(views[kept], labels[kept]))
-        distances[held] = part.distances(views[held, 0])
+        distances[held] = part.distances(views[held, 0])  # without the mirror images
     novelty = fit_novelty(*_flat(views, labels))
     return novelty, float(np.quantile(distances, _KEPT_SHARE)), distances
 
@@ -200,7 +200,8 @@ def folds(labels: IntArray, groups: Sequence[str] | None = None) -> IntArray:
     """Return the number of the fold of each picture (N,), for a cross-validation with at most 5 folds.
 
     Each fold has about the same share of each class, and all pictures of a group are in one fold. Only a class with a
-    single group is cut into consecutive parts, which makes its measured accuracy too high.
+    single group is cut into consecutive parts, which makes its measured accuracy too high. Without `groups`, each
+    picture is a group.
     """
     if groups is None:
         groups = [str(index) for index in range(len(labels))]
@@ -305,6 +306,7 @@ def fit_recorded(classes: Mapping[str, Sequence[Picture]]) -> RecordedFit | None
     if len(usable) < 2:
         return None
     pictures = [picture for embedded in usable.values() for picture in embedded]
+    # (N, views, features). The condition is for the type: all pictures have views.
     views = np.stack([picture.views for picture in pictures if picture.views is not None])
     groups = [picture.group for picture in pictures]
     labels = np.repeat(np.arange(len(usable)), [len(embedded) for embedded in usable.values()])
@@ -330,7 +332,7 @@ def _advice(fit: Fit, recorded_once: Sequence[str]) -> str:
     wrong: Counter[tuple[str, str]] = Counter()  # errors by pair of classes, in either direction
     for label, predicted, count in fit.held_back.confusions(fit.classes):
         wrong[min(label, predicted), max(label, predicted)] += count
-    for (first, second), count in wrong.most_common(1):
+    for (first, second), count in wrong.most_common(1):  # none without errors
         if count / (pictures[first] + pictures[second]) >= _ALIKE_SHARE:
             fewer = min(first, second, key=lambda name: pictures[name])
             return f"{first} and {second} look alike: record more of {fewer}."

@@ -91,7 +91,7 @@ def fit_linear(
         strength: Strength of the L2 regularisation of the weights on standardised features.
         start: A fit of similar pictures or strength, which shortens the search.
     """
-    inputs = direction(features)
+    inputs = direction(features)  # (N, features), rows of length 1
     mean, std = inputs.mean(axis=0), inputs.std(axis=0)
     # A feature that hardly varies is not stretched to the variance of the others.
     std = np.maximum(std, np.float32(_LEAST_SHARE) * max(float(std.max()), LEAST_LENGTH))
@@ -102,14 +102,14 @@ def fit_linear(
     # (N, 1): the weight of a picture in the loss. Every class has the same sum, and all together have 1.
     picture_weight = (targets @ (1 / pictures_of_class))[:, None] / np.float32(np.unique(labels).size)
     # Weights (classes * features,) and then biases (classes,).
-    first = np.zeros(count * (inputs.shape[1] + 1), np.float32)
+    first = np.zeros(count * (inputs.shape[1] + 1), np.float32)  # where the search begins
     if start is not None and start.weight.shape == (count, inputs.shape[1]):
         # `start` classifies directions; the same classifier for standardised ones.
         first = np.concatenate([(start.weight * std).ravel(), start.bias + start.weight @ mean]).astype(np.float32)
     found = _minimise(lambda flat: _loss_and_gradient(flat, inputs, targets, picture_weight, strength), first)
     # Back to the classifier of directions that are not standardised.
-    weight = found[:-count].reshape(count, -1) / std
-    return LinearFit(tuple(classes), weight, found[-count:] - weight @ mean, std)
+    weight = found[:-count].reshape(count, -1) / std  # (classes, features)
+    return LinearFit(tuple(classes), weight, bias=found[-count:] - weight @ mean, std=std)
 
 
 def _loss_and_gradient(
@@ -152,6 +152,7 @@ def _minimise(function: _Function, start: FloatArray) -> FloatArray:
             break
         descent = -_inverse_hessian_times(gradient, steps)
         slope = float(descent @ gradient)
+        # Without steps the descent is the negative gradient, whose length is arbitrary.
         length = 1.0 if steps else min(1.0, 1.0 / float(np.abs(gradient).sum()))
         for _ in range(_MOST_HALVINGS):
             candidate = point + np.float32(length) * descent

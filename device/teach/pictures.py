@@ -65,9 +65,10 @@ def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFi
     by_class: dict[str, list[PictureFile]] = {}
     for path in visible:
         suffix, is_in_class_folder = path.suffix.lower(), path.parent != root
+        # A video beside the class folders is a class of its own.
         if suffix in VIDEO_SUFFIXES or (suffix in IMAGE_SUFFIXES and is_in_class_folder):
             label = path.relative_to(root).parts[0] if is_in_class_folder else path.stem
-            by_class.setdefault(label, []).append(PictureFile(path, label, None))
+            by_class.setdefault(label, []).append(PictureFile(path, label, group=None))
     _check_classes(root, visible, set(by_class))
     report_unread(visible, notify)
     if loose := _loose_images(root, visible):
@@ -80,7 +81,7 @@ def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFi
 
 
 def read_pictures(file: PictureFile, notify: Callable[[str], None]) -> Iterator[ImageU8]:
-    """Yield the B, G, R picture of an image file, or frames of a video, at most two per second.
+    """Yield the B, G, R picture of an image file, or frames of a video: at most two per second, 200 in all.
 
     Raises:
         InputError: The file cannot be decoded.
@@ -91,10 +92,12 @@ def read_pictures(file: PictureFile, notify: Callable[[str], None]) -> Iterator[
     next_s, count = 0.0, 0
     with open_files(str(file.path), notify) as video:
         for frame in video:
-            position_s = frame.position_s or 0.0
-            if position_s >= next_s and count < _VIDEO_PICTURES:
+            position_s = frame.position_s or 0.0  # without times, only the first frame is taught
+            if position_s >= next_s:
                 yield frame.image_bgr
                 next_s, count = position_s + _VIDEO_STEP_S, count + 1
+            if count == _VIDEO_PICTURES:
+                return  # the rest of a long video is not decoded
 
 
 def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
@@ -178,8 +181,8 @@ def _with_groups(files: list[PictureFile], root: Path, listed: dict[str, str]) -
     grouped, timed = [], []
     for file in files:
         relative = file.path.relative_to(root)  # CLASS/picture or CLASS/RECORDING/picture
-        sub_folder = "/".join(relative.parts[:-1]) if len(relative.parts) > 2 else None
-        group = str(relative) if file.is_video else listed.get(relative.as_posix(), sub_folder)
+        sub_folder = relative.parent.as_posix() if len(relative.parts) > 2 else None
+        group = relative.as_posix() if file.is_video else listed.get(relative.as_posix(), sub_folder)
         time = None if group else _recording_time(file.path)
         if time is None:
             grouped.append(PictureFile(file.path, file.label, group))

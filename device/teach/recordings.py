@@ -269,6 +269,7 @@ def check_class(name: str) -> None:
     Raises:
         InputError: The class cannot be the name of a folder.
     """
+    # Options such as --classes separate names by commas.
     has_forbidden = re.search(r"^\.|[/\\,]", name) or not name.isprintable()
     is_too_long = len(name.encode(errors="replace")) > _MAX_CLASS_BYTES
     if not name or name != name.strip() or has_forbidden or is_too_long:

@@ -88,7 +88,7 @@ class TeachSession:
         """Begin a session; the caller starts the two threads."""
         self._parts = parts
         self._recordings = parts.recordings
-        self.live: dict[str, Any] | None = None
+        self.live: dict[str, Any] | None = None  # what the fit sees in the newest frame, for the page
         # The lock of the newest frame. The pipeline's thread takes it, so nothing waits for a disk while it is held.
         self._arrived = threading.Condition()
         self._newest: tuple[Frame, FrameResult] | None = None
@@ -98,9 +98,9 @@ class TeachSession:
         self._writing = threading.Lock()
         # The lock of everything else: of the recorded pictures and of the following fields.
         self._changed = threading.Condition(threading.RLock())
-        self.version = 1
-        self._message = ""
-        self._hold: _Hold | None = None
+        self.version = 1  # of the state, with which the page finds changes
+        self._message = ""  # the latest error of a recording
+        self._hold: _Hold | None = None  # the recording that goes on
         self._region = parts.roi or parts.region
         self._revision = 1  # of the recorded pictures
         self._fitted_revision = 0
@@ -138,7 +138,7 @@ class TeachSession:
             hold = self._hold
             if is_held and (hold is None or hold.label != label):
                 self._end_recording()
-                hold = self._hold = _Hold(label, self._recordings.begin(label), 0.0)
+                hold = self._hold = _Hold(label, self._recordings.begin(label), until_s=0.0)  # set below
             if hold is None or hold.label != label:
                 return  # a late request to end the recording of another class
             hold.until_s = time.monotonic() + (_HOLD_LASTS_S if is_held else 0.0)
@@ -191,7 +191,7 @@ class TeachSession:
         """Teach and classify this part of the frame only; None: the whole frame.
 
         Raises:
-            InputError: The run has a region of its own.
+            InputError: The run has a region of its own, or faces are taught, which the run finds itself.
         """
         with self._changing():
             if self._parts.roi is not None or self._parts.subject == "face":
@@ -270,7 +270,8 @@ class TeachSession:
                 "file": str(file.path),
                 "is_used": file.is_used,
                 "has_before": file.has_before,
-                # The latest "Use it" was of the newest fit and of this region, and its file is in use.
+                # The latest "Use it" was of the newest fit, which is compared by identity, and of this region, and its
+                # file is in use.
                 "is_fit_used": self._stored == (result, self._region, self._used_sha256),
                 "base": None if file.is_for_any else file.base.name,
                 "region": None if self._region is None else vars(self._region),
@@ -354,7 +355,7 @@ class TeachSession:
         """
         if self._parts.subject == "face":
             boxes = result.faces.xyxy
-            if result.faces.are_regions or len(boxes) == 0:
+            if result.faces.are_regions or len(boxes) == 0:  # parts of the frame, or no box
                 return None
             areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
             x0, y0, x1, y1 = square_crop_box(boxes[areas.argmax()], frame.size_wh, CROP_MARGIN)
@@ -421,7 +422,7 @@ class TeachSession:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Change the state in the block, with its lock.
+        """Change the state in the block, with its lock; the message of an earlier error is cleared.
 
         At the end, also after an error, the page gets a new `version`, and the thread that fits is woken.
         """

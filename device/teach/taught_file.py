@@ -47,6 +47,7 @@ class TaughtFile:
         self.path = path
         self.base = base
         self.is_for_any = is_for_any
+        # The files my-before.onnx and my.json (see the module).
         self._before = path.with_name(f"{path.stem}-before{path.suffix}")
         self._record = path.with_suffix(".json")
         self._is_for_base = is_for_any or self._recorded().get("instead_of") == sha256_of(base)
@@ -104,7 +105,7 @@ class TaughtFile:
             sha256 = sha256_of(path)
             if sha256 in recorded:
                 taught.append(sha256)
-            elif sha256 != new_sha256:
+            elif sha256 != new_sha256:  # otherwise the new file has the same content
                 original = f"{self.path.stem}-original-{sha256[:8]}{self.path.suffix}"
                 write_atomic(self.path.with_name(original), path.read_bytes())
         return taught

@@ -138,6 +138,7 @@ def _embedded(files: Sequence[PictureFile], embedder: Embedder, options: Teachin
         options.progress("reading pictures", done, len(files))
         try:
             for image in read_pictures(file, options.notify):
+                # (2, features) of the picture and its mirror image, or (1, features).
                 views.append(embedder.views(image) if mirrored else embedder.features([image]))
                 labels.append(classes.index(file.label))
                 files_of.append(str(file.path))
@@ -203,7 +204,7 @@ def _in_two_classes(pictures: _Pictures) -> list[tuple[str, str]]:
     """Return pairs of files with the same picture in different classes; equal pictures have equal features."""
     found: list[tuple[str, str]] = []
     first_with: dict[bytes, int] = {}  # by the digest of the features, the index of the first picture that has them
-    for index, features in enumerate(pictures.views[:, 0]):
+    for index, features in enumerate(pictures.views[:, 0]):  # (N, features), without mirror images
         first = first_with.setdefault(hashlib.sha256(features.tobytes()).digest(), index)
         if pictures.labels[first] != pictures.labels[index]:
             found.append((pictures.files[first], pictures.files[index]))

@@ -113,10 +113,10 @@ def taught_contract(
     return replace(
         source,
         labels=fit.classes,
-        input=replace(source.input, sizes_px=()),
+        input=replace(source.input, sizes_px=()),  # one size only, see `taught_graph`
         output=OutputSpec(_LOGITS),
         temperature=fit.temperature,
-        uncertain_below=0.0,
+        uncertain_below=0.0,  # the distance decides instead
         region=region,
         distance=DistanceSpec(_DISTANCE, fit.threshold),
         provenance=Provenance(dataset, source.provenance.checkpoint_sha256, edgekit_version=__version__),
@@ -139,9 +139,9 @@ def taught_graph(fit: Fit, embedder: Embedder, contract: Contract) -> onnx.Model
         "taught.least": np.array(LEAST_LENGTH, np.float32),
         "taught.axes": np.array([1], np.int64),
         "taught.one": np.array(1, np.float32),
-        "taught.weight": fit.linear.weight,
+        "taught.weight": fit.linear.weight,  # (classes, features)
         "taught.bias": fit.linear.bias,
-        "taught.vectors": fit.novelty.vectors.T,
+        "taught.vectors": fit.novelty.vectors.T,  # (features, vectors)
     }
     for name, values in constants.items():
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
@@ -186,7 +186,7 @@ def face_features(path: Path) -> onnx.ModelProto:
     graph.output.append(helper.make_tensor_value_info(features, TensorProto.FLOAT, ["batch", width]))
     document = next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
     contract = replace(
-        Contract.from_json(document), labels=(), output=OutputSpec(features, "features"), uncertain_below=0.0
+        Contract.from_json(document), labels=(), output=OutputSpec(features, meaning="features"), uncertain_below=0.0
     )
     return _finished(model, contract)
 
@@ -200,8 +200,8 @@ def write_untaught(path: Path, subject: Subject) -> None:
     contract = Contract(
         architecture="untaught",
         labels=("nothing taught yet",),
-        input=InputSpec("image", side_hw, "rgb", 1.0, (0.0,) * 3, (1.0,) * 3),
-        crop=CropSpec(0.0, grayscale=False, resize_hw=side_hw, center_crop_hw=side_hw),
+        input=InputSpec("image", side_hw, "rgb", scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3),
+        crop=CropSpec(margin=0.0, grayscale=False, resize_hw=side_hw, center_crop_hw=side_hw),
         output=OutputSpec(_LOGITS),
         subject=subject,
     )
@@ -217,6 +217,7 @@ def write_untaught(path: Path, subject: Subject) -> None:
         [helper.make_tensor_value_info(_LOGITS, TensorProto.FLOAT, ["batch", 1])],
         [numpy_helper.from_array(np.zeros((3, 1), np.float32), "weight")],
     )
+    # Versions that onnxruntime 1.20 reads; the installed onnx may write newer ones by default.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     write_atomic(path, _finished(model, contract).SerializeToString(deterministic=True))
 

@@ -40,6 +40,7 @@ from edgekit.model_store import ONNX_SUFFIX
 from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, softmax, to_input
 from edgekit.text import one_line
 
+# The usual scale, mean and standard deviation, of R, G, B.
 _IMAGENET = (1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _BATCH = "batch"
 _TRIAL_IMAGES = 3
@@ -87,7 +88,7 @@ def import_onnx(
         raise InputError(f"output '{output}' must end in '{ONNX_SUFFIX}': rename it")
     check_replaces_none(output, [model])
     check_writable(output)
-    session = open_session(model, 1, level="none")
+    session = open_session(model, intra_op_threads=1, level="none")
     if has_contract(session, model):
         raise InputError(f"model '{model}' has a contract already: use it as it is")
     notes: list[str] = []
@@ -108,6 +109,7 @@ def import_onnx(
         )
     gives_probabilities = bool((before >= 0).all() and np.allclose(before.sum(axis=1), 1, atol=_TOLERANCE))
     expected = before if gives_probabilities else softmax(before)
+    # `session` does not list its nodes, so the file is read again.
     is_quantized = any(node.op_type == "DequantizeLinear" for node in onnx.load(model).graph.node)
     contract = replace(contract, precision="int8" if is_quantized else "float32")
     _write(model, output, contract, channels_last, gives_probabilities, expected)
@@ -164,11 +166,12 @@ def _contract(
     # An image is resized to more than the input size, so that the centre crop keeps `crop_share` of each side.
     resize_hw = (round(size_hw[0] / stated.crop_share), round(size_hw[1] / stated.crop_share))
     margin = CROP_MARGIN if options.subject == "face" else 0.0
+    fit = options.fit or stated.fit or "square"
     return Contract(
         architecture=path.stem,
         labels=labels,
         input=InputSpec(node.name, size_hw, channels, scale, mean, std, element_type=_INPUT_TYPES[node.type]),
-        crop=CropSpec(margin, channels == "gray", resize_hw, size_hw, options.fit or stated.fit or "square"),
+        crop=CropSpec(margin, grayscale=channels == "gray", resize_hw=resize_hw, center_crop_hw=size_hw, fit=fit),
         output=OutputSpec(outputs[0].name),
         subject=options.subject,
         provenance=Provenance(edgekit_version=__version__),
@@ -180,7 +183,7 @@ def _input_hw(path: Path, graph_hw: list[int | str | None], size_px: int | None)
 
     A given `size_px` must be one of them.
     """
-    sides = [side if isinstance(side, int) else size_px for side in graph_hw]
+    sides = [side if isinstance(side, int) else size_px for side in graph_hw]  # a dynamic side is a name or None
     height, width = sides
     if height is None or width is None:
         raise InputError(f"model '{path}' takes images of any size: give --image-size")
@@ -324,7 +327,7 @@ def _difference(path: Path, expected: FloatArray) -> str:
     The runtime's code classifies all trial images in one batch, which also tests the layout and the dynamic batch.
     """
     try:
-        classifier = Classifier(path, 1)
+        classifier = Classifier(path, intra_op_threads=1)
         found = classifier.probabilities(_trial_images(classifier.contract))
     except InputError as error:
         return one_line(str(error))

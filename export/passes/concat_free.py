@@ -48,7 +48,8 @@ def concat_free(model: ir.Model) -> int:
     of once per layer. Nodes other than these convolutions read a new concatenation of the same parts. Blocks whose wide
     convolution has an output larger than `LARGEST_BYTES` stay unchanged.
     """
-    return sum(_rewrite_block(model.graph, concats) for concats in list(_dense_blocks(model.graph)))
+    blocks = list(_dense_blocks(model.graph))  # all of them, before a rewrite changes the graph
+    return sum(_rewrite_block(model.graph, concats) for concats in blocks)
 
 
 def _dense_blocks(graph: ir.Graph) -> Iterator[list[ir.Node]]:
@@ -57,7 +58,7 @@ def _dense_blocks(graph: ir.Graph) -> Iterator[list[ir.Node]]:
     Each Concat appends the output of a convolution to the output of the one before.
     """
     seen: set[ir.Node] = set()
-    for node in graph:
+    for node in graph:  # in topological order: the first Concat of a block comes first
         concats: list[ir.Node] = []
         current: ir.Node | None = node
         while current is not None and current not in seen and _appends_convolution(current):
@@ -69,7 +70,10 @@ def _dense_blocks(graph: ir.Graph) -> Iterator[list[ir.Node]]:
 
 
 def _appends_convolution(node: ir.Node) -> bool:
-    """Return whether a node is a Concat that appends the channels of an ungrouped convolution to its first input."""
+    """Return whether a node is a Concat that appends the channels of an ungrouped convolution to its first input.
+
+    No other node may read the convolution.
+    """
     if node.op_type != "Concat" or integer(node, "axis", 0) != 1 or len(node.inputs) != 2:
         return False
     appended = node.inputs[1]
@@ -92,16 +96,16 @@ def _rewrite_block(graph: ir.Graph, concats: list[ir.Node]) -> bool:
     The parts of the block are x, n1, n2, …: `concats[0]` appends n1 to x, `concats[1]` appends n2, and so on.
     """
     # Concatenations before the first one that a convolution reads belong to x.
-    while concats and not _readers(graph, concats[0].inputs[0], 1):
+    while concats and not _readers(graph, concats[0].inputs[0], parts=1):
         concats = concats[1:]
     if not concats:
         return False
     inputs = [concats[0].inputs[0], *(concat.inputs[1] for concat in concats)]
     parts = [part for part in inputs if part is not None]
     # The convolutions that read the block: x alone, the concatenation of x and n1, that of x, n1 and n2, …
-    readers = _readers(graph, parts[0], 1)
-    for count, concat in enumerate(concats, start=2):
-        readers += _readers(graph, concat.outputs[0], count)
+    readers = _readers(graph, parts[0], parts=1)
+    for count, concat in enumerate(concats, start=2):  # `concat` returns the first `count` parts
+        readers += _readers(graph, concat.outputs[0], parts=count)
     widths = [width for width in map(channels_of, parts) if width is not None]
     if len(widths) != len(parts) or len(readers) < 2 or not _alike(readers) or _wide_bytes(readers) > LARGEST_BYTES:
         return False
@@ -119,7 +123,8 @@ def _rewrite_block(graph: ir.Graph, concats: list[ir.Node]) -> bool:
         for term in reader.terms[1:]:
             total = insert(reader.conv.node, "Add", [term, total])
         replace(reader.conv.node, total)
-    # Other nodes, such as a pool, may read a concatenation. It is made of the parts, so that the ones before it can go.
+    # Other nodes, such as a pool, may read a concatenation. It is made of the parts, so that the ones before it can go;
+    # the first one has no other before it.
     for count, concat in enumerate(concats[1:], start=3):
         if concat.outputs[0].uses():
             replace(concat, insert(concat, "Concat", parts[:count], {"axis": 1}))
@@ -167,7 +172,7 @@ def _convolve_part(part: ir.Value, channels: slice, readers: list[_Reader], befo
     weight = np.concatenate([reader.conv.weight[:, channels] for reader in readers])  # (out of all, in of the part, …)
     # A bias is added once: with the first part.
     bias = np.concatenate([reader.conv.bias for reader in readers]) if channels.start == 0 else None
-    wide = reweighted(readers[-1].conv, weight, bias, part, before)
+    wide = reweighted(readers[-1].conv, weight, bias, data=part, before=before)
     if len(readers) == 1:
         readers[0].terms.append(wide)
         return
@@ -176,7 +181,7 @@ def _convolve_part(part: ir.Value, channels: slice, readers: list[_Reader], befo
     output_channels = np.array([len(reader.conv.weight) for reader in readers], np.int64)
     sizes = add_constant(graph, f"{part.name}.sizes", output_channels)
     split = ir.node("Split", [wide, sizes], attributes={"axis": 1}, num_outputs=len(readers))
-    split.metadata_props.update(before.metadata_props)
+    split.metadata_props.update(before.metadata_props)  # from which `tidy` makes the node's name
     graph.insert_before(before, split)
     for reader, output in zip(readers, split.outputs, strict=True):
         output.type = wide.type

@@ -57,7 +57,7 @@ def insert(
     assert before.graph is not None
     before.graph.insert_before(before, node)
     output = node.outputs[0]
-    output.type = before.outputs[0].type
+    output.type = before.outputs[0].type  # a rewrite computes in one type
     return output
 
 
@@ -131,7 +131,7 @@ def reweighted(
         **attributes: Attributes that differ from those of `conv`.
     """
     graph = conv.node.graph
-    assert isinstance(graph, ir.Graph)
+    assert isinstance(graph, ir.Graph)  # and not a function, which has no initialisers
     name = conv.node.outputs[0].name
     # New initialisers, because another convolution may read the old ones.
     inputs = [data or conv.node.inputs[0], add_weight(graph, f"{name}.weight", weight)]

@@ -19,7 +19,8 @@ def fold_batchnorm(model: ir.Model) -> int:
     float64 and rounded once. A BatchNormalization is not folded if another node reads the convolution's output, or if
     one of these tensors is not constant.
     """
-    return sum(_fold(model.graph, node) for node in list(model.graph) if node.op_type == "BatchNormalization")
+    nodes = list(model.graph)  # all of them, before folding changes the graph
+    return sum(_fold(model.graph, node) for node in nodes if node.op_type == "BatchNormalization")
 
 
 def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
@@ -70,7 +71,7 @@ def _evaluated(value: ir.Value | None) -> Weights | None:
     """Compute an expression of constants, Mul and Transpose recursively; None if it depends on anything else."""
     node = value.producer() if value is not None else None
     if node is None or node.op_type not in _FOLDED_OPERATORS:
-        return constant(value)
+        return constant(value)  # None for what is not a constant
     operands = [operand for operand in map(_evaluated, node.inputs) if operand is not None]
     if len(operands) != len(node.inputs):
         return None

@@ -27,7 +27,8 @@ def merge_pool(model: ir.Model) -> int:
     pool of a concatenation or a sum is first distributed over its inputs if at least one input is a convolution that
     can be merged; the other inputs keep a pool.
     """
-    return sum(_merge(node) for node in list(model.graph) if node.op_type == "AveragePool")
+    nodes = list(model.graph)  # all of them, before a merge changes the graph
+    return sum(_merge(node) for node in nodes if node.op_type == "AveragePool")
 
 
 def _merge(pool: ir.Node) -> int:
@@ -99,7 +100,7 @@ def _pooled(value: ir.Value, pool: ir.Node, size: int, stride: int) -> ir.Value:
     """
     node = value.producer()
     if node is not None and _count_mergeable(value, size, stride):
-        if parts := _pooled_separately(value):
+        if parts := _pooled_separately(value):  # the inputs of a concatenation or sum
             pooled = [_pooled(part, pool, size, stride) for part in parts]
             return insert(pool, node.op_type, pooled, dict(node.attributes), like=node)
         conv = _convolution_worth_merging(value, size, stride)

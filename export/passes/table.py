@@ -45,7 +45,7 @@ def rewritten(model: ir.Model, contract: Contract, names: Collection[str]) -> tu
     optimizer.fold_constants(model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
     fold_batchnorm(model)
     optimizer.optimize_ir(model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
-    changed = {name: 0 for name in REWRITES if name in names}
+    changed = {name: 0 for name in REWRITES if name in names}  # in the order in which they are applied
     for name in changed:
         changed[name], contract = REWRITES[name](model, contract)
     common.RemoveUnusedNodesPass()(model)

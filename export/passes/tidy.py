@@ -30,7 +30,7 @@ def tidy(model: ir.Model) -> None:
                 value.name = node.name if len(node.outputs) == 1 else unique(f"{node.name}.output")
     _rename_constants(graph, unique)
     ClearMetadataAndDocStringPass()(model)
-    for value in fixed:
+    for value in fixed:  # the pass clears nodes and graphs only
         value.metadata_props.clear()
 
 

@@ -199,7 +199,7 @@ def _fused(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) ->
     fused: set[int] = set()
     for index, node in enumerate(graph.node):
         source = node.input[0] if node.input else ""
-        if node.op_type in _RENAME and source not in constants:
+        if node.op_type in _RENAME and source not in constants:  # a reshaped constant is a tensor of its own
             stored_as[node.output[0]] = source
         elif node.op_type == "DequantizeLinear":
             stored_as[node.output[0]] = source
@@ -207,7 +207,7 @@ def _fused(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) ->
         elif node.op_type == "QuantizeLinear":
             # A float tensor that another node reads, or that is an output of the graph, is stored as well.
             is_needed = reader_counts[source] > 1 or source in graph_outputs
-            if source in computed and not is_needed:
+            if source in computed and not is_needed:  # an input of the graph stays a float tensor
                 stored_as[source] = node.output[0]
                 fused.add(index)
     return stored_as, fused
@@ -227,7 +227,7 @@ def _stored(name: str, stored_as: Mapping[str, str]) -> str:
 
 def _new_weights(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], counted: set[str]) -> Iterator[str]:
     """Yield the names of a node's trained weights that are not in `counted`, those of earlier nodes, and add them."""
-    statistics = _STATISTICS.get(node.op_type, ())
+    statistics = _STATISTICS.get(node.op_type, ())  # positions of inputs that are not trained
     for position, name in enumerate(node.input):
         is_constant = name in constants and constants[name].data_type in WEIGHT_TYPES
         if is_constant and position not in statistics and name not in counted:

@@ -125,13 +125,13 @@ class Loop:
         time of the reference net on the board divided by its time here.
         """
         classifier = self.classifier.on(board, threads)
-        reference = self.reference.on(board, 1)
+        reference = self.reference.on(board, threads=1)  # as it was measured here
         detector = self.detector.on(board, threads) if self.detector else None
         reason = classifier.reason or reference.reason or (detector.reason if detector else None)
         if reason or not classifier.estimate or not reference.estimate:
-            return BoardEstimate(board, threads, None, reason)
+            return BoardEstimate(board, threads, estimate=None, reason=reason)
         slowdown = reference.estimate.middle_ms / self.here_ms["reference"]
-        parts = [self._measured("capture: colour and copy", "capture", "capture", slowdown)]
+        parts = [self._measured("capture: colour and copy", stage="capture", key="capture", slowdown=slowdown)]
         share = 1 / _DETECT_EVERY  # of the frames
         if detector and detector.estimate:
             net_ms = detector.estimate.middle_ms * share
@@ -185,12 +185,12 @@ def _measure_here(model: Path, detector_model: Path | None) -> dict[str, float]:
     """
     frames = _portraits()
     yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
-    contract = Classifier(model, 1).contract
-    reference = Classifier(asset(REFERENCE), 1)
+    contract = Classifier(model, intra_op_threads=1).contract
+    reference = Classifier(asset(REFERENCE), intra_op_threads=1)
     blank_crop = np.zeros((1, *reference.contract.crop.center_crop_hw, 3), np.uint8)
     tensor = to_input(blank_crop, reference.contract.input)
-    frame = Frame(0, 0.0, 0.0, frames[0])
-    boxes = example_boxes(contract.subject, 1)
+    frame = Frame(0, 0.0, 0.0, frames[0])  # its number and times have no effect
+    boxes = example_boxes(contract.subject, count=1)
     found = {
         "reference": _ms(lambda: reference.infer(tensor)),
         "capture": _ms(lambda: cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420)),
@@ -201,13 +201,13 @@ def _measure_here(model: Path, detector_model: Path | None) -> dict[str, float]:
 
 def _measure_detector(model: Path, frames: list[ImageU8]) -> dict[str, float]:
     """Return the times of the detector without its net, and of the optical flow between two frames."""
-    detector, net = _yunet(model), open_session(model, 1)
+    detector, net = _yunet(model), open_session(model, intra_op_threads=1)
     width, height = _input_wh(detector)
     feed = {net.get_inputs()[0].name: np.zeros((1, 3, height, width), np.float32)}
     whole_ms = _ms(lambda: detector.detect(frames[0]))
-    net_ms = _ms(lambda: net.run(None, feed))
+    net_ms = _ms(lambda: net.run(None, feed))  # None: all outputs
     # It detects in the first frame only: all other calls are optical flow.
-    face_tracker = FaceTracker(detector, Every(1_000_000))
+    face_tracker = FaceTracker(detector, Every(1_000_000))  # more frames than `_ms` measures
     numbers = itertools.count()
 
     def track() -> object:
@@ -219,7 +219,7 @@ def _measure_detector(model: Path, frames: list[ImageU8]) -> dict[str, float]:
 
 
 def _yunet(detector_model: Path) -> YuNet:
-    return YuNet(detector_model, DEFAULT_INPUT_SIZE_PX, 0.7, intra_op_threads=1)
+    return YuNet(detector_model, DEFAULT_INPUT_SIZE_PX, score_threshold=0.7, intra_op_threads=1)
 
 
 def _input_wh(detector: YuNet) -> tuple[int, int]:

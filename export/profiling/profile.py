@@ -28,7 +28,7 @@ class Profile:
         """Return the estimated latency on a board, for one or four threads."""
         roofline = roofline_of(board.name, self.precision, threads)
         if roofline.reason:
-            return BoardEstimate(board, threads, None, roofline.reason)
+            return BoardEstimate(board, threads, estimate=None, reason=roofline.reason)
         # `profile_file` has checked that no count is None.
         macs = [layer.macs or 0 for layer in self.cost.layers]
         moved_bytes = [layer.moved_bytes or 0 for layer in self.cost.layers]

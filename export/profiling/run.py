@@ -62,7 +62,7 @@ def profile(options: ProfileOptions) -> ProfileReport:
     if not options.pipeline:
         return ProfileReport(path, profiled, estimates)
     detector = _detector(path, options)
-    options.progress("measuring", 0, None)
+    options.progress("measuring", 0, None)  # the total is not known
     loop = measure_loop(path, profiled, detector)
     loop_estimates = tuple(loop.on(board, threads) for board, threads in cases)
     return ProfileReport(path, profiled, estimates, loop_estimates)
@@ -74,7 +74,7 @@ def _detector(path: Path, options: ProfileOptions) -> Path | None:
     Raises:
         InputError: The options give a detector for such a model, or the file is not available or cannot be loaded.
     """
-    if Classifier(path, 1).contract.subject == "image":
+    if Classifier(path, intra_op_threads=1).contract.subject == "image":
         if options.detector is not None:
             raise InputError(f"model '{path}' classifies the whole image: leave out the detector")
         return None

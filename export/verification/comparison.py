@@ -170,7 +170,7 @@ def check_export(path: Path, net: nn.Module, contract: Contract, tolerance: floa
         )
     # Rounding errors grow with the logits in which they arise: for merged classes, those before they are merged.
     rounded = TorchClassifier(net.net, contract).logits(crops) if isinstance(net, MergedClasses) else reference
-    limit = allowed.allowed_difference(rounded) or 0.0
+    limit = allowed.allowed_difference(rounded) or 0.0  # None does not occur: a tolerance of float32 has a limit
     top1_share = allowed.top1_share if limit == allowed.logits else 0.0
     if faults := found.faults(replace(allowed, logits=limit, top1_share=top1_share)):
         raise GateError(
@@ -256,6 +256,7 @@ def measure_parity(
     found = compare(reference, device, expected, device_crops, progress)
     labels = device.contract.labels
     numbers = label_numbers(dataset.classes, device.contract)  # of each class of the data, among `labels`
+    # `label_numbers` returns None for a class without a label, -1 for one that the label map removes.
     unknown = [name for name, number in zip(dataset.classes, numbers, strict=True) if number is None or number < 0]
     reference_evaluation = device_evaluation = None
     if not unknown:

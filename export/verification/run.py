@@ -93,7 +93,7 @@ def verify(options: VerifyOptions) -> VerifyReport:
                 raise
             faults.append(str(error))
     if device is None:  # the file cannot run on a device
-        return VerifyReport(path, source, engine, tuple(faults), oldest, None, is_itself)
+        return VerifyReport(path, source, engine, tuple(faults), oldest, check=None, is_itself=is_itself)
     reference = open_classifier(source, options.threads)
     if reference.contract.labels != device.contract.labels:
         raise InputError(
@@ -115,7 +115,7 @@ def verify(options: VerifyOptions) -> VerifyReport:
     tolerance = tolerance_for(device.contract.precision, engine)
     faults += parity_faults(parity, tolerance)
     check = ParityCheck(parity, tolerance, device.contract)
-    return VerifyReport(path, source, engine, tuple(faults), oldest, check, is_itself)
+    return VerifyReport(path, source, engine, tuple(faults), oldest, check=check, is_itself=is_itself)
 
 
 def _check_source(source: Path, path: Path) -> None:
@@ -124,7 +124,9 @@ def _check_source(source: Path, path: Path) -> None:
         raise InputError(
             f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
         )
-    if source.suffix == ONNX_SUFFIX and not has_contract(open_session(source, 1, level="none"), source):
+    if source.suffix == ONNX_SUFFIX and not has_contract(
+        open_session(source, intra_op_threads=1, level="none"), source
+    ):
         raise InputError(
             f"'{source}' has no contract, and 'edgekit import' has compared its outputs with those of the new file: "
             f"compare '{path}' with itself (--against {path})"
