@@ -182,7 +182,7 @@ def read_conditions(root: Path = Path("/"), run: RunTool = run_tool) -> Conditio
         temperature_c=_temperature_c(root),
         clock_mhz=clock_mhz,
         clock_source=clock_source,
-        clock_min_mhz=_scaled(_line(cpufreq / "scaling_min_freq"), 1e-3),
+        clock_min_mhz=_scaled(_line(cpufreq / "scaling_min_freq"), 1e-3),  # from kHz
         clock_max_mhz=_scaled(_line(cpufreq / "scaling_max_freq"), 1e-3),
         governor=_line(cpufreq / "scaling_governor"),
         throttling=_throttling(root, run),
@@ -213,7 +213,7 @@ def systemd_is_running() -> bool:
 
     # The exit code is 1 for "degraded" and "starting" too.
     done = call_tool(["systemctl", "is-system-running"])
-    if done is None:
+    if done is None:  # systemctl is missing, or timed out
         return shutil.which("systemctl") is not None and Path("/run/systemd/system").is_dir()
     return done.stdout.strip() != "offline"
 

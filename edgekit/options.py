@@ -142,7 +142,7 @@ def check_bounds(name: str, declared: Option, value: object) -> None:
     """Check a value against the bounds of its option; `name` is its name in the message.
 
     Raises:
-        InputError: The value, or one of a tuple of values, is out of bounds or not finite.
+        InputError: The value is a number that is out of bounds, or NaN. Other values have no bounds.
     """
     if isinstance(value, bool) or declared.parse is not None or not isinstance(value, (int, float)):
         return

@@ -143,10 +143,10 @@ def _resized(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
 
 
 def to_gray(image_bgr: ImageU8) -> ImageU8:
-    """Return the luma (ITU-R BT.601, rounded) of a uint8 image as (H, W); a gray image is returned unchanged."""
+    """Return the luma (ITU-R BT.601, rounded) of a uint8 image in B, G, R as (H, W); a gray image is unchanged."""
     if image_bgr.ndim == 2:
         return image_bgr
-    weighted = image_bgr[..., :3].astype(np.uint32) @ _LUMA_BGR
+    weighted = image_bgr[..., :3].astype(np.uint32) @ _LUMA_BGR  # a fourth channel would be alpha
     # Adding one half before the shift rounds to the nearest integer.
     gray: ImageU8 = ((weighted + (1 << (_LUMA_SHIFT - 1))) >> _LUMA_SHIFT).astype(np.uint8)
     return gray
@@ -171,7 +171,7 @@ def ten_crops(images: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
     """
     height, width = size_hw
     crops = []
-    for view in (images, images[:, :, ::-1]):
+    for view in (images, images[:, :, ::-1]):  # each (N, H, W, C)
         crops += [
             view[:, :height, :width],
             view[:, :height, -width:],
@@ -197,6 +197,7 @@ def log_mean_probabilities(logits: FloatArray) -> FloatArray:
         float32 (N, classes); as logits they have the mean probabilities.
     """
     means: FloatArray = softmax(logits).mean(axis=0)
+    # The smallest positive number instead of 0, which has no logarithm.
     return np.log(np.maximum(means, np.finfo(np.float32).tiny))
 
 

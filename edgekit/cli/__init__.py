@@ -125,7 +125,7 @@ def _complete_file_names(command: click.Command) -> None:
     """
     for parameter in command.params:
         if isinstance(parameter.type, click.types.StringParamType):
-            parameter.type = click.Path(readable=False)
+            parameter.type = click.Path(readable=False)  # checks nothing, because the text need not be a path
     for child in getattr(command, "commands", {}).values():
         _complete_file_names(child)
 
@@ -271,7 +271,7 @@ class _Interruptions:
         Otherwise a late Ctrl-C would kill the process, and its exit code would be lost. SIGTERM still ends a process
         whose exit is blocked.
         """
-        self._ended = True
+        self._ended = True  # `_receive` raises no more
         for number, handler in self._previous.items():
             is_ignored = ends_process and number != signal.SIGTERM
             signal.signal(number, signal.SIG_IGN if is_ignored else handler)

@@ -93,6 +93,7 @@ class Output:
             if isinstance(part, str):
                 self.say(part)
             elif part.rows:
+                # Not wrapped by `say`, because `lines` has folded the cells. The first line has the titles.
                 titles, *rows = part.lines(_columns(_MIN_TABLE_COLUMNS) if self.is_terminal else None)
                 if part.title:
                     self.say("")

@@ -203,7 +203,7 @@ def _service_state(probe: Probe, unit: str, scope: list[str]) -> Finding | None:
     done = probe.run("systemctl", *scope, "show", unit, _PROPERTIES)
     if done is None or done.returncode:
         return None
-    properties = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    properties = dict(line.partition("=")[::2] for line in done.stdout.splitlines())  # [::2] leaves out the "="
     if properties.get("LoadState") != "loaded":
         return None
     flag = "".join(f"{word} " for word in scope)

@@ -128,6 +128,7 @@ def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
 def _without_address(text: str, host: Host) -> str:
     """Return a text with the host's label instead of its address, and the name of the key instead of its path."""
     host_name = host.address.rpartition("@")[2]
+    # The address before the host name, which is its end.
     replacements = {host.address: host.label, host_name: host.label}
     if host.identity:
         replacements[str(host.identity)] = host.identity.name

@@ -97,7 +97,7 @@ def archive(parts: Sequence[Part], progress: Callable[[str, float, float], None]
     for part in parts:
         header = tarfile.TarInfo(part.name)
         try:
-            header.size = part.size_bytes
+            header.size = part.size_bytes  # reads the size of the file
             yield header.tobuf()
             left_bytes = header.size
             with part.open() as content:
@@ -170,7 +170,7 @@ def _make_wheel_folder(folder: Path, requirements: Sequence[str], target: Target
     try:
         with exclusive_folder(fresh):
             _download(requirements, target, fresh)
-            os.sync()
+            os.sync()  # the wheels before the name, so that after a power cut no folder is incomplete
             with contextlib.suppress(OSError):  # another process was faster
                 fresh.rename(folder)
     except TemporaryError:

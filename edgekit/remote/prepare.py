@@ -96,7 +96,7 @@ def prepare(
             "setup",
             plan,
             reporter,
-            kind=type(None),
+            kind=type(None),  # it returns nothing
             timeout_s=_SETUP_TIMEOUT_S,
             stdin=archive(parts, partial(reporter.progress, host)),
         )

@@ -255,7 +255,7 @@ def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     unpaired_after = {cell.key: cell for cell in _in_order(after)}
     cells, unmatched = [], []
     for cell in _in_order(before):
-        # The `CellResult.key` of the counterpart: only the model may have another name.
+        # The `CellResult.key` of the counterpart: only the model may have another name ("": it has no counterpart).
         key = cell.kind, name_after.get(cell.model, ""), cell.engine, cell.intra_op_threads, cell.batch
         counterpart = unpaired_after.pop(key, None)
         if counterpart is None:

@@ -351,6 +351,7 @@ def from_document(document: Any, name: str) -> BenchmarkReport:
     report = convert(cleaned, BenchmarkReport, f"{name}: field")
     for index, board in enumerate(report.boards):
         _check_board(board, f"{name}: boards[{index}]")
+    # All documents of 2.x have the fields of the current schema, some with their defaults.
     return msgspec.structs.replace(report, schema=SCHEMA)
 
 

@@ -281,6 +281,7 @@ def read_package(out: Output, model: str, config: Path, settle_s: float, install
     settings = checked_settings(config)
     path = resolve_model(model, DEVICE_SUFFIXES)
     files = {f"model{path.suffix}": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
+    # None: `edgekit run` chooses YuNet for a model of faces.
     if settings["detector"] in (None, "yunet") and needs_detector(path):
         yunet = yunet_upload(out)
         if yunet is not None:

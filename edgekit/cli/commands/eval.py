@@ -123,7 +123,7 @@ def _on_data(
 
     with reported(out) as callbacks:
         if clip.clip is None:
-            classifier = _opened([model], options.threads, shown.recall_of)[0]
+            [classifier] = _opened([model], options.threads, shown.recall_of)
             result = evaluate(classifier, data, **vars(options) | callbacks)
             protocol = _protocol_text(classifier.contract.crop, options.protocol)
         else:
@@ -162,7 +162,7 @@ def _on_photos(
         results = evaluate_photos(**vars(photos) | shared | callbacks)
     for model, result in zip(models, results, strict=True):
         print_photos(out, model, result, shown.recall_of)
-    if shown.plot:
+    if shown.plot:  # `command` has checked that there is one model
         title = f"{Path(models[0]).name} on {results[0].with_face.dataset}"
         save_evaluation(shown.plot, results[0].with_face, f"{title}, photographs with a face")
         out.say(f"confusion matrix and reliability: {shown.plot}")
@@ -215,8 +215,9 @@ def evaluation_document(
 def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Sequence[str]) -> None:
     """Print the result of one model on photographs: for all, and for those with a detected face if some have none."""
     faces = result.with_face  # the evaluation of the photographs with a detected face
+    has_detector = bool(result.detector)  # without one, photographs are classified whole, and none is missed
     out.say(f"{model} on photographs of {faces.dataset}")
-    out.show(_confusion_table(faces, result.per_class, result.missed if result.detector else None))
+    out.show(_confusion_table(faces, result.per_class, result.missed if has_detector else None))
     counts = f"{faces.total:,} with a face, {result.missed_total:,} without, {result.several_faces:,} with several"
     views = ", each with its mirror image" if result.mirror else ""
     photographs = f"{result.total:,}: {counts} ({result.detector}{views})"
@@ -226,7 +227,7 @@ def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Se
     correct = f"{faces.correct} of {result.total}" + (", without a face is wrong" if has_missed else "")
     out.fields(
         [
-            ("photographs", photographs if result.detector else None),
+            ("photographs", photographs if has_detector else None),
             ("left out", left_out if result.left_out else None),
             ("unreadable", f"{len(result.unreadable):,}" if result.unreadable else None),
             ("accuracy", f"{result.accuracy:.2%} ({correct})"),

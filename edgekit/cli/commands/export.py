@@ -91,7 +91,7 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
             exported = quantized.source
         else:
             exported = export(**vars(options) | callbacks)
-    assert exported is not None
+    assert exported is not None  # `quantize` keeps the float32 export of a checkpoint
     show_export(out, exported, quantized, options)
     out.result(export_document(exported, quantized, options))
 

@@ -281,6 +281,7 @@ def _free_port() -> int:
     """Return the first port of the web page that no program listens to."""
     for port in _PORTS:
         with socket.socket() as listener, suppress(OSError):
+            # As the web server does: the port of a run that has just ended counts as free.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("0.0.0.0", port))
             return port
@@ -335,6 +336,7 @@ def show_camera(kind: str, value: str, model: str, address: str, token_file: str
     if kind == "camera":
         stream = StreamOptions(camera=value, model=model)
     else:
+        # Images have no frame rate, without which `realtime` is an error.
         is_video = not Path(value).is_dir() and Path(value).suffix.lower() not in IMAGE_SUFFIXES
         stream = StreamOptions(source=value, model=model, realtime=is_video, repeat=True)
     web = WebOptions(web=address, web_token_file=Path(token_file))

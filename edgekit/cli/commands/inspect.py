@@ -210,7 +210,7 @@ def _input_fields(contract: Contract) -> Iterator[tuple[str, str]]:
     from edgekit.contract import channel_count
 
     spec, crop = contract.input, contract.crop
-    shape = _shape_text((None, channel_count(spec.channels), *spec.size_hw))
+    shape = _shape_text((None, channel_count(spec.channels), *spec.size_hw))  # None: any number of images
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
     computed = ", computed in the file" if spec.element_type == "uint8" else ""
     scaling = f"(pixel * {spec.scale:.6g} - [{mean}]) / [{std}]{computed}"

@@ -100,7 +100,7 @@ class Releases:
         model_sha256 = next(sha256 for name, (_, sha256) in files.items() if name in MODEL_NAMES)
         # One more than the highest number, then the beginning of the model's hash.
         release = f"{max(numbers, default=0) + 1:04d}-{model_sha256[:8]}"
-        with self._new_folder(release) as fresh:
+        with self._new_folder(release) as fresh:  # has a temporary name until the block succeeds
             for name, (path, sha256) in files.items():
                 shutil.copyfile(path, fresh / name)
                 if sha256_of(fresh / name) != sha256:
@@ -114,7 +114,7 @@ class Releases:
                 **plan["about"],
                 **_content(plan),
                 "created_unix_s": int(time.time()),
-                "previous": self.current(),
+                "previous": self.current(),  # to which a rollback goes back
             }
             write_atomic(fresh / "release.json", json.dumps(about))
             Runtime(plan["command"], fresh, self.data).try_out(fresh, plan["trial_s"])
@@ -148,7 +148,7 @@ class Releases:
         """Delete all releases but the newest `keep`, the current one and the one that rollback would switch to."""
         current = self.current()
         kept = {current, self.about(current)["previous"]} if current else set()
-        for old in self.ids()[:-keep]:
+        for old in self.ids()[:-keep]:  # `ids` has the oldest first
             if old not in kept:
                 # Renamed first: a release with a final name must be complete, also after a power cut.
                 old_folder = self.folder / f".old-{old}"

@@ -89,7 +89,7 @@ def _receive(fresh: Path, system_packages: bool) -> int:
         for member in archive:
             received += 1
             content = archive.extractfile(member)
-            assert content is not None
+            assert content is not None  # the archive has regular files only
             folder, name = fresh / Path(member.name).parent, Path(member.name).name
             if folder.name == "store":
                 _store(content, folder, name)
