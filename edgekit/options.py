@@ -176,7 +176,7 @@ def build(kind: Callable[_Arguments, _Kind], *args: _Arguments.args, **kwargs: _
     for name in kwargs:
         if name not in fields:
             raise InputError(f"unknown argument '{name}': {_nearest(name, fields)}")
-    given = {*positional[: len(args)], *kwargs}
+    given = {*positional[: len(args)], *kwargs}  # names
     missing = [name for name, field in fields.items() if _is_required(field) and name not in given]
     if missing:
         raise InputError(f"argument '{missing[0]}' is missing")

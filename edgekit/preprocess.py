@@ -131,15 +131,15 @@ _FITS: dict[Fit, Callable[[ImageU8, tuple[int, int]], ImageU8]] = {
 
 
 def _resized(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
-    """Return an image resized to `crop.resize_hw`, gray or R, G, B."""
+    """Return an image resized to `crop.resize_hw`: (H, W, 1) gray or (H, W, 3) R, G, B."""
     height, width = crop.resize_hw
     if image_bgr.shape[:2] != (height, width):
         image_bgr = resize(image_bgr, (width, height))
     if crop.grayscale:
         return to_gray(image_bgr)[:, :, np.newaxis]
-    if image_bgr.ndim == 2:
+    if image_bgr.ndim == 2:  # a gray image for a net with three channels
         return np.repeat(image_bgr[:, :, np.newaxis], 3, axis=2)
-    return np.ascontiguousarray(image_bgr[:, :, ::-1])
+    return np.ascontiguousarray(image_bgr[:, :, ::-1])  # B, G, R to R, G, B
 
 
 def to_gray(image_bgr: ImageU8) -> ImageU8:
@@ -248,7 +248,7 @@ def _planes(crops: ImageU8, spec: InputSpec) -> ImageU8:
 
 
 def softmax(logits: FloatArray) -> FloatArray:
-    """Return the probabilities of logits of shape (N, classes), computed without overflow."""
+    """Return the probabilities of logits of shape (..., classes), computed without overflow."""
     # Subtracting the largest logit does not change the result, and exp then returns at most 1.
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: FloatArray = shifted / shifted.sum(axis=-1, keepdims=True)

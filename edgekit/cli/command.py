@@ -1,6 +1,6 @@
 """Commands: options from data classes (`edgekit.options`), help in titled sections, and the options of every command.
 
-    @command("run", short_help="…", stream=StreamOptions, camera=CameraSettings, reads_settings=True)
+    @command("run", short_help="…", stream=StreamOptions, camera=CameraSettings)
     def run(out: Output, stream: StreamOptions, camera: CameraSettings) -> None: ...
 
 `--help` lists the main options, if a command has more options than fit on a screen, and `--help-all` all of them.

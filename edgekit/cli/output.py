@@ -88,7 +88,7 @@ class Output:
             self.say(f"{label:<{width}}  {one_line(text)}", indent=width + 2)
 
     def show(self, *parts: str | TextTable) -> None:
-        """Print lines of text and tables, which on a terminal are folded to its width."""
+        """Print lines of text, and tables that have rows; on a terminal they are folded to its width."""
         for part in parts:
             if isinstance(part, str):
                 self.say(part)

@@ -72,7 +72,7 @@ def run_on_hosts(
             for connection in connections:
                 futures.add(pool.submit(_run_on_host, connection, work, failure))
             running = futures
-            while running:
+            while running:  # `wait` ends early, so that Ctrl-C is not missed, and returns new sets
                 done, running = wait(running, _LONGEST_WAIT_S, FIRST_COMPLETED)
                 for future in done:
                     results[future.result().host] = future.result()
@@ -87,7 +87,7 @@ def run_on_hosts(
                 connection.close()
             if not isinstance(error, KeyboardInterrupt):
                 raise
-    # After Ctrl-C: add the results of the hosts that ended meanwhile.
+    # Only after Ctrl-C: add the results of the hosts that ended meanwhile.
     for future in futures:
         if future.cancelled() or future.result().host in results:
             continue

@@ -189,7 +189,7 @@ class Connection:
                 except subprocess.TimeoutExpired:
                     end_master()
             master.wait()
-            if master.stdout is not None:
+            if master.stdout is not None:  # `_read_master` closes stderr
                 master.stdout.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -432,7 +432,7 @@ _SSH_FAILED = 255
 def _private_folder() -> Path:
     """Make a folder for the socket; in /tmp if the path of the default folder is too long for a socket."""
     folder = Path(tempfile.mkdtemp(prefix="edgekit-"))
-    if len(os.fsencode(folder / "s")) <= _MAX_SOCKET_PATH:
+    if len(os.fsencode(folder / "s")) <= _MAX_SOCKET_PATH:  # the path of `Connection._socket`
         return folder
     folder.rmdir()
     return Path(tempfile.mkdtemp(prefix="edgekit-", dir="/tmp"))

@@ -400,7 +400,7 @@ def _change(before: CellResult, after: CellResult) -> CellChange:
         after_ms=after_ms,
         ratio=after_ms / before_ms,
         ratio_interval=ratio_limits,
-        verdict="not judged" if why or not ratio_limits else _verdict(ratio_limits),
+        verdict="not judged" if why or not ratio_limits else _verdict(ratio_limits),  # without limits, `why` is set
         why=why,
     )
 

@@ -397,10 +397,10 @@ def _check_board(board: BoardResult, name: str) -> None:
         if cell.latency.p50_ms < _MIN_MEDIAN_MS:
             raise InputError(f"{where}: the median {cell.latency.p50_ms} ms is below {_MIN_MEDIAN_MS:g}")
         limits = cell.median_interval_ms
-        # `not <=` instead of `>`, here and below: a document of a board may contain NaN.
-        if limits is not None and not limits[0] <= limits[1]:
+        # No value is NaN here, because the field types have bounds.
+        if limits is not None and limits[0] > limits[1]:
             raise InputError(f"{where}: the interval's lower limit is above its upper limit")
-        if not cell.histogram.low_ms < cell.histogram.high_ms:
+        if cell.histogram.low_ms >= cell.histogram.high_ms:
             raise InputError(f"{where}: the histogram has no width")
 
 

@@ -243,7 +243,7 @@ def _measure_files(
     """
     options = replace(options, kinds=["net"])
     if not hosts:
-        names = {str(path): name for name, path in files.items()}
+        names = {str(path): name for name, path in files.items()}  # the report names the formats, not the files
         return measure(out, replace(options, models=list(names), report_name=names.__getitem__))
     from edgekit.remote.bench import merged_report
     from edgekit.remote.payload import pack

@@ -100,6 +100,7 @@ def show_export(out: Output, exported: Exported, quantized: QuantizedExport | No
     """Print the result of an export. For a quantised file this is `quantized`, and `exported` is the float32 file."""
     check, cost = exported.verification, exported.cost
     file = quantized or exported
+    # A file for ncnn has no opset.
     engine = "ncnn" if exported.opset is None else f"opset {exported.opset}, IR {exported.ir_version}"
     rewrites = ", ".join(f"{name} ({count})" for name, count in exported.changed.items() if count) or "none"
     difference = f"max abs difference of logits to torch {check.max_abs_difference:.1e}"
@@ -113,6 +114,7 @@ def show_export(out: Output, exported: Exported, quantized: QuantizedExport | No
             ("verified", f"in float32 {verified}" if quantized else verified),
             ("parameters", f"{exported.net_parameters:,} in the net, {cost.parameters:,} in the file"),
             ("multiply-accumulates", _macs(cost.macs)),
+            # The target may have no rewrites.
             ("rewrites", f"{rewrites} (places changed)" if exported.changed else None),
             *(_quantization_fields(quantized, exported) if quantized else ()),
             ("gain", _GAIN_OF_FP16 if file.contract.precision == "float16" else None),

@@ -294,7 +294,7 @@ def _preview(out: Output, folder: Path, settings: Mapping[str, Any]) -> Iterator
 
     If the camera cannot be opened, print the reason instead.
     """
-    line = _page(folder, settings["web"])
+    line = _page(folder, settings["web"])  # makes the token that the page reads
     kind = "source" if "source" in settings else "camera"
     # In a process of its own, because libcamera writes into the terminal.
     program = f"import sys; from {__name__} import show_camera; show_camera(*sys.argv[1:])"

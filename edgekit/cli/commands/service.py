@@ -116,7 +116,7 @@ def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_op
         folder=folder,
         writable=tuple(map(real_path, chosen.writable)),
         environment=dict(chosen.environment),
-        run_as=_existing_user(run_as) if scope == "system" else None,
+        run_as=_existing_user(run_as) if scope == "system" else None,  # a user's service runs as this user
     )
     manager = _manager(service)
     _check_packaged_services(service.name, camera)
@@ -144,7 +144,7 @@ def status(out: Output, service: ServiceOptions) -> None:
         "state": current.state,
         "manager": current.manager,
         "pid": current.pid,
-        "restarts": current.restarts or None,
+        "restarts": current.restarts or None,  # 0 is not printed
         "reports": current.text,
         "last exit": current.last_exit,
         "at boot": "starts" if current.starts_at_boot else None,

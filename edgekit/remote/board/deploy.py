@@ -137,7 +137,7 @@ def _activate(releases: Releases, service: Service, release: str) -> str | None:
     error = service.restart_and_check(release)
     if error is not None:
         _go_back(releases, service, release, previous, error)
-    releases.end()
+    releases.end()  # not if `_go_back` raised an error: the next call then completes the change
     return error
 
 

@@ -175,7 +175,8 @@ class Releases:
             if path not in kept:
                 _delete(path)
         if kept:
-            return [str(self.folder)] if has_releases else [], [str(path) for path in kept]
+            deleted = [str(self.folder)] if has_releases else []
+            return deleted, [str(path) for path in kept]
         with contextlib.suppress(OSError):  # another service uses the parents
             for folder in (self.root, self.root.parent, self.root.parent.parent):
                 folder.rmdir()
@@ -296,6 +297,7 @@ class Runtime:
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(command, 1, "", f"did not end within {timeout_s:g} s")
         except OSError as error:
+            # Resolved, because `home` may be the link `current`, and the reason names the release.
             reason = unusable(self.home.resolve()) or f"{error.strerror}: '{error.filename}'"
             raise HostError(str(reason)) from error
 

@@ -45,7 +45,7 @@ class Service:
         """
         note = self._read_note()
         other = "--system" if self._scope == "user" else "--user"
-        if note is not None and other in note["install"]:
+        if note is not None and other in note["install"]:  # the words of `_install_words`
             raise HostError(f"the service '{self._name}' was deployed with {other}: repeat the command with {other}")
 
     def refuse_foreign_service(self, release: str) -> None:
@@ -130,6 +130,7 @@ class Service:
         running_pid: int | None = None
         running_since_s = 0.0
         bad_polls = 0
+        # After the first frame, the loop ends when the process has run for `settle_s`, or has ended.
         while running_pid is not None or time.monotonic() < first_frame_until_s:
             found = self.status(release)
             state, pid = found["state"], found.get("pid")
