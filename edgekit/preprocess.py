@@ -242,9 +242,9 @@ def _planes(crops: ImageU8, spec: InputSpec) -> ImageU8:
     """Return a view of the crops as (N, 1 or 3, H, W), with the channels in the net's order."""
     if crops.shape[-1] == 3 and len(spec.mean) == 1:
         raise ValueError("colour crops for a gray net")
-    if spec.channels == "bgr" and crops.shape[-1] == 3:
+    if spec.channels == "bgr" and crops.shape[-1] == 3:  # colour crops are R, G, B
         crops = crops[..., ::-1]
-    return np.moveaxis(crops, -1, 1)
+    return np.moveaxis(crops, -1, 1)  # (N, H, W, C) to (N, C, H, W)
 
 
 def softmax(logits: FloatArray) -> FloatArray:

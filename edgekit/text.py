@@ -66,6 +66,7 @@ class TextTable:
             excess = sum(widths) + len(gap) * gaps - max_columns
             text_columns = [index for index, name in enumerate(self.columns) if name in self.text]
             widest = max(text_columns, key=lambda index: widths[index])
+            # The narrower gaps alone may be enough.
             widths[widest] = max(widths[widest] - max(excess, 0), _MIN_FOLDED)
         lines = []
         for row in cells:

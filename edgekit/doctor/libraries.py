@@ -88,7 +88,7 @@ def picamera2(probe: Probe) -> Finding | None:
     if re.search(_OTHER_NUMPY, done.stderr):
         numpy_version = versions.get("numpy", "?")
         module = "simplejpeg" if "simplejpeg" in done.stderr else "picamera2"
-        # One of the two is changed: with a new numpy the numpy, with an old one the simplejpeg that pip has installed.
+        # numpy 2 is replaced; with numpy 1, the simplejpeg that pip has installed is removed.
         cure = "pip install 'numpy<2'"
         if numpy_version.startswith("1."):
             cure = "pip uninstall -y simplejpeg (the system's own fits its numpy)"

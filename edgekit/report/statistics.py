@@ -38,7 +38,7 @@ def histogram(samples_ms: Samples) -> Histogram:
     low, high = float(samples_ms.min()), float(np.percentile(samples_ms, 99))
     if high <= low:  # all samples are equal, but bins need a width
         high = low + max(low, 1.0) * 1e-3
-    counts, _ = np.histogram(samples_ms, BINS, (low, high))
+    counts, _ = np.histogram(samples_ms, bins=BINS, range=(low, high))
     return Histogram(low_ms=low, high_ms=high, counts=tuple(map(int, counts)), above=int((samples_ms > high).sum()))
 
 

@@ -288,7 +288,7 @@ def read_package(out: Output, model: str, config: Path, settle_s: float, install
             files["detector.onnx"] = yunet
     used_extras = [extra for key, extra in _EXTRAS.items() if settings[key] not in (None, [])]
     extras = (*dict.fromkeys(used_extras), *engine_extras([path]))  # each once
-    camera = None if settings["camera"] is None else str(settings["camera"])
+    camera: str | None = settings["camera"]
     return Package(
         files, path.name, keep=_KEPT_RELEASES, camera=camera, extras=extras, install=install, settle_s=settle_s
     )

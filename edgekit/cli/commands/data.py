@@ -189,6 +189,7 @@ def _report_fields(scan: Scan, findings: Findings) -> Iterator[tuple[str, str]]:
     Identical images are groups: "repeated" within a split, "crossing" in several splits, "conflicting" with different
     labels.
     """
+    # A line without a name belongs to the line above.
     yield "data", scan.name
     yield "images", f"{len(scan.records):,}, {findings.distinct:,} distinct"
     yield "size", _shares({f"{width}x{height}": count for (width, height), count in findings.sizes.items()})

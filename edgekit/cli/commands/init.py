@@ -257,7 +257,7 @@ class _Questions:
         from edgekit.device.sources.opencv import list_cameras
 
         found = list_cameras()
-        for number, camera in enumerate(found.cameras, 1):
+        for number, camera in enumerate(found.cameras, start=1):
             self._out.say(f"  {number}  {camera.name}  {camera.model}")
         for obstacle in found.obstacles:
             self._out.say(f"  obstacle: {obstacle}")

@@ -240,6 +240,7 @@ def _content(plan: Mapping[str, Any]) -> dict[str, Any]:
     folders = [plan["environment"], plan["code"]]  # None if an edgekit that is installed on the board is used
     return {
         "files": {name: sha256 for name, (_, sha256) in plan["files"].items()},
+        # The name of such a folder is a hash of its content.
         "folders": [None if folder is None else Path(folder).name for folder in folders],
         "command": plan["command"],
     }
@@ -295,7 +296,8 @@ class Runtime:
                 timeout=timeout_s,
             )
         except subprocess.TimeoutExpired:
-            return subprocess.CompletedProcess(command, 1, "", f"did not end within {timeout_s:g} s")
+            late = f"did not end within {timeout_s:g} s"
+            return subprocess.CompletedProcess(command, returncode=1, stdout="", stderr=late)
         except OSError as error:
             # Resolved, because `home` may be the link `current`, and the reason names the release.
             reason = unusable(self.home.resolve()) or f"{error.strerror}: '{error.filename}'"
