@@ -232,8 +232,8 @@ def to_tensor(crops: ImageU8, spec: InputSpec) -> FloatArray:
     if any(value != 0 for value in spec.mean) or any(value != 1 for value in spec.std):
         shape = (1, channels, 1, 1)  # one value per channel
         mean, std = (np.asarray(values, np.float32).reshape(shape) for values in (spec.mean, spec.std))
-        planes = (planes - mean) / std
-    if planes.shape[1] != channels:  # gray crops for a net with three channels
+        planes = (planes - mean) / std  # a gray channel becomes `channels` channels here
+    if planes.shape[1] != channels:  # gray crops for a net with three channels, not repeated above
         planes = np.repeat(planes, channels, axis=1)
     return np.ascontiguousarray(planes)
 

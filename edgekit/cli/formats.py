@@ -84,7 +84,7 @@ def _export_options(name: str, data: str) -> str:
     words = ["-o", "mine.ncnn" if "engine" in arguments else "mine.onnx"]
     for argument, value in arguments.items():
         words += ["--quantize" if argument == "method" else f"--{argument}", value]
-    if name == "int8":
+    if name == "int8":  # the other formats need no data
         words += ["--calibrate", data]
     return shlex.join(words)
 

@@ -193,7 +193,7 @@ def service(probe: Probe) -> Finding:
             return found
     listed = probe.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "edgekit@*.service")
     units = [line.split()[0].removesuffix(".service") for line in (listed.stdout if listed else "").splitlines()]
-    # No state is "unknown".
+    # `_service_state` returns no "unknown".
     states = [state for unit in units if (state := _service_state(probe, unit, []))]
     worst_first = sorted(states, key=lambda state: ("fault", "warning", "ok").index(state.status))
     return worst_first[0] if worst_first else Finding("service", "ok", "none installed")

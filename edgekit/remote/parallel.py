@@ -107,7 +107,7 @@ def _run_on_host(
     try:
         with connection:
             result = work(connection)
-            return HostResult(host, result, failure(result))
+            return HostResult(host, result, error=failure(result))
     except EdgekitError as error:
         return HostResult(host, error=one_line(str(error)).removeprefix(f"{host.label}: "))
     except OSError as error:

@@ -127,7 +127,7 @@ def distribution(cell: CellResult) -> tuple[list[Box], float, Box | None]:
     All three are in percent of the drawing's width.
     """
     bins = cell.histogram
-    bin_count, highest_count = len(bins.counts), max(bins.counts) or 1
+    bin_count, highest_count = len(bins.counts), max(bins.counts) or 1  # not 0: a divisor
     bin_ms, bin_width = (bins.high_ms - bins.low_ms) / bin_count, 100 / bin_count
     boxes = []
     for index, count in enumerate(bins.counts):

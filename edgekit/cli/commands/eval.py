@@ -183,6 +183,7 @@ def print_evaluation(out: Output, result: Evaluation, recall_of: Sequence[str]) 
     """Print confusion matrix, accuracy, mean recall, calibration error, and accuracy and coverage by threshold."""
     out.show(_confusion_table(result, result.per_class))
     left_out = f"{result.left_out:,} images of the split, for which FER+ has no majority"
+    # Only if the images with a majority for contempt are counted.
     eight = (
         f"{_percent(result.eight_class_accuracy)} ({result.correct} of {result.total + (result.contempt or 0)}): the "
         f"usual protocol of FER+, {result.contempt} images with a majority for contempt count as wrong"
@@ -275,7 +276,7 @@ def _recall_document(
 
     document: dict[str, Any] = {f"mean_recall{suffix}": mean_recall(per_class)}
     if recall_of:
-        document["recall_of"] = list(recall_of)
+        document["recall_of"] = list(recall_of)  # the same for all suffixes
         document[f"mean_recall_of{suffix}"] = mean_recall(per_class, recall_of)
     return document
 

@@ -270,7 +270,7 @@ def _document(contents: _Contents) -> dict[str, Any]:
         **picked(cost, "uncounted", "parameters", "macs"),
         "layers": [asdict(layer) for layer in cost.layers] if cost else None,
     }
-    if ncnn:
+    if ncnn:  # its `cost` is None
         document["weight_bytes"] = len(ncnn.weights)
         document["layers"] = [{"name": name, "kind": kind} for name, kind in ncnn.layers()]
     return document

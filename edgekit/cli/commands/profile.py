@@ -194,7 +194,7 @@ def _loop_document(loop: BoardEstimate[PipelineEstimate]) -> dict[str, Any]:
         "bound_by": estimate.bound_by.name,
         "staged_low_fps": staged_low_fps,
         "staged_high_fps": staged_high_fps,
-        "longest_stage": estimate.longest_stage[0],
+        "longest_stage": estimate.longest_stage[0],  # its name
         "is": "an estimate, not a measurement",
         "board": loop.board.key,
     }

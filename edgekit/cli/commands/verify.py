@@ -117,6 +117,7 @@ def _check_document(check: ParityCheck) -> dict[str, Any]:
             "first": parity.first_different,
         },
         "logits": {
+            # None instead of NaN and infinity, which JSON does not have.
             "max_abs_difference": _finite(parity.logits_difference),
             "batch_difference": _finite(parity.batch_difference),
             "tolerance": check.allowed_difference,

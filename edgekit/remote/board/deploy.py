@@ -198,7 +198,7 @@ def _rollback_target(releases: Releases, wanted: str | None) -> str:
         target = current
     else:
         not_failed = [name for name in named if not releases.has_failed(name)]
-        target = (not_failed or named)[-1]
+        target = (not_failed or named)[-1]  # the newest
     releases.check(target)
     return target
 

@@ -33,7 +33,7 @@ def main(plan: dict[str, Any]) -> None:
     The files are unpacked in the folder `.new`, and from there each environment, code and file is renamed to its place.
 
     The plan has `root` (edgekit's folder), `files` (their number), `system_packages` (whether an environment can import
-    the packages of the board's system), and `keep` (the number of environments to keep).
+    the packages of the board's system), and `keep` (how many environments, and how many copies of edgekit, to keep).
 
     Raises:
         HostError: An edgekit on the board uses the folder, a wheel does not work here, or a file is missing or damaged.
