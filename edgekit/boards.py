@@ -182,12 +182,12 @@ def read_conditions(root: Path = Path("/"), run: RunTool = run_tool) -> Conditio
         temperature_c=_temperature_c(root),
         clock_mhz=clock_mhz,
         clock_source=clock_source,
-        clock_min_mhz=_scaled(_line(cpufreq / "scaling_min_freq"), 1e-3),
-        clock_max_mhz=_scaled(_line(cpufreq / "scaling_max_freq"), 1e-3),
+        clock_min_mhz=_scaled(_line(cpufreq / "scaling_min_freq"), 1e-3),  # from kHz
+        clock_max_mhz=_scaled(_line(cpufreq / "scaling_max_freq"), 1e-3),  # from kHz
         governor=_line(cpufreq / "scaling_governor"),
         throttling=_throttling(root, run),
         memory_available_mib=_memory_mib(root, "MemAvailable"),
-        load_1min=_scaled(load.split()[0], 1) if load else None,
+        load_1min=_scaled(load.split()[0], factor=1) if load else None,
     )
 
 
@@ -213,7 +213,7 @@ def systemd_is_running() -> bool:
 
     # The exit code is 1 for "degraded" and "starting" too.
     done = call_tool(["systemctl", "is-system-running"])
-    if done is None:
+    if done is None:  # systemctl is missing, or timed out
         return shutil.which("systemctl") is not None and Path("/run/systemd/system").is_dir()
     return done.stdout.strip() != "offline"
 
@@ -319,11 +319,11 @@ def _clock(
     """Return the clock in MHz and its source: measured by the firmware, else as the kernel states it."""
     measured = re.search(r"^frequency\(\d+\)=(\d+)$", run(["vcgencmd", "measure_clock", "arm"]) or "", re.MULTILINE)
     if measured and int(measured.group(1)) > 0:
-        return _scaled(measured.group(1), 1e-6), "firmware"
-    requested_mhz = _scaled(_line(cpufreq / "scaling_cur_freq"), 1e-3)
+        return _scaled(measured.group(1), 1e-6), "firmware"  # from Hz
+    requested_mhz = _scaled(_line(cpufreq / "scaling_cur_freq"), 1e-3)  # from kHz
     if requested_mhz is not None:
         return requested_mhz, "cpufreq"
-    cpuinfo_mhz = _scaled(_cpuinfo_value(_read(root / "proc/cpuinfo") or "", "cpu MHz"), 1)
+    cpuinfo_mhz = _scaled(_cpuinfo_value(_read(root / "proc/cpuinfo") or "", "cpu MHz"), factor=1)
     return cpuinfo_mhz, None if cpuinfo_mhz is None else "cpuinfo"
 
 

@@ -91,6 +91,7 @@ def cached_download(
     try:
         write_atomic(path, content)
     except StorageError as error:
+        # The cause is the OSError, without the path and the cure that the StorageError adds.
         raise UnavailableError(f"'{pinned.name}' cannot be stored in '{folder}': {error.__cause__}") from error
     return path
 

@@ -150,7 +150,7 @@ def append_line(path: Path, line: bytes) -> None:
         StorageError: The line cannot be written.
     """
     try:
-        with path.open("ab+", buffering=0) as stream:
+        with path.open("ab+", buffering=0) as stream:  # "a": writes at the end, wherever it has read
             end = stream.seek(0, os.SEEK_END)
             if end > 0:
                 stream.seek(end - 1)

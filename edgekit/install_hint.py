@@ -93,7 +93,7 @@ def install_command(*extras: str) -> str:
     if from_debian() and all(extra in _APT_PACKAGES for extra in extras):
         return f"sudo apt install {' '.join(_APT_PACKAGES[extra] for extra in extras)}"
     pip = _pip_install()
-    if from_debian():
+    if from_debian():  # and Debian has no package for an extra; its pip installs into virtual environments only
         pip = "python3 -m venv --system-site-packages ~/edgekit-env && ~/edgekit-env/bin/pip install"
     return f"{pip} '{DISTRIBUTION}[{','.join(extras)}]'"
 

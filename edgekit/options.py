@@ -142,7 +142,7 @@ def check_bounds(name: str, declared: Option, value: object) -> None:
     """Check a value against the bounds of its option; `name` is its name in the message.
 
     Raises:
-        InputError: The value, or one of a tuple of values, is out of bounds or not finite.
+        InputError: The value is a number that is out of bounds, or NaN. Other values have no bounds.
     """
     if isinstance(value, bool) or declared.parse is not None or not isinstance(value, (int, float)):
         return
@@ -176,7 +176,7 @@ def build(kind: Callable[_Arguments, _Kind], *args: _Arguments.args, **kwargs: _
     for name in kwargs:
         if name not in fields:
             raise InputError(f"unknown argument '{name}': {_nearest(name, fields)}")
-    given = {*positional[: len(args)], *kwargs}
+    given = {*positional[: len(args)], *kwargs}  # names
     missing = [name for name, field in fields.items() if _is_required(field) and name not in given]
     if missing:
         raise InputError(f"argument '{missing[0]}' is missing")

@@ -131,22 +131,22 @@ _FITS: dict[Fit, Callable[[ImageU8, tuple[int, int]], ImageU8]] = {
 
 
 def _resized(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
-    """Return an image resized to `crop.resize_hw`, gray or R, G, B."""
+    """Return an image resized to `crop.resize_hw`: (H, W, 1) gray or (H, W, 3) R, G, B."""
     height, width = crop.resize_hw
     if image_bgr.shape[:2] != (height, width):
         image_bgr = resize(image_bgr, (width, height))
     if crop.grayscale:
         return to_gray(image_bgr)[:, :, np.newaxis]
-    if image_bgr.ndim == 2:
+    if image_bgr.ndim == 2:  # a gray image for a net with three channels
         return np.repeat(image_bgr[:, :, np.newaxis], 3, axis=2)
-    return np.ascontiguousarray(image_bgr[:, :, ::-1])
+    return np.ascontiguousarray(image_bgr[:, :, ::-1])  # B, G, R to R, G, B
 
 
 def to_gray(image_bgr: ImageU8) -> ImageU8:
-    """Return the luma (ITU-R BT.601, rounded) of a uint8 image as (H, W); a gray image is returned unchanged."""
+    """Return the luma (ITU-R BT.601, rounded) of a uint8 image in B, G, R as (H, W); a gray image is unchanged."""
     if image_bgr.ndim == 2:
         return image_bgr
-    weighted = image_bgr[..., :3].astype(np.uint32) @ _LUMA_BGR
+    weighted = image_bgr[..., :3].astype(np.uint32) @ _LUMA_BGR  # a fourth channel would be alpha
     # Adding one half before the shift rounds to the nearest integer.
     gray: ImageU8 = ((weighted + (1 << (_LUMA_SHIFT - 1))) >> _LUMA_SHIFT).astype(np.uint8)
     return gray
@@ -171,7 +171,7 @@ def ten_crops(images: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
     """
     height, width = size_hw
     crops = []
-    for view in (images, images[:, :, ::-1]):
+    for view in (images, images[:, :, ::-1]):  # each (N, H, W, C)
         crops += [
             view[:, :height, :width],
             view[:, :height, -width:],
@@ -197,6 +197,7 @@ def log_mean_probabilities(logits: FloatArray) -> FloatArray:
         float32 (N, classes); as logits they have the mean probabilities.
     """
     means: FloatArray = softmax(logits).mean(axis=0)
+    # The smallest positive number instead of 0, which has no logarithm.
     return np.log(np.maximum(means, np.finfo(np.float32).tiny))
 
 
@@ -231,8 +232,8 @@ def to_tensor(crops: ImageU8, spec: InputSpec) -> FloatArray:
     if any(value != 0 for value in spec.mean) or any(value != 1 for value in spec.std):
         shape = (1, channels, 1, 1)  # one value per channel
         mean, std = (np.asarray(values, np.float32).reshape(shape) for values in (spec.mean, spec.std))
-        planes = (planes - mean) / std
-    if planes.shape[1] != channels:  # gray crops for a net with three channels
+        planes = (planes - mean) / std  # a gray channel becomes `channels` channels here
+    if planes.shape[1] != channels:  # gray crops for a net with three channels, not repeated above
         planes = np.repeat(planes, channels, axis=1)
     return np.ascontiguousarray(planes)
 
@@ -241,13 +242,13 @@ def _planes(crops: ImageU8, spec: InputSpec) -> ImageU8:
     """Return a view of the crops as (N, 1 or 3, H, W), with the channels in the net's order."""
     if crops.shape[-1] == 3 and len(spec.mean) == 1:
         raise ValueError("colour crops for a gray net")
-    if spec.channels == "bgr" and crops.shape[-1] == 3:
+    if spec.channels == "bgr" and crops.shape[-1] == 3:  # colour crops are R, G, B
         crops = crops[..., ::-1]
-    return np.moveaxis(crops, -1, 1)
+    return np.moveaxis(crops, -1, 1)  # (N, H, W, C) to (N, C, H, W)
 
 
 def softmax(logits: FloatArray) -> FloatArray:
-    """Return the probabilities of logits of shape (N, classes), computed without overflow."""
+    """Return the probabilities of logits of shape (..., classes), computed without overflow."""
     # Subtracting the largest logit does not change the result, and exp then returns at most 1.
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: FloatArray = shifted / shifted.sum(axis=-1, keepdims=True)

@@ -62,10 +62,11 @@ class TextTable:
         gap = "  "
         gaps = len(widths) - 1
         if max_columns is not None and sum(widths) + len(gap) * gaps > max_columns:
-            gap = " "
+            gap = " "  # first the gaps are made narrower, then the column
             excess = sum(widths) + len(gap) * gaps - max_columns
             text_columns = [index for index, name in enumerate(self.columns) if name in self.text]
             widest = max(text_columns, key=lambda index: widths[index])
+            # The narrower gaps alone may be enough.
             widths[widest] = max(widths[widest] - max(excess, 0), _MIN_FOLDED)
         lines = []
         for row in cells:

@@ -94,10 +94,11 @@ class _LazyGroup(Group):
         """Import the module of a command and return the command; None for an unknown name."""
         if cmd_name not in (*self.list_commands(ctx), _HIDDEN):
             return None
+        # Most commands are the function `command` of the module of their name.
         module, function = _PLACES.get(cmd_name, (cmd_name, "command"))
         command = getattr(importlib.import_module(f"edgekit.cli.commands.{module}"), function)
         assert isinstance(command, click.Command)
-        if _COMPLETION_VARIABLE in os.environ:
+        if _COMPLETION_VARIABLE in os.environ:  # the shell completes a command line
             _complete_file_names(command)
         return command
 
@@ -125,7 +126,7 @@ def _complete_file_names(command: click.Command) -> None:
     """
     for parameter in command.params:
         if isinstance(parameter.type, click.types.StringParamType):
-            parameter.type = click.Path(readable=False)
+            parameter.type = click.Path(readable=False)  # checks nothing, because the text need not be a path
     for child in getattr(command, "commands", {}).values():
         _complete_file_names(child)
 
@@ -166,8 +167,8 @@ def run(arguments: list[str], ends_process: bool = False) -> int:
 
     If the caller then `ends_process`, Ctrl-C and SIGHUP are ignored from the end of the command on.
     """
-    if _COMPLETION_VARIABLE in os.environ:
-        # The text would appear on the user's prompt.
+    if _COMPLETION_VARIABLE in os.environ:  # the shell completes a command line
+        # The text of an error would appear on the user's prompt.
         with suppress(KeyError, ValueError):
             cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
         return EXIT_OK
@@ -189,12 +190,12 @@ def _call(arguments: list[str], debug: bool, interruptions: _Interruptions) -> i
     except EdgekitError as error:
         return _report(error, str(error), error.exit_code, debug)
     except click.ClickException as error:
-        context = getattr(error, "ctx", None)
+        context = getattr(error, "ctx", None)  # a usage error has the context of its command
         path = context.command_path if context else "edgekit"
         return _report(error, f"{error.format_message()} (see '{path} --help')", error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
         return _report_interruption()
-    except click.exceptions.Exit as done:
+    except click.exceptions.Exit as done:  # such as after --help
         return done.exit_code
     except SystemExit as ended:  # a repeated SIGTERM; `main` ends the process, with threads that are blocked
         return ended.code if isinstance(ended.code, int) else EXIT_FAULT
@@ -256,8 +257,8 @@ class _Interruptions:
     """Turns SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, so that all of them run the same clean-up."""
 
     def __init__(self) -> None:
-        self.received = False
-        self._ended = False
+        self.received = False  # a signal
+        self._ended = False  # set by `end`
         # The handlers before this one, by signal.
         self._previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._receive)}
         # The shell makes `command &` ignore SIGINT, and nohup makes it ignore SIGHUP.
@@ -271,7 +272,7 @@ class _Interruptions:
         Otherwise a late Ctrl-C would kill the process, and its exit code would be lost. SIGTERM still ends a process
         whose exit is blocked.
         """
-        self._ended = True
+        self._ended = True  # `_receive` raises no more
         for number, handler in self._previous.items():
             is_ignored = ends_process and number != signal.SIGTERM
             signal.signal(number, signal.SIG_IGN if is_ignored else handler)

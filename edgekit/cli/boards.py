@@ -73,8 +73,8 @@ class BoardReporter:
         self._tasks: dict[str, Any] = {}  # rich's bar of each board, by label
         self._print_progress = by_stage(self._bar)
         self._lock = threading.Lock()
-        self._boards = boards
-        self._finished = 0
+        self._boards = boards  # how many
+        self._finished = 0  # how many of them
 
     def __enter__(self) -> BoardReporter:
         self._bar.__enter__()
@@ -87,6 +87,7 @@ class BoardReporter:
         """Print a line of a board, without wrapping it, so that a command in it can be copied."""
         text = f"{host.label}: {one_line(text)}"
         with self._lock:
+            # The bars are in the way of the text only if both are on a terminal.
             has_bars = not self._bar.disable and self._out.is_terminal
             if not has_bars:
                 self._out.say(text, indent=None)  # None: not wrapped
@@ -116,7 +117,7 @@ class BoardReporter:
         text = f"{host.label}: {one_line(what)}"
         with self._lock:
             if self._bar.disable:
-                self._print_progress(text, done, total or None)
+                self._print_progress(text, done, total or None)  # 0: unknown
                 return
             if host.label not in self._tasks:
                 self._tasks[host.label] = self._bar.add_task("", total=None)

@@ -1,6 +1,6 @@
 """Commands: options from data classes (`edgekit.options`), help in titled sections, and the options of every command.
 
-    @command("run", short_help="…", stream=StreamOptions, camera=CameraSettings, reads_settings=True)
+    @command("run", short_help="…", stream=StreamOptions, camera=CameraSettings)
     def run(out: Output, stream: StreamOptions, camera: CameraSettings) -> None: ...
 
 `--help` lists the main options, if a command has more options than fit on a screen, and `--help-all` all of them.
@@ -72,7 +72,7 @@ class Command(click.Command):
             self.kinds.append(kind)
             for field, declared in declared_options(kind).items():
                 option = make_option(kind, field, declared, is_negatable=self.is_negatable)
-                setattr(option, _TITLE, declared.section or kind.title)
+                setattr(option, _TITLE, declared.section or kind.title)  # its section of the help
                 self.params.append(option)
                 self.declared[parameter_name(declared)] = declared
 
@@ -89,7 +89,7 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line, and check that each option has what it needs."""
         try:
-            rest = super().parse_args(ctx, list(args))
+            rest = super().parse_args(ctx, list(args))  # a copy, because click empties the list
         except click.NoSuchOption:
             self.complete()  # the option may be one of those that take time to find
             rest = super().parse_args(ctx, list(args))
@@ -129,6 +129,7 @@ class Command(click.Command):
         """Return an instance of a class of options; fields that are not set have their default."""
         options = declared_options(kind)
         argument_names = {each.name for each in self.params if isinstance(each, click.Argument)}
+        # Such as MODEL; a field that is neither an option nor an argument keeps its default.
         other_fields = [field for field in _fields(kind) if field not in options]
         given = {field: ctx.params[field] for field in other_fields if field in argument_names}
         for field, declared in options.items():
@@ -296,7 +297,7 @@ def _check_dependencies(command: Command, ctx: click.Context) -> None:
 def _print_all(ctx: click.Context, option: click.Parameter, value: bool) -> None:
     """Print the help with all options and exit: click's callback of --help-all."""
     del option
-    if value and not ctx.resilient_parsing:
+    if value and not ctx.resilient_parsing:  # resilient: the shell completes the command line
         assert isinstance(ctx.command, Command)
         ctx.command.show_all(ctx)
         click.echo(ctx.get_help(), color=ctx.color)

@@ -73,6 +73,7 @@ def _show(out: Output, result: FormatsReport, data: str) -> None:
     total = result.files[0].evaluation.total
     out.say(f"accuracy: {result.dataset} {result.split}, {total} images, centre crop, measured on this machine")
     out.say("±: half of the 95 % interval, accuracy in points, p50 in percent; ms: one crop prepared and classified")
+    # `drop` is a sentence, for a file that is not accurate enough to be recommended.
     out.show(*(f"{file.name}: {file.drop}" for file in result.files if file.drop))
     out.show(*(f"{name}: left out: {one_line(reason)}" for name, reason in result.left_out.items()))
 
@@ -83,7 +84,7 @@ def _export_options(name: str, data: str) -> str:
     words = ["-o", "mine.ncnn" if "engine" in arguments else "mine.onnx"]
     for argument, value in arguments.items():
         words += ["--quantize" if argument == "method" else f"--{argument}", value]
-    if name == "int8":
+    if name == "int8":  # the other formats need no data
         words += ["--calibrate", data]
     return shlex.join(words)
 
@@ -92,14 +93,15 @@ def _table(result: FormatsReport, board: BoardResult) -> TextTable:
     """Return the table of the formats on a board; * marks the recommended one."""
     rows = []
     for file, cell in result.rows(board):
-        low, high = file.accuracy_interval
+        low, high = file.accuracy_interval  # 0..1
+        half_points = 100 * (high - low) / 2
         mark = " *" if (file, cell) == result.recommended(board) else ""
         rows.append(
             (
                 f"{file.name}{mark}",
                 str(cell.intra_op_threads),
                 f"{file.size_bytes / 1024:,.0f}",
-                f"{100 * file.evaluation.accuracy:.2f} ±{50 * (high - low):.1f}",
+                f"{100 * file.evaluation.accuracy:.2f} ±{half_points:.1f}",
                 view.ms(cell.latency.p50_ms),
                 view.plus_minus(cell),
                 view.ms(cell.latency.p99_ms),

@@ -88,11 +88,12 @@ class Output:
             self.say(f"{label:<{width}}  {one_line(text)}", indent=width + 2)
 
     def show(self, *parts: str | TextTable) -> None:
-        """Print lines of text and tables, which on a terminal are folded to its width."""
+        """Print lines of text, and tables that have rows; on a terminal they are folded to its width."""
         for part in parts:
             if isinstance(part, str):
                 self.say(part)
             elif part.rows:
+                # Not wrapped by `say`, because `lines` has folded the cells. The first line has the titles.
                 titles, *rows = part.lines(_columns(_MIN_TABLE_COLUMNS) if self.is_terminal else None)
                 if part.title:
                     self.say("")

@@ -171,7 +171,7 @@ def _summary(
         "ended": ended,
         "source": stream.source.name,
         "skipped": stream.source.skipped,
-        "damaged": getattr(stream.source, "damaged", 0),
+        "damaged": getattr(stream.source, "damaged", 0),  # only a source of files counts them
         "model": {
             "path": str(classifier.path),
             "architecture": classifier.contract.architecture,

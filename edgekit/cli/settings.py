@@ -96,6 +96,7 @@ def read_settings(path: Path, command: SettingsCommand) -> dict[str, Any]:
         InputError: The file cannot be read or is not TOML, or a key or value does not fit an option of the command.
     """
     document = _read_toml(path)
+    # `declared` has the names of parameters, such as "min_face" for the key "min-face".
     if any(key.replace("-", "_") not in command.declared for key in document):
         command.complete()  # an unknown key may be an option of another package
     declared_of_key = {declared.key: declared for declared in command.declared.values()}
@@ -206,6 +207,7 @@ def _text_or_number(declared: Option, option: click.Option, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError("write text or a number")
     kinds, words = option.type.kind.kinds, option.type.kind.words
+    # `parse` reads a text, and the file may then have a text or a number.
     takes_number = declared.parse is None and (int in kinds or float in kinds)
     if takes_number:
         if isinstance(value, str) and value not in words:

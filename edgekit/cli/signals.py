@@ -42,7 +42,7 @@ class StopSignals:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         has_early_signal = self.received and self._stop is None
-        if kind is None or not has_early_signal:
+        if kind is None or not has_early_signal:  # None: the block has ended without an exception
             return
         if self.interrupted:
             raise KeyboardInterrupt

@@ -44,6 +44,7 @@ class TrainingView:
         """Move the bar to the step of a report; without a terminal, print a line once a minute."""
         self._epochs = report.epochs
         if not self._bars.console.is_terminal:
+            # The epochs of step reports are counted from 0.
             self._by_stage(f"epoch {report.epoch + 1}/{report.epochs}", report.step, report.steps)
             return
         self._bars.update(

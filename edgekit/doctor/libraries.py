@@ -70,6 +70,7 @@ def opencv(probe: Probe) -> Finding:
     text = ", ".join(f"{name} {version}" for name, version in versions.items()) or "the system's own"
     if any(version.startswith("5.") for version in versions.values()):
         return Finding("opencv", "warning", f"{text}: has no Haar detector", "pip install 'opencv-python-headless<5'")
+    # `versions` has at most one entry here.
     if versions and not names.endswith("headless") and probe.board().is_raspberry_pi:
         text = f"{text}: its Qt conflicts with picamera2's"
         return Finding("opencv", "warning", text, replace_by_headless)
@@ -87,6 +88,7 @@ def picamera2(probe: Probe) -> Finding | None:
     if re.search(_OTHER_NUMPY, done.stderr):
         numpy_version = versions.get("numpy", "?")
         module = "simplejpeg" if "simplejpeg" in done.stderr else "picamera2"
+        # numpy 2 is replaced; with numpy 1, the simplejpeg that pip has installed is removed.
         cure = "pip install 'numpy<2'"
         if numpy_version.startswith("1."):
             cure = "pip uninstall -y simplejpeg (the system's own fits its numpy)"

@@ -193,6 +193,7 @@ def service(probe: Probe) -> Finding:
             return found
     listed = probe.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "edgekit@*.service")
     units = [line.split()[0].removesuffix(".service") for line in (listed.stdout if listed else "").splitlines()]
+    # `_service_state` returns no "unknown".
     states = [state for unit in units if (state := _service_state(probe, unit, []))]
     worst_first = sorted(states, key=lambda state: ("fault", "warning", "ok").index(state.status))
     if worst_first:
@@ -207,7 +208,7 @@ def _service_state(probe: Probe, unit: str, scope: list[str]) -> Finding | None:
     done = probe.run("systemctl", *scope, "show", unit, _PROPERTIES)
     if done is None or done.returncode:
         return None
-    properties = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    properties = dict(line.partition("=")[::2] for line in done.stdout.splitlines())  # [::2] leaves out the "="
     if properties.get("LoadState") != "loaded":
         return None
     flag = "".join(f"{word} " for word in scope)

@@ -75,7 +75,8 @@ def import_in_child(module: str, distributions: Sequence[str]) -> CompletedProce
     """
     command = [sys.executable, "-P", "-c", _IMPORT_CODE, module, *distributions]
     slow = f"importing {module} took longer than {_IMPORT_TIMEOUT_S} s"
-    return call_tool(command, _IMPORT_TIMEOUT_S) or CompletedProcess(command, 1, "", slow)
+    done = call_tool(command, _IMPORT_TIMEOUT_S)
+    return done or CompletedProcess(command, returncode=1, stdout="", stderr=slow)
 
 
 @dataclass

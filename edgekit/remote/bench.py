@@ -110,7 +110,7 @@ def merged_report(results: Sequence[HostResult[HostReport]]) -> BenchmarkReport 
     reports = {done.host.label: done.result.report for done in results if done.result is not None}
     if not reports:
         return None
-    report = merge(list(reports.values()), [[label] for label in reports])
+    report = merge(list(reports.values()), [[label] for label in reports])  # each report has one board
     return msgspec.structs.replace(report, hosts=tuple(map(_host_outcome, results)))
 
 
@@ -128,6 +128,7 @@ def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
 def _without_address(text: str, host: Host) -> str:
     """Return a text with the host's label instead of its address, and the name of the key instead of its path."""
     host_name = host.address.rpartition("@")[2]
+    # The address before the host name, because it ends in the host name.
     replacements = {host.address: host.label, host_name: host.label}
     if host.identity:
         replacements[str(host.identity)] = host.identity.name

@@ -150,7 +150,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
         files={name: [board.stored_path(upload), upload.sha256] for name, upload in package.files.items()},
         environment=edgekit.environment,
         code=edgekit.code,
-        command=None if package.install else edgekit.words[0],
+        command=None if package.install else edgekit.words[0],  # the path of the edgekit that the board has
         about={"model": package.model_name, "edgekit": __version__},
         keep=package.keep,
         settle_s=package.settle_s,
@@ -274,6 +274,7 @@ def _run_on_board(
         "trial_s": _TRIAL_S,
         **details,
     }
+    # The actions without `settle_s` start no release.
     timeout_s = _TIMEOUT_S + _MAX_SETTLINGS * details.get("settle_s", 0)
     try:
         return run_program(connection, [python.path], "deploy", plan, reporter, kind=kind, timeout_s=timeout_s)

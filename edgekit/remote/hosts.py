@@ -178,7 +178,7 @@ def read_inventory(path: Path, defaults: Host = _NO_HOST) -> list[Host]:
         raise InputError(f"inventory '{path}' must contain only [[host]] tables, each with host = \"user@name\"")
     return [
         _from_table(table, f"inventory '{path}', host {number}", path.parent, defaults)
-        for number, table in enumerate(tables, 1)
+        for number, table in enumerate(tables, start=1)
     ]
 
 

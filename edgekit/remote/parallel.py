@@ -72,7 +72,7 @@ def run_on_hosts(
             for connection in connections:
                 futures.add(pool.submit(_run_on_host, connection, work, failure))
             running = futures
-            while running:
+            while running:  # `wait` ends early, so that Ctrl-C is not missed, and returns new sets
                 done, running = wait(running, _LONGEST_WAIT_S, FIRST_COMPLETED)
                 for future in done:
                     results[future.result().host] = future.result()
@@ -87,7 +87,7 @@ def run_on_hosts(
                 connection.close()
             if not isinstance(error, KeyboardInterrupt):
                 raise
-    # After Ctrl-C: add the results of the hosts that ended meanwhile.
+    # Only after Ctrl-C: add the results of the hosts that ended meanwhile.
     for future in futures:
         if future.cancelled() or future.result().host in results:
             continue
@@ -107,7 +107,7 @@ def _run_on_host(
     try:
         with connection:
             result = work(connection)
-            return HostResult(host, result, failure(result))
+            return HostResult(host, result, error=failure(result))
     except EdgekitError as error:
         return HostResult(host, error=one_line(str(error)).removeprefix(f"{host.label}: "))
     except OSError as error:

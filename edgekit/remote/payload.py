@@ -97,7 +97,7 @@ def archive(parts: Sequence[Part], progress: Callable[[str, float, float], None]
     for part in parts:
         header = tarfile.TarInfo(part.name)
         try:
-            header.size = part.size_bytes
+            header.size = part.size_bytes  # reads the size of the file
             yield header.tobuf()
             left_bytes = header.size
             with part.open() as content:
@@ -170,12 +170,12 @@ def _make_wheel_folder(folder: Path, requirements: Sequence[str], target: Target
     try:
         with exclusive_folder(fresh):
             _download(requirements, target, fresh)
-            os.sync()
+            os.sync()  # the wheels before the name, so that after a power cut no folder is incomplete
             with contextlib.suppress(OSError):  # another process was faster
                 fresh.rename(folder)
     except TemporaryError:
         raise HostError(f"another edgekit downloads wheels for {target}: try again when it has ended") from None
-    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(fresh, ignore_errors=True)  # it exists only if another process was faster
 
 
 def _download(requirements: Sequence[str], target: Target, folder: Path) -> None:
@@ -268,9 +268,9 @@ def _package_files() -> Iterator[tuple[str, bytes]]:
     """Yield each file of edgekit and of its subpackages with its path in an installation (`edgekit/models/…`)."""
     for package in ("edgekit", *(f"edgekit.{name}" for name in _SUBPACKAGES)):
         spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
+        if spec is None or not spec.submodule_search_locations:  # this subpackage is not installed
             continue
-        top = Path(next(iter(spec.submodule_search_locations)))
+        top = Path(next(iter(spec.submodule_search_locations)))  # the folder of the package
         # Each subpackage is listed by itself, because in a clone it is a folder beside `edgekit`.
         skipped = _SUBPACKAGES if package == "edgekit" else ()
         for path in sorted(top.rglob("*")):

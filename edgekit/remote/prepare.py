@@ -92,11 +92,11 @@ def prepare(
         plan = {"root": board.root, "files": len(parts), "system_packages": system_packages, "keep": _KEPT_ENVIRONMENTS}
         run_program(
             connection,
-            [check_python(board, host.label).path],
+            [check_python(board, host.label).path],  # the board's own Python, whichever edgekit is used
             "setup",
             plan,
             reporter,
-            kind=type(None),
+            kind=type(None),  # it returns nothing
             timeout_s=_SETUP_TIMEOUT_S,
             stdin=archive(parts, partial(reporter.progress, host)),
         )
@@ -197,7 +197,7 @@ def run_job(
     """
     return connection.run(
         ["flock", "--shared", "--no-fork", f"{board.root}/lock", *command.words, "job"],
-        stdin=f"{json.dumps(job, default=str)}\n".encode(),
+        stdin=f"{json.dumps(job, default=str)}\n".encode(),  # default: for paths
         hold_stdin=True,
         timeout_s=None,
         on_stderr_line=on_stderr_line,

@@ -62,15 +62,16 @@ def program(name: str, argument: Mapping[str, Any]) -> list[str]:
     """
     module = f"edgekit.remote.board.{name}"
     sent = {"modules": dict(needed(module)), "main": module, "argument": argument}
-    packed = zlib.compress(json.dumps(sent).encode(), 9)
-    return ["-I", "-c", _source(_LOADER) or "", base64.b64encode(packed).decode()]
+    packed = zlib.compress(json.dumps(sent).encode(), level=9)
+    loader = _source(_LOADER) or ""  # never "": the module exists
+    return ["-I", "-c", loader, base64.b64encode(packed).decode()]
 
 
 @cache
 def needed(module: str) -> Mapping[str, str]:
     """Return the sources of the modules of edgekit that a module imports, directly or indirectly, by module name."""
     sources: dict[str, str] = {}
-    names = [module, _ERRORS]
+    names = [module, _ERRORS]  # the loader imports the errors
     while names:
         name = names.pop()
         source = None if name in sources else _source(name)

@@ -189,7 +189,7 @@ class Connection:
                 except subprocess.TimeoutExpired:
                     end_master()
             master.wait()
-            if master.stdout is not None:
+            if master.stdout is not None:  # `_read_master` closes stderr
                 master.stdout.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -275,7 +275,7 @@ class Connection:
         for name, value in {**_FIXED, "ControlMaster": "no", "ProxyCommand": "false"}.items():
             arguments += ["-o", f"{name}={value}"]
         process = subprocess.Popen(
-            [*arguments, "--", "board", command],
+            [*arguments, "--", "board", command],  # ssh needs a name of the host, but the socket leads to it
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -356,19 +356,20 @@ class _Exchange:
         for thread in (*readers, writer):
             thread.start()
         self._process.wait(timeout_s)
+        # The writer is not waited for: it ends with the pipe, and `chunks` may take long to yield the next one.
         for thread in readers:
             thread.join(_DRAIN_S)
         if self._failure is not None:
             raise self._failure
 
     def _write(self, chunks: Iterable[bytes], hold: bool) -> None:
-        """Write the stdin of the process, then close it unless it is to be held open."""
+        """Write the stdin of the process, then close it; with `hold` only after an error, so that the process ends."""
         stream = self._process.stdin
         assert stream is not None
         try:
             for chunk in chunks:
                 write_all(stream.write, chunk)
-        except (BrokenPipeError, ValueError):
+        except (BrokenPipeError, ValueError):  # ValueError: `stream` is closed
             pass  # the process closed its stdin; it may do that and still succeed
         except Exception as error:  # such as of a file that cannot be read
             self._failure = error
@@ -431,7 +432,7 @@ _SSH_FAILED = 255
 def _private_folder() -> Path:
     """Make a folder for the socket; in /tmp if the path of the default folder is too long for a socket."""
     folder = Path(tempfile.mkdtemp(prefix="edgekit-"))
-    if len(os.fsencode(folder / "s")) <= _MAX_SOCKET_PATH:
+    if len(os.fsencode(folder / "s")) <= _MAX_SOCKET_PATH:  # the path of `Connection._socket`
         return folder
     folder.rmdir()
     return Path(tempfile.mkdtemp(prefix="edgekit-", dir="/tmp"))

@@ -129,15 +129,15 @@ def compare(
 
     With two reports, boards are paired by label; if each report has a single board, these two are paired. Cells are
     paired by kind, engine, threads, batch and model. Models are paired by the SHA-256 of their files. Without an equal
-    SHA-256, models are paired by name, and count as different. With one report, each model is compared with the
-    baseline; cells are paired by kind, detector, threads and batch.
+    SHA-256, models are paired by name or file name, and count as different. With one report, each model is compared
+    with the baseline; cells are paired by kind, detector, threads and batch.
 
     Args:
         before: A report or its file.
         after: A second report or its file; None: compare the models of `before`.
         baseline: With one report: the model that the others are compared with; default: the first model.
         allow_different: Also compare reports with different boards, clock frequencies, frames, detectors or models. If
-            each report has a single model, these two models are paired even if their names differ.
+            both boards of a pair have a single model, these two are paired even if their names differ.
 
     Raises:
         InputError: A file is not a report, nothing can be paired, or conditions differ and `allow_different` is false.
@@ -255,7 +255,7 @@ def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     unpaired_after = {cell.key: cell for cell in _in_order(after)}
     cells, unmatched = [], []
     for cell in _in_order(before):
-        # The `CellResult.key` of the counterpart: only the model may have another name.
+        # The `CellResult.key` of the counterpart: only the model may have another name ("": it has no counterpart).
         key = cell.kind, name_after.get(cell.model, ""), cell.engine, cell.intra_op_threads, cell.batch
         counterpart = unpaired_after.pop(key, None)
         if counterpart is None:
@@ -400,7 +400,7 @@ def _change(before: CellResult, after: CellResult) -> CellChange:
         after_ms=after_ms,
         ratio=after_ms / before_ms,
         ratio_interval=ratio_limits,
-        verdict="not judged" if why or not ratio_limits else _verdict(ratio_limits),
+        verdict="not judged" if why or not ratio_limits else _verdict(ratio_limits),  # without limits, `why` is set
         why=why,
     )
 

@@ -351,6 +351,7 @@ def from_document(document: Any, name: str) -> BenchmarkReport:
     report = convert(cleaned, BenchmarkReport, f"{name}: field")
     for index, board in enumerate(report.boards):
         _check_board(board, f"{name}: boards[{index}]")
+    # All documents of 2.x have the fields of the current schema, some with their defaults.
     return msgspec.structs.replace(report, schema=SCHEMA)
 
 
@@ -393,13 +394,13 @@ def _check_board(board: BoardResult, name: str) -> None:
         if cell.key in seen:
             raise InputError(f"{where} is a duplicate")
         seen.add(cell.key)
-        # `not >=` and `not <=` here and below, because a document of a board may contain NaN.
-        if not cell.latency.p50_ms >= _MIN_MEDIAN_MS:
+        # No value is NaN here, because the field types have bounds.
+        if cell.latency.p50_ms < _MIN_MEDIAN_MS:
             raise InputError(f"{where}: the median {cell.latency.p50_ms} ms is below {_MIN_MEDIAN_MS:g}")
         limits = cell.median_interval_ms
-        if limits is not None and not limits[0] <= limits[1]:
+        if limits is not None and limits[0] > limits[1]:
             raise InputError(f"{where}: the interval's lower limit is above its upper limit")
-        if not cell.histogram.low_ms < cell.histogram.high_ms:
+        if cell.histogram.low_ms >= cell.histogram.high_ms:
             raise InputError(f"{where}: the histogram has no width")
 
 

@@ -127,7 +127,7 @@ def distribution(cell: CellResult) -> tuple[list[Box], float, Box | None]:
     All three are in percent of the drawing's width.
     """
     bins = cell.histogram
-    bin_count, highest_count = len(bins.counts), max(bins.counts) or 1
+    bin_count, highest_count = len(bins.counts), max(bins.counts) or 1  # not 0: a divisor
     bin_ms, bin_width = (bins.high_ms - bins.low_ms) / bin_count, 100 / bin_count
     boxes = []
     for index, count in enumerate(bins.counts):
@@ -158,7 +158,7 @@ def stages(board: BoardResult) -> list[tuple[CellResult, float, list[Box]]]:
     cells = [cell for model in board.models for cell in view.cells_of(board, model.name) if cell.stages]
     # For each cell the milliseconds per frame of each stage.
     times_ms = [_stage_times_ms(cell) for cell in cells]
-    longest_ms = max((sum(times.values()) for times in times_ms), default=0) or 1
+    longest_ms = max((sum(times.values()) for times in times_ms), default=0) or 1  # not 0: a divisor
     names = stage_names(board)
     rows = []
     for cell, times in zip(cells, times_ms, strict=True):
@@ -167,7 +167,7 @@ def stages(board: BoardResult) -> list[tuple[CellResult, float, list[Box]]]:
         left = 0.0
         for name, time_ms in times.items():
             width = 100 * time_ms / longest_ms
-            title = f"{name}: {view.ms(time_ms)} ms, {time_ms / (total_ms or 1):.0%}"
+            title = f"{name}: {view.ms(time_ms)} ms, {time_ms / (total_ms or 1):.0%}"  # the share of the frame's time
             boxes.append(Box(left, width, css=f"c{names.index(name) % _COLOURS}", title=title))
             left += width
         rows.append((cell, total_ms, boxes))
@@ -188,7 +188,7 @@ def duration_s(board: BoardResult) -> float:
 
 def throttled(board: BoardResult) -> list[Box]:
     """Return one box per throttled process, at its time in percent of the benchmark's duration."""
-    percent_per_s = 100 / (duration_s(board) or 1)
+    percent_per_s = 100 / (duration_s(board) or 1)  # no division by 0
     boxes = []
     for cell in board.cells:
         for process in cell.processes:
@@ -219,7 +219,8 @@ def timeline(board: BoardResult) -> list[Panel]:
             if reading.clock_mhz is not None:
                 clocks.append((at_s, reading.clock_mhz))
         speeds.append((colour_of(board, cell.model), speed))
-    end_s = duration_s(board) or 1
+    end_s = duration_s(board) or 1  # not 0: charts divide by it
+    # Temperature and clock are sorted by time, because `processes` are in the order of the cells.
     return [
         _panel("speed, % of the cell's mean", speeds, end_s),
         _panel("temperature, °C", [("c1", sorted(temperatures))], end_s),
@@ -232,9 +233,10 @@ def _panel(title: str, curves: Sequence[tuple[str, list[tuple[float, float]]]], 
 
     A curve is the class of its colour, and its points (seconds since the start of the benchmark, value).
     """
-    values = [value for _, points in curves for _, value in points] or [0.0]
+    values = [value for _, points in curves for _, value in points] or [0.0]  # no curve has points
     lowest, highest = min(values), max(values)
-    # A margin of 10 % on both sides. The axis covers at least 5 % of the value, so that noise does not fill the panel.
+    # A margin of 10 % on both sides. The axis covers at least 5 % of the value, and at least 1, so that noise does not
+    # fill the panel.
     span = max((highest - lowest) * 1.2, highest * 0.05, 1.0)
     low = (highest + lowest - span) / 2
     drawn = []

@@ -38,7 +38,7 @@ def histogram(samples_ms: Samples) -> Histogram:
     low, high = float(samples_ms.min()), float(np.percentile(samples_ms, 99))
     if high <= low:  # all samples are equal, but bins need a width
         high = low + max(low, 1.0) * 1e-3
-    counts, _ = np.histogram(samples_ms, BINS, (low, high))
+    counts, _ = np.histogram(samples_ms, bins=BINS, range=(low, high))
     return Histogram(low_ms=low, high_ms=high, counts=tuple(map(int, counts)), above=int((samples_ms > high).sum()))
 
 
@@ -59,7 +59,7 @@ def median_interval(processes_ms: Sequence[Samples], seed: int = 0) -> Interval 
     log_samples = [np.log(samples) for samples in processes_ms]  # on logarithms, because speeds differ by factors
     medians = np.empty(_REPLICATES)
     for replicate in range(_REPLICATES):
-        drawn = [log_samples[index] for index in random.integers(0, count, count)]
+        drawn = [log_samples[index] for index in random.integers(0, count, size=count)]
         medians[replicate] = np.median(np.concatenate([_resampled(samples, random) for samples in drawn]))
     # Resampling n processes underestimates the variance by the factor (n - 1) / n.
     standard_error = float(medians.std()) * math.sqrt(count / (count - 1))
@@ -101,7 +101,7 @@ def _resampled(samples: Samples, random: np.random.Generator) -> Samples:
     """
     size = samples.size
     block_size = max(1, round(math.sqrt(size)))
-    starts = random.integers(0, size, math.ceil(size / block_size))
+    starts = random.integers(0, size, size=math.ceil(size / block_size))
     indices = starts[:, None] + np.arange(block_size)  # (number of blocks, block_size); may exceed `size`
     resampled: Samples = samples[indices.ravel()[:size] % size]
     return resampled

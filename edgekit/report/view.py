@@ -181,7 +181,7 @@ def _shortest(name: str, names: Collection[str]) -> str:
         end = parts[-count:]
         if not any(other[-count:] == end for other in others):
             return str(PurePath(*end))
-    return name
+    return name  # all of it is the end of another name
 
 
 def cells_of(result: BoardResult, model: str) -> list[CellResult]:

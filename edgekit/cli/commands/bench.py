@@ -134,7 +134,7 @@ def command(
     if formats.formats is None:
         _bench(out, options, files, boards, hosts)
         return
-    assert isinstance(options.models, tuple)
+    assert isinstance(options.models, tuple)  # as click returns an argument that can be repeated
     if formats.data is None:
         raise click.UsageError("--formats needs a data set for accuracy and calibration: use --data DATA")
     if len(options.models) > 1:
@@ -143,6 +143,7 @@ def command(
 
     results: list[HostResult[HostReport]] = []
     measure_files = partial(_measure_files, out, options, boards, hosts, results)
+    # The default of `benchmark_formats` is the target of this machine, which boards may not have.
     target = formats.target or ("generic" if hosts else None)
     bench_formats(out, options.models[0], formats.data, formats.formats, target, files, measure_files)
     raise_failures(results)
@@ -220,7 +221,7 @@ def _measure_on_hosts(
 
     with BoardReporter(out, len(hosts)) as reporter:
         work = partial(bench_host, job=job, reporter=reporter)
-        results = run_on_hosts(hosts, work, boards.parallel, reporter.finished, lambda report: report.failure)
+        results = run_on_hosts(hosts, work, boards.parallel, reporter.finished, failure=lambda report: report.failure)
     return merged_report(results), results
 
 
@@ -242,7 +243,7 @@ def _measure_files(
     """
     options = replace(options, kinds=["net"])
     if not hosts:
-        names = {str(path): name for name, path in files.items()}
+        names = {str(path): name for name, path in files.items()}  # the report names the formats, not the files
         return measure(out, replace(options, models=list(names), report_name=names.__getitem__))
     from edgekit.remote.bench import merged_report
     from edgekit.remote.payload import pack
@@ -254,7 +255,7 @@ def _measure_files(
     report = merged_report([replace(done, result=None) if done.error else done for done in results])
     if report is None:
         raise_failures(results)
-        raise HostError("no board was measured")
+        raise HostError("no board was measured")  # not reached: without a report, all boards have failed
     return report
 
 
@@ -274,7 +275,7 @@ def _show_progress(out: Output, bar: Progress, task: TaskID, state: BenchmarkPro
     process = state.finished
     if process is None:
         bar.update(task, description=state.cell.name, completed=state.done, total=state.total, refresh=True)
-    elif bar.disable:
+    elif bar.disable:  # there is no terminal
         flags = f" ({', '.join(process.quality_flags)})" if process.quality_flags else ""
         out.say(f"{state.done}/{state.total} {state.cell.name}: {process.latency.p50_ms:.3f} ms{flags}")
 
@@ -295,7 +296,7 @@ def _job(out: Output, options: BenchmarkOptions, boards: InstallingHostOptions) 
     if len({upload.name for upload in uploads.values()}) < len(uploads):
         raise InputError("two of the models are the same file: give each model once")
     files: dict[str, Upload] = {}
-    if options.kinds is None:
+    if options.kinds is None:  # else only nets are measured, which need neither source nor detector
         files = _files_of_options(out, options, [upload.path for upload in uploads.values()])
     return _job_of(options, boards, uploads, files)
 

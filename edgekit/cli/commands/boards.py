@@ -281,13 +281,14 @@ def read_package(out: Output, model: str, config: Path, settle_s: float, install
     settings = checked_settings(config)
     path = resolve_model(model, DEVICE_SUFFIXES)
     files = {f"model{path.suffix}": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
+    # None: `edgekit run` chooses YuNet for a model of faces.
     if settings["detector"] in (None, "yunet") and needs_detector(path):
         yunet = yunet_upload(out)
         if yunet is not None:
             files["detector.onnx"] = yunet
     used_extras = [extra for key, extra in _EXTRAS.items() if settings[key] not in (None, [])]
     extras = (*dict.fromkeys(used_extras), *engine_extras([path]))  # each once
-    camera = None if settings["camera"] is None else str(settings["camera"])
+    camera: str | None = settings["camera"]
     return Package(
         files, path.name, keep=_KEPT_RELEASES, camera=camera, extras=extras, install=install, settle_s=settle_s
     )

@@ -99,7 +99,7 @@ def _show(out: Output, board: BoardChange) -> None:
     """Print the comparison of a board: a table per pair of models, then notes, unmatched cells and doubts."""
     if board.differences:
         out.say(f"DIFFERENT CONDITIONS, which also change the times: {'; '.join(board.differences)}", bold=True)
-    out.say(board.board)
+    out.say(board.board)  # its title
     for pair in dict.fromkeys((cell.baseline, cell.model) for cell in board.cells):
         out.show(_table([cell for cell in board.cells if (cell.baseline, cell.model) == pair]))
     remarks = {"note": board.notes, "unmatched": board.unmatched, "not judged": board.cures, "doubtful": board.doubts}

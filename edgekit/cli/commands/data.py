@@ -73,7 +73,7 @@ def crop(out: Output, options: CropOptions) -> None:
 
 def _print_crops(out: Output, report: CropReport, output: str | Path) -> None:
     """Print how many faces were cropped, per folder, and how many photographs or frames have no crop."""
-    images = "photographs" if all(row.time_s is None for row in report.rows) else "frames"
+    images = "photographs" if all(row.time_s is None for row in report.rows) else "frames"  # of a video
     # A video's crops, and those of photographs without class folders, are beside crops.csv.
     folders = "" if set(report.per_folder) == {"."} else f": {_shares(report.per_folder)}"
     out.fields(
@@ -172,8 +172,8 @@ def label(out: Output, folder: Path, options: LabelOptions) -> None:
         with StopSignals() as signals, label_page(store, options.address, token) as page:
             signals.on_stop(stopped.set)
             out.say(f"label {counted(store.summary()['waiting'], 'crop')} at {page.url} (Ctrl-C ends)")
-            while not stopped.wait(1.0):
-                page.check()
+            while not stopped.wait(timeout=1.0):
+                page.check()  # raises an error of the server
     summary = store.summary()
     counts = ", ".join(f"{name} {count}" for name, count in summary["counts"].items())
     out.say(f"labelled in {store.out}: {counts or 'none'}; discarded {summary['discarded']}")
@@ -189,6 +189,7 @@ def _report_fields(scan: Scan, findings: Findings) -> Iterator[tuple[str, str]]:
     Identical images are groups: "repeated" within a split, "crossing" in several splits, "conflicting" with different
     labels.
     """
+    # A line without a name belongs to the line above.
     yield "data", scan.name
     yield "images", f"{len(scan.records):,}, {findings.distinct:,} distinct"
     yield "size", _shares({f"{width}x{height}": count for (width, height), count in findings.sizes.items()})
@@ -204,7 +205,8 @@ def _report_fields(scan: Scan, findings: Findings) -> Iterator[tuple[str, str]]:
     yield "crossing", f"{counted(len(findings.crossing), 'group')} of identical images in several splits"
     for (first, second), shared in findings.pairs.items():
         yield "", f"{shared:,} in {first} and {second}"
-    if findings.leaking and len(scan.splits) > 2:  # groups with images in the training split and in another one
+    # Groups with images in the training split and in another one; with two splits, the line above has their number.
+    if findings.leaking and len(scan.splits) > 2:
         yield "", f"{findings.leaking:,} in {findings.training} and any of the others"
     yield from _examples([first_of([record.name for record in group], _EXAMPLES) for group in findings.crossing])
     yield "conflicting", f"{counted(len(findings.conflicting), 'group')} of identical images with different labels"

@@ -123,7 +123,7 @@ def _on_data(
 
     with reported(out) as callbacks:
         if clip.clip is None:
-            classifier = _opened([model], options.threads, shown.recall_of)[0]
+            [classifier] = _opened([model], options.threads, shown.recall_of)
             result = evaluate(classifier, data, **vars(options) | callbacks)
             protocol = _protocol_text(classifier.contract.crop, options.protocol)
         else:
@@ -162,7 +162,7 @@ def _on_photos(
         results = evaluate_photos(**vars(photos) | shared | callbacks)
     for model, result in zip(models, results, strict=True):
         print_photos(out, model, result, shown.recall_of)
-    if shown.plot:
+    if shown.plot:  # `command` has checked that there is one model
         title = f"{Path(models[0]).name} on {results[0].with_face.dataset}"
         save_evaluation(shown.plot, results[0].with_face, f"{title}, photographs with a face")
         out.say(f"confusion matrix and reliability: {shown.plot}")
@@ -183,6 +183,7 @@ def print_evaluation(out: Output, result: Evaluation, recall_of: Sequence[str]) 
     """Print confusion matrix, accuracy, mean recall, calibration error, and accuracy and coverage by threshold."""
     out.show(_confusion_table(result, result.per_class))
     left_out = f"{result.left_out:,} images of the split, for which FER+ has no majority"
+    # Only if the images with a majority for contempt are counted.
     eight = (
         f"{_percent(result.eight_class_accuracy)} ({result.correct} of {result.total + (result.contempt or 0)}): the "
         f"usual protocol of FER+, {result.contempt} images with a majority for contempt count as wrong"
@@ -215,7 +216,7 @@ def evaluation_document(
 def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Sequence[str]) -> None:
     """Print the result of one model on photographs: for all, and for those with a detected face if some have none."""
     faces = result.with_face  # the evaluation of the photographs with a detected face
-    has_detector = result.detector is not None  # without one, whole photographs are classified
+    has_detector = bool(result.detector)  # without one, photographs are classified whole, and none is missed
     out.say(f"{model} on photographs of {faces.dataset}")
     out.show(_confusion_table(faces, result.per_class, result.missed if has_detector else None))
     counts = f"{faces.total:,} with a face, {result.missed_total:,} without, {result.several_faces:,} with several"
@@ -276,7 +277,7 @@ def _recall_document(
 
     document: dict[str, Any] = {f"mean_recall{suffix}": mean_recall(per_class)}
     if recall_of:
-        document["recall_of"] = list(recall_of)
+        document["recall_of"] = list(recall_of)  # the same for all suffixes
         document[f"mean_recall_of{suffix}"] = mean_recall(per_class, recall_of)
     return document
 

@@ -91,7 +91,7 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
             exported = quantized.source
         else:
             exported = export(**vars(options) | callbacks)
-    assert exported is not None
+    assert exported is not None  # `quantize` keeps the float32 export of a checkpoint
     show_export(out, exported, quantized, options)
     out.result(export_document(exported, quantized, options))
 
@@ -100,6 +100,7 @@ def show_export(out: Output, exported: Exported, quantized: QuantizedExport | No
     """Print the result of an export. For a quantised file this is `quantized`, and `exported` is the float32 file."""
     check, cost = exported.verification, exported.cost
     file = quantized or exported
+    # A file for ncnn has no opset.
     engine = "ncnn" if exported.opset is None else f"opset {exported.opset}, IR {exported.ir_version}"
     applied = ", ".join(f"{name} ({count})" for name, count in exported.changed.items() if count)
     rewrites = f"{applied} (places changed)" if applied else "none applies to this net"
@@ -114,6 +115,7 @@ def show_export(out: Output, exported: Exported, quantized: QuantizedExport | No
             ("verified", f"in float32 {verified}" if quantized else verified),
             ("parameters", f"{exported.net_parameters:,} in the net, {cost.parameters:,} in the file"),
             ("multiply-accumulates", _macs(cost.macs)),
+            # The target may have no rewrites.
             ("rewrites", rewrites if exported.changed else None),
             *(_quantization_fields(quantized, exported) if quantized else ()),
             ("gain", _GAIN_OF_FP16 if file.contract.precision == "float16" else None),

@@ -64,7 +64,7 @@ def command(
         out.say(note)
     contract = imported.contract
     height, width = contract.input.size_hw
-    classes = f"{len(contract.labels)} classes: {first_of(contract.labels, 8)}"
+    classes = f"{len(contract.labels)} classes: {first_of(contract.labels, most=8)}"
     out.say(f"{output}: {width}x{height} px {contract.input.channels}, {classes}")
     out.result(
         {

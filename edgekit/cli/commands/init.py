@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,8 +89,8 @@ def _region(text: str) -> dict[str, Any]:
     """
     if text.startswith("zone = "):
         zones = tomllib.loads(text)["zone"]
-        if not zones:
-            raise ValueError("the list of zones is empty")
+        if not isinstance(zones, list) or not zones or not all(isinstance(zone, str) for zone in zones):
+            raise ValueError("zone must be a list of texts such as NAME=0,0,1,0,1,1")
     else:
         value = text.removeprefix("--zone ").strip("\"'")
         if "=" not in value:
@@ -185,7 +186,11 @@ class _Questions:
         self._out = out
         self._given = given
         self._asks = sys.stdin.isatty()
-        self._web = {"web": f"0.0.0.0:{_free_port()}", "web-token-file": _TOKEN_FILE}
+
+    @cached_property
+    def _web(self) -> dict[str, Any]:
+        """The settings of the page; the port is searched for only if the page is shown."""
+        return {"web": f"0.0.0.0:{_free_port()}", "web-token-file": _TOKEN_FILE}
 
     def source(self) -> dict[str, Any]:
         """Return the setting `camera` or `source`."""
@@ -257,7 +262,7 @@ class _Questions:
         from edgekit.device.sources.opencv import list_cameras
 
         found = list_cameras()
-        for number, camera in enumerate(found.cameras, 1):
+        for number, camera in enumerate(found.cameras, start=1):
             self._out.say(f"  {number}  {camera.name}  {camera.model}")
         for obstacle in found.obstacles:
             self._out.say(f"  obstacle: {obstacle}")
@@ -281,6 +286,7 @@ def _free_port() -> int:
     """Return the first port of the web page that no program listens to."""
     for port in _PORTS:
         with socket.socket() as listener, suppress(OSError):
+            # As the web server does: the port of a run that has just ended counts as free.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("0.0.0.0", port))
             return port
@@ -293,7 +299,7 @@ def _preview(out: Output, folder: Path, settings: Mapping[str, Any]) -> Iterator
 
     If the camera cannot be opened, print the reason instead.
     """
-    line = _page(folder, settings["web"])
+    line = _page(folder, settings["web"])  # makes the token that the page reads
     kind = "source" if "source" in settings else "camera"
     # In a process of its own, because libcamera writes into the terminal.
     program = f"import sys; from {__name__} import show_camera; show_camera(*sys.argv[1:])"
@@ -335,6 +341,7 @@ def show_camera(kind: str, value: str, model: str, address: str, token_file: str
     if kind == "camera":
         stream = StreamOptions(camera=value, model=model)
     else:
+        # Images have no frame rate, without which `realtime` is an error.
         is_video = not Path(value).is_dir() and Path(value).suffix.lower() not in IMAGE_SUFFIXES
         stream = StreamOptions(source=value, model=model, realtime=is_video, repeat=True)
     web = WebOptions(web=address, web_token_file=Path(token_file))

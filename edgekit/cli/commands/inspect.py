@@ -210,7 +210,7 @@ def _input_fields(contract: Contract) -> Iterator[tuple[str, str]]:
     from edgekit.contract import channel_count
 
     spec, crop = contract.input, contract.crop
-    shape = _shape_text((None, channel_count(spec.channels), *spec.size_hw))
+    shape = _shape_text((None, channel_count(spec.channels), *spec.size_hw))  # None: any number of images
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
     computed = ", computed in the file" if spec.element_type == "uint8" else ""
     scaling = f"(pixel * {spec.scale:.6g} - [{mean}]) / [{std}]{computed}"
@@ -270,7 +270,7 @@ def _document(contents: _Contents) -> dict[str, Any]:
         **picked(cost, "uncounted", "parameters", "macs"),
         "layers": [asdict(layer) for layer in cost.layers] if cost else None,
     }
-    if ncnn:
+    if ncnn:  # its `cost` is None
         document["weight_bytes"] = len(ncnn.weights)
         document["layers"] = [{"name": name, "kind": kind} for name, kind in ncnn.layers()]
     return document

@@ -60,6 +60,7 @@ def command(out: Output, options: ProfileOptions, shown: ShownOptions) -> None:
     from edgekit.export.profiling.run import profile
 
     with reported(out) as callbacks:
+        # Its notes, such as that YuNet is downloaded, are printed as warnings.
         report = profile(**vars(options) | callbacks | {"notify": out.warn})
     show_profile(out, report, shown.all_layers)
     out.result(profile_document(report))
@@ -173,7 +174,7 @@ def _estimate_document(case: BoardEstimate[Estimate]) -> dict[str, Any]:
         "board": case.board.key,
         "name": case.board.name,
         "threads": case.threads,
-        **picked(estimate, "low_ms", "high_ms"),
+        **picked(estimate, "low_ms", "high_ms"),  # None without an estimate
         **of_roofline,
         "reason": None if estimate else case.reason,
     }
@@ -193,7 +194,7 @@ def _loop_document(loop: BoardEstimate[PipelineEstimate]) -> dict[str, Any]:
         "bound_by": estimate.bound_by.name,
         "staged_low_fps": staged_low_fps,
         "staged_high_fps": staged_high_fps,
-        "longest_stage": estimate.longest_stage[0],
+        "longest_stage": estimate.longest_stage[0],  # its name
         "is": "an estimate, not a measurement",
         "board": loop.board.key,
     }

@@ -58,7 +58,7 @@ def _labels(paths: Sequence[Path], reports: Sequence[BenchmarkReport]) -> list[l
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         names = [str(path.with_suffix("")) for path in paths]
-    count: Counter[str] = Counter()
+    count: Counter[str] = Counter()  # how often each label would occur
     for name, report in zip(names, reports, strict=True):
         # A board without a label has the name of its file, which may be the label of another board.
         count.update(board.label or name for board in report.boards)

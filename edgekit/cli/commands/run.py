@@ -84,5 +84,5 @@ def command(
         raise click.UsageError("no source is given: write --source FILE, --source demo, or --camera")
     from edgekit.cli.run_stream import run_stream
 
-    taught = option_of(outputs, TeachTabOptions).taught_file(stream_options.model)
+    taught = option_of(outputs, TeachTabOptions).taught_file(stream_options.model)  # None without --teach
     run_stream(out, stream_options, camera, outputs, taught)

@@ -116,7 +116,7 @@ def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_op
         folder=folder,
         writable=tuple(map(real_path, chosen.writable)),
         environment=dict(chosen.environment),
-        run_as=_existing_user(run_as) if scope == "system" else None,
+        run_as=_existing_user(run_as) if scope == "system" else None,  # a user's service runs as this user
     )
     manager = _manager(service)
     _check_packaged_services(service.name, camera)
@@ -144,7 +144,7 @@ def status(out: Output, service: ServiceOptions) -> None:
         "state": current.state,
         "manager": current.manager,
         "pid": current.pid,
-        "restarts": current.restarts or None,
+        "restarts": current.restarts or None,  # 0 is not printed
         "reports": current.text,
         "last exit": current.last_exit,
         "at boot": "starts" if current.starts_at_boot else None,
@@ -253,6 +253,7 @@ def _check_packaged_services(name: str, camera: str | None) -> None:
         used = None  # not known if its settings cannot be read
         with suppress(InputError):
             used = checked_settings(Path(f"/etc/edgekit/{other}.toml"))["camera"]
+        # "auto" may be any camera.
         if camera and used and (camera == used or "auto" in (camera, used)):
             raise InputError(f"the service edgekit@{other} uses camera '{used}': {cure}, or choose another --camera")
 
@@ -265,6 +266,7 @@ def _checked_options(folder: Path, chosen: InstallOptions, given: Sequence[str])
     """
     config = [] if chosen.config is None else ["--config", str(real_path(chosen.config))]
     options = [*config, *given]
+    # A missing folder is an error of `ServiceSpec`.
     with chdir(folder) if folder.is_dir() else nullcontext():
         values = checked_run(options)
     has_records = values["jsonl"] is not None or values["csv"] is not None

@@ -81,7 +81,7 @@ def command(out: Output, pictures: Path | None, options: TeachOptions, live: Liv
     from edgekit.device.teach.teach import teach
 
     with progress_bar(out) as bars:
-        taught = teach(pictures, **{**vars(options), "progress": by_stage(bars), "notify": out.warn})
+        taught = teach(pictures, **vars(options) | {"progress": by_stage(bars), "notify": out.warn})
     _show(out, taught)
     out.result(_document(taught))
 
@@ -147,6 +147,7 @@ def _show(out: Output, taught: Taught) -> None:
     held_back = taught.fit.held_back
     rows = []
     for index, (label, count) in enumerate(taught.counts.items()):
+        # `labels` has the class of each held-back picture as an index, `correct` whether it was predicted.
         right = held_back.correct[held_back.labels == index].mean()
         rows.append((label, f"{count}", f"{taught.recordings[label]}", f"{right:.0%}"))
     found = held_back.confusions(taught.fit.classes)
@@ -184,7 +185,7 @@ def _document(taught: Taught) -> dict[str, Any]:
             for label, predicted, count in fit.held_back.confusions(fit.classes)
         ],
         "accuracy_with_twice": taught.with_twice,
-        "image_size_px": taught.contract.input.size_hw[0],
+        "image_size_px": taught.contract.input.size_hw[0],  # of a square
         "strength": fit.strength,
         "temperature": fit.temperature,
         "distance_threshold": fit.threshold,

@@ -76,6 +76,7 @@ def verify_document(report: VerifyReport) -> dict[str, Any]:
 def _show_parity(out: Output, check: ParityCheck) -> None:
     """Print the differences between the training's code and the device's, each with its limit."""
     parity, tolerance = check.parity, check.tolerance
+    # Each precision has a limit of one of these two kinds.
     limit = "" if check.allowed_difference is None else f"allowed: {check.allowed_difference:.1e}"
     if tolerance.relative is not None:  # int8 and half floats
         limit = f"{parity.relative_difference:.3f} of their root mean square, allowed: {tolerance.relative:g}"
@@ -116,6 +117,7 @@ def _check_document(check: ParityCheck) -> dict[str, Any]:
             "first": parity.first_different,
         },
         "logits": {
+            # None instead of NaN and infinity, which JSON does not have.
             "max_abs_difference": _finite(parity.logits_difference),
             "batch_difference": _finite(parity.batch_difference),
             "tolerance": check.allowed_difference,

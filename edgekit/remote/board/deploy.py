@@ -42,9 +42,9 @@ from edgekit.remote.board.service import Service
 def main(plan: dict[str, Any]) -> dict[str, Any]:
     """Run the plan's `action` and return the result: "deploy", "rollback", "releases" (list them) or "undeploy".
 
-    The plan also has the `name` and `scope` of the service, and how long to wait for it (`health_s`, `settle_s`). A
-    deploy has the fields of `Releases.create`, and `keep`, the number of releases to keep. A rollback has `to`, the
-    release to switch to; None: the previous one. An undeploy has `keep_data`.
+    The plan also has the `name` and `scope` of the service (None: "system" for root, else "user"), and how long to wait
+    for it (`health_s`, `settle_s`). A deploy has the fields of `Releases.create`, and `keep`, the number of releases to
+    keep. A rollback has `to`, the release to switch to; None: the previous one. An undeploy has `keep_data`.
     """
     # sshd sends it when the connection is lost; what was begun is completed.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -52,6 +52,7 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     releases = Releases(plan["name"])
     scope = plan["scope"] or ("system" if os.geteuid() == 0 else "user")
+    # Only a deploy and a rollback have `settle_s`.
     service = Service(releases, plan["name"], scope, plan["health_s"], plan.get("settle_s", 0))
     service.refuse_other_scope()
     if plan["action"] == "releases":
@@ -133,7 +134,7 @@ def _activate(releases: Releases, service: Service, release: str) -> str | None:
     error = service.restart_and_check(release)
     if error is not None:
         _go_back(releases, service, release, previous, error)
-    releases.end()
+    releases.end()  # not if `_go_back` raised an error: the next call then completes the change
     return error
 
 
@@ -194,7 +195,7 @@ def _rollback_target(releases: Releases, wanted: str | None) -> str:
         target = current
     else:
         not_failed = [name for name in named if not releases.has_failed(name)]
-        target = (not_failed or named)[-1]
+        target = (not_failed or named)[-1]  # the newest
     releases.check(target)
     return target
 
@@ -224,7 +225,7 @@ def _service_state(releases: Releases, service: Service, current: str | None) ->
 
 
 def _row(releases: Releases, name: str) -> dict[str, Any]:
-    """Return a release for the list."""
+    """Return the row of a release in the list of `_list_releases`."""
     try:
         about = {**releases.about(name), "failed": releases.has_failed(name)}
     except HostError:

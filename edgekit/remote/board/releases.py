@@ -100,7 +100,7 @@ class Releases:
         model_sha256 = next(sha256 for name, (_, sha256) in files.items() if name in MODEL_NAMES)
         # One more than the highest number, then the beginning of the model's hash.
         release = f"{max(numbers, default=0) + 1:04d}-{model_sha256[:8]}"
-        with self._new_folder(release) as fresh:
+        with self._new_folder(release) as fresh:  # has a temporary name until the block succeeds
             for name, (path, sha256) in files.items():
                 shutil.copyfile(path, fresh / name)
                 if sha256_of(fresh / name) != sha256:
@@ -114,7 +114,7 @@ class Releases:
                 **plan["about"],
                 **_content(plan),
                 "created_unix_s": int(time.time()),
-                "previous": self.current(),
+                "previous": self.current(),  # to which a rollback goes back
             }
             write_atomic(fresh / "release.json", json.dumps(about))
             Runtime(plan["command"], fresh, self.data).try_out(fresh, plan["trial_s"])
@@ -148,7 +148,7 @@ class Releases:
         """Delete all releases but the newest `keep`, the current one and the one that rollback would switch to."""
         current = self.current()
         kept = {current, self.about(current)["previous"]} if current else set()
-        for old in self.ids()[:-keep]:
+        for old in self.ids()[:-keep]:  # `ids` has the oldest first
             if old not in kept:
                 # Renamed first: a release with a final name must be complete, also after a power cut.
                 old_folder = self.folder / f".old-{old}"
@@ -175,7 +175,8 @@ class Releases:
             if path not in kept:
                 _delete(path)
         if kept:
-            return [str(self.folder)] if has_releases else [], [str(path) for path in kept]
+            deleted = [str(self.folder)] if has_releases else []
+            return deleted, [str(path) for path in kept]
         with contextlib.suppress(OSError):  # another service uses the parents
             for folder in (self.root, self.root.parent, self.root.parent.parent):
                 folder.rmdir()
@@ -239,6 +240,7 @@ def _content(plan: Mapping[str, Any]) -> dict[str, Any]:
     folders = [plan["environment"], plan["code"]]  # None if an edgekit that is installed on the board is used
     return {
         "files": {name: sha256 for name, (_, sha256) in plan["files"].items()},
+        # The name of such a folder is a hash of its content.
         "folders": [None if folder is None else Path(folder).name for folder in folders],
         "command": plan["command"],
     }
@@ -294,8 +296,10 @@ class Runtime:
                 timeout=timeout_s,
             )
         except subprocess.TimeoutExpired:
-            return subprocess.CompletedProcess(command, 1, "", f"did not end within {timeout_s:g} s")
+            late = f"did not end within {timeout_s:g} s"
+            return subprocess.CompletedProcess(command, returncode=1, stdout="", stderr=late)
         except OSError as error:
+            # Resolved, because `home` may be the link `current`, and the reason names the release.
             reason = unusable(self.home.resolve()) or f"{error.strerror}: '{error.filename}'"
             raise HostError(str(reason)) from error
 

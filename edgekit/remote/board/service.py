@@ -45,7 +45,7 @@ class Service:
         """
         note = self._read_note()
         other = "--system" if self._scope == "user" else "--user"
-        if note is not None and other in note["install"]:
+        if note is not None and other in note["install"]:  # the words of `_install_words`
             raise HostError(f"the service '{self._name}' was deployed with {other}: repeat the command with {other}")
 
     def refuse_foreign_service(self, release: str) -> None:
@@ -79,6 +79,7 @@ class Service:
             document = None
         if not isinstance(document, dict):
             reason = f"'edgekit service status' failed on the board: {last_error(done.stderr)}"
+            # If the release cannot run at all, this explains the failure better than the output of the command.
             raise HostError(str(unusable(self._releases.folder / release) or reason))
         return document
 
@@ -100,7 +101,7 @@ class Service:
             return False
         unit = f"{self._name}.service"
         path = self._systemctl("show", unit, "--property=FragmentPath").strip().removeprefix("FragmentPath=")
-        if path:
+        if path:  # else systemd has no unit of this name
             self._systemctl("disable", "--quiet", "--now", unit)
             Path(path).unlink(missing_ok=True)
             self._systemctl("daemon-reload")
@@ -112,6 +113,7 @@ class Service:
         """Install and start the service, and check that it runs; return the reason of a failure, or None."""
         words = self._install_words(release)
         before = self.status(release)
+        # Before the installation: if that is interrupted, the next call still takes the service as one of deploy's.
         write_atomic(self._note, json.dumps({"install": words}))
         done = self._edgekit(release, *words)
         if done.returncode:
@@ -119,7 +121,7 @@ class Service:
         for line in done.stderr.splitlines():
             if "warning: " in line:
                 report(line)
-        return self._check(release, before.get("pid"))
+        return self._check(release, old_pid=before.get("pid"))
 
     def _check(self, release: str, old_pid: int | None) -> str | None:
         """Wait until a new process has finished a frame and keeps running; return the reason of a failure, or None."""
@@ -128,6 +130,7 @@ class Service:
         running_pid: int | None = None
         running_since_s = 0.0
         bad_polls = 0
+        # After the first frame, the loop ends when the process has run for `settle_s`, or has ended.
         while running_pid is not None or time.monotonic() < first_frame_until_s:
             found = self.status(release)
             state, pid = found["state"], found.get("pid")
@@ -141,7 +144,7 @@ class Service:
             if state in ("running", "starting") or is_old_process:
                 bad_polls = 0
             else:
-                bad_polls += 2 if state in _FAILED else 1
+                bad_polls += 2 if state in _FAILED else 1  # "stopped" is a weaker sign of a failure
             has_ended = running_pid is not None and (bad_polls > 0 or pid != running_pid)
             if has_ended or bad_polls >= _MAX_BAD_POLLS:
                 return self._with_logged_error(release, _ended(state, found.get("last_exit")))
@@ -175,7 +178,7 @@ class Service:
         return words
 
     def _systemctl(self, *words: str, check: bool = True) -> str:
-        """Return the output of systemctl; with `check`, a failure is a HostError."""
+        """Return the output of a call of systemctl that removes the service; with `check`, a failure is a HostError."""
         scope = ["--user"] if self._scope == "user" else []
         done = call_tool(["systemctl", *scope, *words], _TOOL_TIMEOUT_S)
         if check and (done is None or done.returncode):

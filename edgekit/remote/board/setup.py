@@ -33,7 +33,7 @@ def main(plan: dict[str, Any]) -> None:
     The files are unpacked in the folder `.new`, and from there each environment, code and file is renamed to its place.
 
     The plan has `root` (edgekit's folder), `files` (their number), `system_packages` (whether an environment can import
-    the packages of the board's system), and `keep` (the number of environments to keep).
+    the packages of the board's system), and `keep` (how many environments, and how many copies of edgekit, to keep).
 
     Raises:
         HostError: An edgekit on the board uses the folder, a wheel does not work here, or a file is missing or damaged.
@@ -89,7 +89,7 @@ def _receive(fresh: Path, system_packages: bool) -> int:
         for member in archive:
             received += 1
             content = archive.extractfile(member)
-            assert content is not None
+            assert content is not None  # the archive has regular files only
             folder, name = fresh / Path(member.name).parent, Path(member.name).name
             if folder.name == "store":
                 _store(content, folder, name)
