@@ -354,7 +354,7 @@ class Writer(Sink, Generic[T]):
     def _begin_outage(self, message: str, reason: str) -> None:
         """Report an outage once, and keep the reason for which items are lost."""
         if not self._outage:
-            self._notify(f"{message}: {self._rules.what} stopped, the run continues")
+            self._notify(f"{message}: {self._rules.what} fails, the run continues")
         self._outage = reason
 
     def _end_outage(self) -> None:

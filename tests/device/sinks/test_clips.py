@@ -240,7 +240,7 @@ def test_a_full_disk_is_reported_once_and_the_next_clips_follow(small_disk, noti
         ballast.unlink()
         # The clip is complete when a frame follows its end.
         wait_until(lambda: show("happy") or len(notices) == 2 or (not clips_of(folder) and show("sad")))
-    assert [bool(re.search("stopped, the run continues", line)) for line in notices] == [True, False]
+    assert [bool(re.search("fails, the run continues", line)) for line in notices] == [True, False]
     assert all(numbers(clip) for clip in clips_of(folder))
     assert counts(run, "event clips")["dropped"].keys() >= {"disk full"}
 
