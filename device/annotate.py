@@ -98,6 +98,7 @@ def drawn_label(label: str, labels: Sequence[str]) -> str:
     if label.isascii():
         return label
     text = _without_accents(label)
+    # The sum counts the label itself, if it is one of `labels`.
     is_unique = sum(_without_accents(other) == text for other in labels) <= 1
     if text.isascii() and is_unique:
         return text

@@ -90,6 +90,7 @@ def parse_zone(text: str) -> Zone:
     """
     name, _, points = text.partition("=")
     try:
+        # A text without "=" fails here, because its empty `points` are no number.
         values = [float(value) for value in points.split(",")]
         # `strict`: an odd number of values is a ValueError.
         corners = tuple(zip(values[::2], values[1::2], strict=True))

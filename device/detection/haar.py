@@ -75,7 +75,7 @@ class Haar:
 
 def _load_cascade() -> cv2.CascadeClassifier:
     """Return the cascade of the installed OpenCV; raise InputError if there is none."""
-    data = getattr(cv2, "data", None)
+    data = getattr(cv2, "data", None)  # None: the OpenCV of a distribution
     shipped = [data.haarcascades] if data is not None else []
     for folder in (*shipped, *SYSTEM_FOLDERS):
         path = Path(folder) / _CASCADE

@@ -54,7 +54,7 @@ class Choice:
 
     def record(self, index: int, face: Classification) -> None:
         """Keep the crop of a face, and count its frames since the last classification, for the next frame's choice."""
-        if self.crops is None:
+        if self.crops is None:  # every face is classified in every frame
             return
         face.crop = self.crops[index]
         face.frames += 1

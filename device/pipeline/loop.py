@@ -213,6 +213,7 @@ def _classifications(
 
 def _with_classes(faces: Detections, found: list[Classification], contract: Contract, choice: Choice) -> Detections:
     """Return the faces with their classifications, of which the arrays have one row per face."""
+    # Without faces, `np.array` of the empty list has the shape (0,), not (0, classes).
     shape = len(found), len(contract.labels)
     return replace(
         faces,

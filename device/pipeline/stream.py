@@ -85,7 +85,7 @@ class Stream:
         self._given = options
         self.options = _completed(options, classifier.contract, model_path)
         self._results = self._iterate()  # a generator: it begins when the first result is requested
-        cv2.setNumThreads(self.threads.opencv)
+        cv2.setNumThreads(self.threads.opencv)  # of the whole process
         with ExitStack() as opened:
             self.source = opened.enter_context(_open(self.options))
             self._nets = self._prepared(classifier, self.options)
@@ -172,6 +172,7 @@ class Stream:
             StorageError: A sink cannot write.
             SourceError, InputError: As `__next__`.
         """
+        # At the end in reverse order: the threads of the stages, the sinks, the source.
         with self._opened, ExitStack() as opened:
             for sink in sinks:
                 opened.enter_context(sink)
@@ -198,6 +199,7 @@ class Stream:
 
         Only the thread that iterates may call this method. Other threads call `stop` instead.
         """
+        # First the threads, which read the source.
         self._results.close()
         self._opened.close()
 
@@ -231,7 +233,7 @@ class _PictureRecogniser:
         """Use the model and the options of `stream`; the nets are loaded for the first picture."""
         self._stream = stream
         self._lock = threading.Lock()
-        self._numbers = itertools.count()
+        self._numbers = itertools.count()  # sequence numbers of the pictures
         # The nets for pictures, and the stream's classifier whose model they have; None before the first picture.
         self._nets: tuple[Localizer, Classifier] | None = None
         self._loaded_for: Classifier | None = None
@@ -255,7 +257,7 @@ class _PictureRecogniser:
         # "auto" detects faces in every picture, because pictures have no order in time.
         options = replace(self._stream.options, region=None, zones=(), min_face_px=0, detect_every="auto")
         classifier = Classifier(current.path, intra_op_threads=1)
-        classifier.contract = current.contract
+        classifier.contract = current.contract  # with the threshold of the options, see `Stream._prepared`
         classifier.mirror = _mirrors(options, classifier.contract, pictures)
         make_detector = partial(_create_detector, options, threads=1)
         return create_localizer(classifier.contract, pictures, options, make_detector), classifier
@@ -293,6 +295,7 @@ def _open(options: StreamOptions) -> Source:
         region=options.region,
         detects=options.detector != "none",
     )
+    # `camera` is no None here; "" is refused as an unknown camera.
     return open_camera(options.camera or "", options.notify, settings)
 
 

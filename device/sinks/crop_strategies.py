@@ -145,6 +145,7 @@ class BestPerTrack:
             elif rank > self._best[track].rank:
                 self._best[track].rank, self._best[track].crop = rank, candidate.crop()
         for track, best in list(self._best.items()):
+            # `ended_s` is infinite while the track exists.
             if time_s - best.since_s >= self._window_s or track.ended_s <= time_s:
                 crops.append(self._best.pop(track).crop)
         return crops
@@ -166,7 +167,7 @@ def uncertain(max_margin: float) -> Strategy:
     """
 
     def rank(candidate: Candidate) -> float:
-        return max_margin - margin(candidate.face.probabilities.values())
+        return max_margin - margin(candidate.face.probabilities.values())  # not above 0: the crop is not saved
 
     return BestPerTrack(rank, _UNCERTAIN_INTERVAL_S)
 
@@ -222,7 +223,7 @@ class CollectSink(Writer[Crop]):
             what=f"collecting to '{folder}'",
             most=_MOST_CROPS,
             slow="disk too slow",
-            holds=True,
+            holds=True,  # crops are few and small: they wait while the disk fails
             pauses_s=(5.0,),
             reserve=run.reserve(folder, PICTURES),
         )

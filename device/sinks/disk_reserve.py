@@ -77,7 +77,7 @@ def existing_place(path: Path) -> Path:
         OSError: The disk fails.
     """
     whole = path.absolute()
-    return next(place for place in (whole, *whole.parents) if place.exists())
+    return next(place for place in (whole, *whole.parents) if place.exists())  # at the latest "/"
 
 
 def free_bytes(path: Path) -> int:

@@ -105,7 +105,8 @@ class EventSink(Sink):
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Post the frame's events; none while the camera is frozen, dark or covered."""
         if self._snapshots is not None:
-            self._snapshots.write(frame, result)
+            self._snapshots.write(frame, result)  # in every frame: it saves requested images, too
+        # Without receivers no events are detected, which would only cost time.
         has_receivers = self._snapshots is not None or self._links.clips is not None or bool(self._links.outlets)
         if not has_receivers or not self._is_camera_usable():
             return

@@ -144,6 +144,7 @@ class FileSeries(Generic[T]):
         if self.path.is_file() and not self.continues(self.path):
             _set_aside(self.path)
         self._file = self.open_file(self.path, item)
+        # A file that is continued has an age: a rotation by time counts on over restarts.
         self._begun_s = time.monotonic() - self._file.age_s
 
 

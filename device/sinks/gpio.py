@@ -125,9 +125,9 @@ class GpioSink(Sink):
         self._account = run.account("pins")
         self._notify = run.notify
         self._lock = threading.Lock()
-        self._results_s = time.monotonic()
+        self._results_s = time.monotonic()  # when the latest result came
         self._has_failed = False
-        self._ended = threading.Event()
+        self._ended = threading.Event()  # ends `_watch`
         self._watch = threading.Thread(target=self._switch_off_without_results, name="edgekit gpio", daemon=True)
         self._pins: dict[int, _Pin] = {}
         # Closes the reserved pins if a later one cannot be reserved.
@@ -202,6 +202,7 @@ class GpioSink(Sink):
 
 
 def _gpiozero() -> Any:
+    """Return the module gpiozero; raise InputError if it cannot be imported."""
     try:
         import gpiozero
     except ImportError as error:

@@ -208,6 +208,7 @@ def _lines(monitor: Monitor, viewers: int, encoded: int) -> Iterator[str]:
     by_zone = [({"label": label, "zone": zone}, count) for (zone, label), count in list(monitor.zone_labels.items())]
     by_label = [({"label": label}, count) for label, count in state["labels"].items()]
     faces_text = "Classified faces or images by label, with --zone also by zone."
+    # One of the two, because a sum over the metric would count a face of a zone twice.
     yield from _family("edgekit_faces_total", "counter", faces_text, by_zone or by_label)
     rate_text = "Frame rate over the last five seconds."
     yield from _value("edgekit_frames_per_second", "gauge", rate_text, state["fps"])

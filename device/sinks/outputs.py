@@ -140,6 +140,7 @@ def check_outputs(options: Sequence[SinkOptions], source: str | Path | None = No
         for path in paths:
             if paths.count(path) > 1:
                 raise InputError(f"'{path}' is the {kind} of two outputs: give each its own")
+    # A rotation renames `door.mp4` to `door.1.mp4`: neither an output nor the source may have such a name.
     rotated = files if option_of(options, OutputOptions).rotation.active else []
     for output in rotated:
         for path in files:
@@ -160,6 +161,7 @@ def lock_outputs(options: Iterable[SinkOptions]) -> Iterator[None]:
     with ExitStack() as locks:
         for each in options:
             for path in (*each.files(), *each.folders()):
+                # Before any lock, because a lock creates a file, which would be below the mount point.
                 check_mounted(path)
             for path in each.files():
                 locks.enter_context(exclusive_file(path))

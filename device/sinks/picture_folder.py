@@ -132,6 +132,7 @@ class PictureFolder:
         name, size_bytes = self._stored[0]
         for path in self._files(name):
             path.unlink(missing_ok=True)
+        # After the files: an OSError leaves the picture in the counts.
         self._stored.popleft()
         self._bytes -= size_bytes
 

@@ -59,7 +59,7 @@ class SnapshotWriter(Writer[Shot]):
         self._hidden_xyxy: Sequence[Xyxy] = ()  # the boxes to blur in the latest frame
         self.latest: str | None = None
         self._is_requested = False
-        self._requested_s = float("-inf")  # when the latest request was executed
+        self._last_served_s = float("-inf")  # when a requested frame was last saved
         self._run_id = secrets.token_hex(4)
         self._count = 0
         rules = WriterRules(
@@ -75,8 +75,8 @@ class SnapshotWriter(Writer[Shot]):
         """Keep the boxes to blur, and save the frame if one was requested."""
         self.check()
         self._hidden_xyxy = self._blur(frame, result)
-        if self._is_requested and time.monotonic() - self._requested_s >= _COMMAND_PERIOD_S:
-            self._is_requested, self._requested_s = False, time.monotonic()
+        if self._is_requested and time.monotonic() - self._last_served_s >= _COMMAND_PERIOD_S:
+            self._is_requested, self._last_served_s = False, time.monotonic()
             self._count += 1
             image_id = f"{self._run_id}-{self._count}"
             name = picture_name(frame.wall_s, "snapshot", image_id, result.clock_synchronised)

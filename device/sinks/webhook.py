@@ -125,7 +125,7 @@ class _Receiver:
         document = event.as_document()
         if self._read_image is not None and event.snapshot is not None:
             jpeg = self._read_image(event.snapshot)
-            if jpeg is not None:
+            if jpeg is not None:  # None: it was not written, as on a full disk
                 import base64
 
                 document["snapshot_jpeg"] = base64.b64encode(jpeg).decode()

@@ -328,7 +328,7 @@ class Writer(Sink, Generic[T]):
             self._settle(self._target.close())
         except (StorageError, OSError) as error:
             if not self._threaded:
-                self._outage = loss_reason(error)
+                self._outage = loss_reason(error)  # the reason for `_drop_pending` below
                 raise
             self._begin_outage(str(error), loss_reason(error))
         finally:

@@ -59,7 +59,7 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
     # The name of a file may contain a colon, too.
     is_address = has_scheme and (rest.startswith("//") or not _exists(uri))
     if uri == _DEMO or is_address:
-        name = _registered_name(scheme)
+        name = _registered_name(scheme)  # None for an unknown scheme
         if name is not None:
             source: Source = registry.find("source", name)(uri, notify)
             return source

@@ -125,7 +125,7 @@ class VideoSource(RecordedSource):
                     return
                 frame = self._read()
             self._warn_of_early_end()
-            if self._path is not None:
+            if self._path is not None:  # a stream cannot be decoded again
                 self.damaged = count_damaged_frames(self._path, lambda: self._stopped)
         finally:
             self._report_damage()
@@ -182,7 +182,10 @@ class VideoSource(RecordedSource):
             self._notify(f"video '{self.name}': {damaged}")
 
     def _warn_of_early_end(self) -> None:
-        """Warn if the video ends early according to both its number of frames and its time stamps."""
+        """Warn if the video ends early according to both its number of frames and its time stamps.
+
+        Either alone may be wrong: OpenCV estimates the number for some formats.
+        """
         expected = self.frame_count or 0
         duration_s = expected * self._period_s
         end_s = self._position_s + self._period_s
@@ -262,8 +265,8 @@ def _images(found: list[Path], name: str, where: str, notify: Callable[[str], No
     Raises:
         InputError: There are none; the message begins with `where`, such as "folder 'faces' contains".
     """
-    report_unread(found, notify)
-    visible = [path for path in found if not path.name.startswith(".")]
+    report_unread(found, notify)  # those of formats such as HEIC
+    visible = [path for path in found if not path.name.startswith(".")]  # macOS puts ._NAME.jpg beside images
     paths = [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not paths:
         raise InputError(f"{where} no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")

@@ -160,6 +160,7 @@ def _name(number: int) -> str:
 
 def _picamera2(name: str) -> Any:
     """Return the class `picamera2.Picamera2`; raise SourceError if it cannot be imported. `name` is for messages."""
+    # libcamera logs to stderr; a level that the user has set stays.
     os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")
     # The error message contains the reason: picamera2's own log lines on stderr would repeat it.
     logging.getLogger("picamera2").addHandler(logging.NullHandler())
@@ -195,7 +196,7 @@ def _start(picamera2_class: Any, name: str, number: int, settings: CameraSetting
     try:
         camera.configure(_configuration(camera, name, settings))
         camera.start()
-    except InputError:
+    except InputError:  # a setting that the camera lacks, see `_configuration`
         camera.close()
         raise
     except Exception as error:
@@ -210,6 +211,7 @@ def _start_encoder(camera: Any, recording: EncodedVideo, fps: float, name: str, 
     from picamera2.outputs import Output
 
     class RecordingOutput(Output):  # type: ignore[misc]
+        # picamera2 calls it for each packet, `timestamp` in microseconds; its newer versions pass `_more`.
         def outputframe(self, frame: Any, keyframe: bool = True, timestamp: int = 0, *_more: Any) -> None:
             recording.put(EncodedPacket(bytes(frame), keyframe, timestamp))
 

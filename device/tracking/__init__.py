@@ -114,7 +114,7 @@ class FaceTracker:
             state = self._track(frame, luma, coarse, time_s)
         # Without `state`, no face was tracked into this frame.
         if state is None or (state.frames >= self._detect_every_at_least and self.schedule.due(state)):
-            timer.mark("track")
+            timer.mark("track")  # the mark at the end adds to it
             detections = self._detect(frame)
             timer.mark("detect")
             visible_before = self._tracks.visible

@@ -93,7 +93,7 @@ class TrackManager:
         self._keep(lambda _track: False)
 
     def keep_inside(self, xyxy: tuple[float, float, float, float]) -> None:
-        """End the tracks whose centre lies outside a region."""
+        """End the tracks whose centre lies outside a region, given in pixels of the frame."""
         x0, y0, x1, y1 = xyxy
 
         def is_inside(track: Track) -> bool:

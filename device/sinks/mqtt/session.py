@@ -193,9 +193,9 @@ class Session:
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
-            clean_session=True,
+            clean_session=True,  # the spool keeps what is not delivered
             protocol=paho.MQTTv311,
-            reconnect_on_failure=False,
+            reconnect_on_failure=False,  # the sink connects again, with another session
         )
         client.connect_timeout = _CONNECT_TIMEOUT_S
         client.will_set(f"{settings.topic}/availability", "offline", qos=1, retain=True)

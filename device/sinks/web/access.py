@@ -42,6 +42,7 @@ class Access:
         """
         if token is not None and len(token) < _MIN_TOKEN_CHARS:
             raise InputError(f"the web token is too short: use at least {_MIN_TOKEN_CHARS} characters")
+        # Bytes, because `hmac.compare_digest` compares only texts of ASCII characters.
         self._token = None if token is None else token.encode()
 
     @property
@@ -91,6 +92,7 @@ def bind(address: str, token: str | None) -> socket.socket:
     family, where = _permitted_address(address, token)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
+        # A restarted run can listen although the kernel still keeps closed connections of the run before.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _set_limits(listener)
         listener.bind(where)

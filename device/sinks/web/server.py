@@ -43,6 +43,7 @@ class WebServer:
         """
         self._listener = bind(address, token)
         self.url = url_of(self._listener)
+        # Plain HTTP/1.1 without logs. Headers of a proxy are ignored, because any client can send them.
         config = uvicorn.Config(
             app,
             http="h11",
