@@ -124,6 +124,7 @@ class Stream:
             defaults: dict[str, Any] = {name: getattr(StreamOptions, name) for name in _OF_FACES}
             options = replace(options, detector=None, **defaults)
         options = _completed(options, classifier.contract, path)
+        # Both nets in one assignment: the stages read them for each frame.
         self._nets = self._prepared(classifier, options)
         self.options = options
         return classifier.contract

@@ -256,6 +256,7 @@ class ClipFiles(Target[Item]):
         except BaseException:
             with suppress(StorageError):
                 self._end()
+            # What belongs to a clip that ended before this item is still safe; see `_all_safe`.
             self._unsafe = self._complete
             raise
         return 0 if self._file is not None else self._all_safe()

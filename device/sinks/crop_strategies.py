@@ -231,7 +231,7 @@ class CollectSink(Writer[Crop]):
         self._pictures = PictureFolder(folder / CROPS_FOLDER, ".png", most_files=_MOST_FILES, most_bytes=most_bytes)
         # Unique across runs, also on a board whose clock is wrong.
         self._run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        self._saved = 0
+        self._saved = 0  # crops of this run, for the next name
         account = run.account("collect")
         super().__init__(Each(self._write_crop), rules, account, run.shutdown, run.notify, threaded=run.source.live)
 
@@ -266,6 +266,7 @@ class CollectSink(Writer[Crop]):
         name = f"{self._run_id}-{self._saved + 1:05}.png"
         track = crop.document["track"]
         document = {"file": f"{CROPS_FOLDER}/{name}", **crop.document, "source": self._run.source.name}
+        # Track numbers begin at 1 in each run, and a folder has the crops of many runs.
         document["track"] = None if track is None else f"{self._run_id}-{track}"
         line = (json.dumps(document, allow_nan=False) + "\n").encode()
         self._pictures.store(name, cv2.imencode(".png", crop.image)[1].tobytes())

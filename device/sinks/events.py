@@ -76,6 +76,7 @@ class EventOptions(SinkOptions):
             InputError: A label is not one of the model, or the folder is a file.
         """
         run.check_labels("--event-label", self.event_label)
+        # For the pins, which use the same time.
         run.links.hold_s = self.event_hold
         if self.event_snapshots is not None:
             from edgekit.device.sinks.snapshots import SnapshotWriter
@@ -96,7 +97,7 @@ class EventSink(Sink):
         self._links = run.links  # kept, because sinks that are opened later add outlets
         self._snapshots = run.links.snapshots
         self._time_s = presentation_time_s(run.source)
-        self._is_camera_usable = run.monitor.is_camera_usable
+        self._is_camera_usable = run.monitor.is_camera_usable  # a method, called for each frame
 
     def __exit__(self, *exception: object) -> None:
         if self._snapshots is not None:
@@ -297,7 +298,7 @@ class EventDetector:
             event_id=f"{self._run_id}-{next(self._numbers)}",
             track_id=face.track_id,
             label=label.label,
-            previous=label.event_label,
+            previous=label.event_label,  # None: the first event of the face
             probability=face.probability,
             held_s=now_s - label.since_s,
             sequence=result.sequence,

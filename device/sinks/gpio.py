@@ -134,6 +134,7 @@ class GpioSink(Sink):
         with ExitStack() as devices:
             try:
                 for number, label in labels.items():
+                    # gpiozero calls any output that is on or off an LED.
                     self._pins[number] = _Pin(label, devices.enter_context(gpiozero.LED(number)))
                 if button is not None and run.links.snapshots is not None:
                     pressed = devices.enter_context(gpiozero.Button(button, bounce_time=_BOUNCE_S))

@@ -93,6 +93,7 @@ class PictureFolder:
         The caller is writing the file, under `name`. It is left out of the sum until `count` is called for it.
         """
         self._count_others(name)
+        # A file that cannot be deleted is no error here: its place counts as taken.
         with suppress(OSError):
             while self._stored and self._exceeds(more_files=1, more_bytes=size_bytes):
                 self._delete_oldest()

@@ -61,7 +61,7 @@ class SnapshotWriter(Writer[Shot]):
         self._is_requested = False
         self._last_served_s = float("-inf")  # when a requested frame was last saved
         self._run_id = secrets.token_hex(4)
-        self._count = 0
+        self._count = 0  # requested images of this run, for their names
         rules = WriterRules(
             what=f"saving snapshots to '{folder}'",
             most=_MOST_FRAMES,
@@ -95,6 +95,7 @@ class SnapshotWriter(Writer[Shot]):
     def jpeg(self, name: str) -> bytes | None:
         """Return an image by its name, after waiting for it for up to two seconds; None if it is not there."""
         end_s = time.monotonic() + _WAIT_S
+        # The thread may not have written it yet; without waiting frames it was dropped or deleted.
         while self.account.waiting and not (self._folder / name).exists() and time.monotonic() < end_s:
             time.sleep(_POLL_S)
         try:

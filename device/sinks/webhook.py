@@ -110,6 +110,7 @@ class _Receiver:
         """Send a request, and return the status of the response."""
         import http.client
 
+        # A connection for each event, because events are rare.
         parts = urllib.parse.urlsplit(self._url)
         connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = connect(self._host, parts.port, timeout=_TIMEOUT_S)

@@ -167,6 +167,7 @@ class Writer(Sink, Generic[T]):
             elif not self._threaded:  # with threads, and without an item, there is nothing to complete
                 self._complete()
         finally:
+            # Without an outage, what waits after the time limit was too much for the target.
             self.account.close(self._outage or self._rules.slow)
         self.check()
 

@@ -102,7 +102,7 @@ def open_camera(which: str, notify: Callable[[str], None], settings: CameraSetti
         SourceError: The camera does not exist or cannot be opened.
     """
     settings = settings or CameraSettings()
-    parse_camera(which)
+    parse_camera(which)  # raises for another name
     csi = re.fullmatch(r"picamera2(?::([0-9]{1,2}))?", which)
     if csi:
         from edgekit.device.sources.picamera import open_picamera

@@ -99,7 +99,7 @@ class VideoSource(RecordedSource):
         self._capture = capture
         self._reading = threading.Lock()  # held during a read, see `__exit__`
         self._notify = notify
-        self._sequence = 0
+        self._sequence = 0  # number of the next frame
         self._period_s = _ASSUMED_PERIOD_S if self.fps is None else 1 / self.fps
         self._position_s = 0.0
         self._shift_s = 0.0  # added to time stamps that have started again

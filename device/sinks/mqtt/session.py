@@ -45,13 +45,13 @@ class MqttSettings:
             InputError: The address, the topic or a certificate file is invalid.
         """
         self.options = options
-        self.host, self.port, self.tls = parse_broker(options.mqtt or "")
+        self.host, self.port, self.tls = parse_broker(options.mqtt or "")  # not None where the sink is opened
         self.topic = _topic(options.mqtt_topic)
         self.discovery_prefix = _topic(options.mqtt_discovery_prefix)
         self.device_name = options.mqtt_device_name or self.topic
         user, colon, password = (credentials or "").partition(":")
         self.user = user or None
-        self.password = password if colon else None
+        self.password = password if colon else None  # a user may have none
         for path, what in ((options.mqtt_ca, "file of certificate authorities"), (options.mqtt_cert, "certificate")):
             if path is not None:
                 require_file(path, what)

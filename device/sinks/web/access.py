@@ -117,6 +117,7 @@ def _permitted_address(address: str, token: str | None) -> tuple[socket.AddressF
         # An unknown host may be found later, when the network is there.
         kind = InputError if isinstance(error, UnicodeError) else TemporaryError
         raise kind(f"web address '{address}': unknown host '{host}': use a name or address of this machine") from error
+    # The first address of a name with several; `where` is the address as `socket.bind` takes it.
     family, _, _, _, where = found[0]
     ip_address = ipaddress.ip_address(str(where[0]).partition("%")[0])  # an IPv6 address can end in %INTERFACE
     if token is None and not ip_address.is_loopback:

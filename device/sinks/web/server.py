@@ -109,7 +109,8 @@ class WebSink(WebServer, Sink):
             token: Token that viewers must send; None admits this machine only.
             monitor: Provides everything except the video.
             max_fps: Highest frame rate of the video.
-            blur: Returns the boxes to hide in each frame; must not be shared with another sink.
+            blur: Returns the boxes to hide in each frame; not shared with another sink, because it keeps boxes of
+                earlier calls.
             recognise: Returns the result of a picture that a client posts; None: the server takes no pictures.
             teaching: The session of the tab "Teach"; None: there is no such tab.
             clips: The folder of the videos of events; None: there are none.

@@ -95,7 +95,7 @@ class TeachRoutes:
 
     async def _updates(self) -> AsyncIterator[str]:
         """Yield the state of the session when it has changed, and the classification of each newest frame."""
-        session, version, live = self._session, 0, None
+        session, version, live = self._session, 0, None  # 0: the first state is always sent
         while not self._is_closing():
             # The session classifies frames for the page only for two seconds after this call.
             session.keep_watching()
