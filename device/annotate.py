@@ -68,7 +68,7 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], zones: Iterable[Zone] 
         cv2.polylines(canvas, [corners], isClosed=True, color=_WHITE, thickness=line_px)
         lowest_corners = [(x, y) for x, y in corners.tolist() if y == corners[:, 1].max()]
         _draw_plate(canvas, zone.name, min(lowest_corners), _WHITE)  # at the leftmost of them
-    labelled = []
+    labelled = []  # those that were classified
     for face in faces:
         x0, y0, x1, y1 = _rounded_xyxy(face)
         covers_frame = x0 <= 0 and y0 <= 0 and x1 >= width and y1 >= height

@@ -120,7 +120,9 @@ def frame_results(
 
 
 def recognise(frame: Frame, localizer: Localizer, classifier: Classifier, timer: StageTimer) -> FrameResult:
-    """Return the result of a single frame; `timer` gets the stages of the localizer, crop and classify.
+    """Return the result of a single frame, without smoothing.
+
+    `timer` gets the stages of the localizer, crop and classify.
 
     Raises:
         InputError: The model returns NaN or infinity.

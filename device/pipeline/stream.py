@@ -337,6 +337,7 @@ def _load_model(path: Path, options: StreamOptions) -> tuple[Classifier, ThreadU
     # loaded for a detector first, because most models are of faces.
     threads = plan_threads(options.threaded, options.threads)
     classifier = Classifier(path, threads.classifier)
+    # "none": each frame is one face, and no detector runs.
     detects = classifier.contract.subject == "face" and options.detector != "none"
     needed = plan_threads(options.threaded, options.threads, detects=detects)
     if needed == threads:

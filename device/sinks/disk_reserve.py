@@ -46,7 +46,7 @@ class DiskReserve:
         self._share_of_reserve = share
         self._size_bytes = size_bytes
         self._check_at_s = float("-inf")  # the time of the next check
-        self._shortage = ""
+        self._shortage = ""  # why the output pauses; "": it does not
 
     def shortage(self) -> str:
         """Return why the output must pause, "" if it need not; the disk is checked once per second."""

@@ -264,6 +264,7 @@ class EventDetector:
         for too long. An uncertain face holds the label that it had before, or none.
         """
         # During the cooldown of its latest event, a face that was missing is not a new one.
+        # `self._latest_s` is the time of the frame before.
         forgotten_after_s = max(self._max_gap_s, self._options.event_cooldown)
         if last is not None and self._latest_s is not None and self._latest_s - last.seen_s > forgotten_after_s:
             last = None
@@ -290,7 +291,7 @@ class EventDetector:
             # No event of this label is wanted. A return to the label of the latest event then counts as a change.
             label.has_left = True
             return False
-        return now_s - label.event_s >= options.event_cooldown
+        return now_s - label.event_s >= options.event_cooldown  # infinite without an event
 
     def _event(self, label: _Label, face: Face, result: FrameResult, now_s: float) -> Event:
         """Return the event of a label that a face holds."""

@@ -117,6 +117,7 @@ class FileSeries(Generic[T]):
         completed = 0
         if self._file is not None and not is_at(self.path, self._file.fileno()):  # deleted or moved
             completed = self.close()
+        # A batch is not split: its first item decides whether all of it goes into a new file.
         if self._file is not None and self._must_rotate(self._file, items[0]):
             completed = self.close()
             _shift(self.path, self.rotation.keep)

@@ -66,7 +66,7 @@ class Monitor(Sink):
         self._latest: FrameResult | None = None
         self._added_s: float | None = None
         self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
-        self._started_s = time.monotonic()
+        self._started_s = time.monotonic()  # when the run began
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Add the result of a frame."""
@@ -74,6 +74,7 @@ class Monitor(Sink):
         now_s = time.monotonic()
         with self._lock:
             if self._latest is not None:
+                # Numbers of a source count all its frames: a gap is frames without a result.
                 self.missed += max(0, result.sequence - self._latest.sequence - 1)
             self._latest, self._added_s = result, now_s
             self.frames += 1

@@ -246,6 +246,7 @@ def results_folder(options: Iterable[SinkOptions]) -> Path:
     from edgekit.device.sinks.disk_reserve import free_bytes
 
     paths = [path.absolute() for each in options for path in (*each.files(), *each.folders())]
+    # `free_bytes` of a path that is missing is that of its nearest folder.
     fullest = min(paths, key=free_bytes, default=Path.cwd())
     # Unlike Path.is_dir, os.path.isdir raises no error for a folder that may not be read.
     return next(folder for folder in (fullest, *fullest.parents) if os.path.isdir(folder))  # noqa: PTH112

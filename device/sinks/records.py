@@ -121,7 +121,7 @@ class StandardOutput(Target[str]):
         try:
             sys.stdout.write("".join(items))
             sys.stdout.flush()
-        except BrokenPipeError:
+        except BrokenPipeError:  # an OSError, but no fault
             raise
         except OSError as error:
             raise StorageError(f"cannot write to stdout: {error.strerror or error}") from error

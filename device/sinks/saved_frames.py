@@ -131,7 +131,7 @@ class PictureSink(Writer[tuple[Path, ImageU8]]):
             return _writable_name(self._place)
         name = Path(frame.file or f"{frame.sequence:06d}.png")
         path = _writable_name(self._place / name.name)
-        number = 1
+        number = 1  # the first repeated name gets 2
         while path in self._written:
             number += 1
             path = _writable_name(self._place / f"{name.stem}-{number}{name.suffix}")

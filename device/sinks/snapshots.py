@@ -80,7 +80,7 @@ class SnapshotWriter(Writer[Shot]):
             self._count += 1
             image_id = f"{self._run_id}-{self._count}"
             name = picture_name(frame.wall_s, "snapshot", image_id, result.clock_synchronised)
-            if self._save(name, frame, result):
+            if self._save(name, frame, result):  # False: too many frames wait
                 self.latest = name
 
     def take(self, event: Event, frame: Frame, result: FrameResult) -> Event:

@@ -100,7 +100,7 @@ class _Receiver:
             status = self._post(body)
         except (OSError, http.client.HTTPException) as error:
             raise StorageError(f"webhook {self._host}: {str(error) or type(error).__name__}") from error
-        if status >= 300:
+        if status >= 300:  # a redirect, too, counts as a rejection
             message = f"webhook {self._host}: HTTP status {status}"
             if status >= 500 or status in (408, 429):  # a fault of the receiver, a time-out or too many requests
                 raise StorageError(message)

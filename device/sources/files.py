@@ -213,12 +213,13 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
         raise InputError(f"source '{name}' cannot be read: check the permissions of it and of its folders") from error
     if is_folder:
         return _images(files, name, f"folder '{name}' contains", notify)
+    # A name that exists may contain * or [ itself.
     if not exists and glob.has_magic(uri):
         found = [Path(each) for each in glob.glob(uri, recursive=True)]  # noqa: PTH207 - takes absolute patterns too
         return _images(sorted(found, key=natural_key), name, f"pattern '{name}' matches", notify)
     require_file(path, "source")
     if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES):
-        return ImageSource([path], name, notify)
+        return ImageSource([path], name, notify)  # which gives the reason if the format is not read
     # FFmpeg cannot mistake an absolute path for a protocol.
     path = path.resolve()
     return VideoSource(cv2.VideoCapture(opencv_text(str(path)), cv2.CAP_FFMPEG), name, notify, path)

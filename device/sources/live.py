@@ -260,6 +260,7 @@ def _frame(sequence: int, image: Picture) -> Frame:
     if not isinstance(image, CapturedImage):
         return Frame(sequence, now_s, wall_s, image)
     taken_s = image.taken_s
+    # A negative age means another clock, too.
     if taken_s is None or not 0 <= now_s - taken_s <= _MAX_AGE_S:
         taken_s = now_s
     age_s = now_s - taken_s

@@ -84,7 +84,7 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     except ValueError as error:
         raise InputError(f"source '{without_password(url)}' is not a network address: {error}") from error
     name = f"stream '{without_password(url)}'"
-    opened: list[cv2.VideoCapture] = []  # the stream, until its source takes it
+    opened: list[cv2.VideoCapture] = []  # the stream, until its source takes it; a list, which the thread can fill
     # In a thread, because a signal handler runs only when the main thread's call returns.
     opener = Worker(lambda: opened.append(_open_url(url, name)), f"open {name}")
     opener.start()

@@ -318,7 +318,8 @@ def _full_view_px(size_wh: tuple[int, int], settings: CameraSettings) -> int:
     """
     region_wh = size_wh
     if settings.region is not None:
-        # The region is one of the rotated frame, `size_wh` that of the frame before its rotation.
+        # The region is one of the rotated frame, `size_wh` that of the frame before its rotation. The longer side of
+        # both frames is the same.
         rotated_wh = size_wh if settings.rotation in (0, 180) else size_wh[::-1]
         left, top, right, bottom = settings.region.xyxy(rotated_wh)
         region_wh = right - left, bottom - top

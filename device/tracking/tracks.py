@@ -76,6 +76,7 @@ class TrackManager:
         pairs = match([track.xyxy for track in self._tracks], list(detections.xyxy))
         continued = {detection: self._tracks[track] for track, detection in pairs}  # tracks by index of detection
         for index, (box, score) in enumerate(zip(detections.xyxy, detections.scores.tolist(), strict=True)):
+            # A hidden track that is continued becomes visible with its id.
             track = continued.get(index) or self._start(box, time_s)
             if elapsed_s and index in continued:
                 # `_drift` has moved the track at its speed: the distance that remains corrects the speed.

@@ -225,7 +225,7 @@ class Session:
             if self._commands is not None:
                 self._client.subscribe(self._settings.command_topic, qos=1)
         except OSError:
-            self.__exit__()
+            self.__exit__()  # ends the network thread
             raise
         return self
 

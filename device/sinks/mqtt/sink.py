@@ -127,6 +127,7 @@ class MqttSink(Sink):
             else:
                 if not self._closing.is_set():
                     self._report_loss(time.monotonic() - connected_s)
+            # Only a connection that lasted starts the pauses anew; one that is closed at once does not.
             if time.monotonic() - connected_s >= _STABLE_S:
                 attempt = 0
             self._closing.wait(self._pauses_s[min(attempt, len(self._pauses_s) - 1)])

@@ -75,6 +75,7 @@ class Access:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() == "bearer" and self.is_token(token.strip(" \t").encode("latin-1")):
             return True
+        # The cookie that the login has set.
         return hmac.compare_digest(cookie.encode(), self.cookie.encode())
 
     def _derived(self, purpose: bytes) -> str:

@@ -66,7 +66,7 @@ class WebServer:
 
     def __exit__(self, *exception: object) -> None:
         """Stop the server."""
-        self._server.should_exit = True
+        self._server.should_exit = True  # polled by uvicorn
         self._thread.join(_CLOSE_TIMEOUT_S)
         # A viewer that reads nothing would delay a graceful shutdown.
         self._server.force_exit = True
