@@ -179,7 +179,7 @@ class FaceBlur:
     def update(self, frame: Frame, result: FrameResult) -> list[Xyxy]:
         """Return the boxes to hide in a frame: those of its faces, and those of the half second before.
 
-        Must be called for every frame.
+        Must be called for every frame, because it keeps their boxes.
         """
         time_s = self._presentation_time_s(frame)
         for face in result.faces:

@@ -39,6 +39,7 @@ class Zone:
         if len(self.corners) < _LEAST_CORNERS:
             raise InputError(f"zone '{self.name}' has {len(self.corners)} of at least three corners: {_FORM}")
         for x, y in self.corners:
+            # In this form it refuses NaN, too.
             if not (0 <= x <= 1 and 0 <= y <= 1):
                 raise InputError(
                     f"zone '{self.name}' has a corner at {x:g},{y:g}, outside the frame: give fractions from 0 to 1"

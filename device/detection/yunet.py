@@ -194,5 +194,6 @@ def _check_model(session: ort.InferenceSession, path: Path) -> tuple[int, int] |
             f"{', '.join(missing) or 'expected'}: give a face_detection_yunet .onnx file"
         )
     shape = inputs[0].shape
+    # (batch, 3, H, W); a size that is not fixed has a name instead of a number.
     is_fixed = len(shape) == 4 and isinstance(shape[2], int) and isinstance(shape[3], int)
     return (shape[2], shape[3]) if is_fixed else None

@@ -281,6 +281,7 @@ def _with_faces(
 ) -> Iterator[_InFlight]:
     """Add the detected or tracked faces to each item, and the classifier for them."""
     for item in items:
+        # Read once per frame, so that both are of the same model.
         localizer, item.classifier = current_nets()
         item.faces = localizer.find(item.frame, item.timer)
         yield item

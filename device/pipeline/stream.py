@@ -253,7 +253,10 @@ class _PictureRecogniser:
             return recognise(frame, localizer, classifier, StageTimer())
 
     def _load(self, current: Classifier) -> tuple[Localizer, Classifier]:
-        """Return nets for single pictures, with the model and the contract of `current` and one thread each."""
+        """Return nets for single pictures, with the model and the contract of `current`.
+
+        Each has one thread, because the stream uses the other processors.
+        """
         pictures = ImageSource([], "pictures", self._stream.options.notify)
         # "auto" detects faces in every picture, because pictures have no order in time.
         options = replace(self._stream.options, region=None, zones=(), min_face_px=0, detect_every="auto")
@@ -376,7 +379,7 @@ def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool
     """
     if contract.subject != "face":
         return False
-    if options.mirror is not None:
+    if options.mirror is not None:  # the user has chosen
         return options.mirror
     is_picture = not source.live and source.fps is None
     return is_picture and options.detector != "none"

@@ -254,6 +254,7 @@ class ClipFiles(Target[Item]):
                 for packet in self._encoded(item):
                     self._take(packet, item.time_s)
         except BaseException:
+            # The first error is raised; `_end` often fails for the same reason.
             with suppress(StorageError):
                 self._end()
             # What belongs to a clip that ended before this item is still safe; see `_all_safe`.

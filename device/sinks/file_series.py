@@ -175,7 +175,7 @@ def _shift(path: Path, keep: int) -> None:
         last += 1
     for number in range(last, 0, -1):
         older = _numbered(path, number)
-        if number >= keep:
+        if number >= keep:  # it would get a number beyond `keep`
             older.unlink()
         else:
             older.replace(_numbered(path, number + 1))

@@ -155,6 +155,7 @@ class _Recent(NamedTuple):
 
 def _mean_stages(recent: list[_Recent], now_s: float) -> dict[str, float]:
     """Return the mean time of each stage in milliseconds over the last second; if no result is in it, of the latest."""
+    # Empty before the first result, and five seconds after the latest one.
     latest = [each for each in recent if now_s - each.added_s <= _STAGE_WINDOW_S] or recent[-1:]
     sums: dict[str, float] = {}
     for each in latest:

@@ -208,7 +208,7 @@ def run_context(
         # A function, because sinks add accounts later.
         monitor=Monitor(stream.source.name, health, lambda: outputs.accounts, stream.controls),
         say=say,
-        recogniser=stream.picture_recogniser,
+        recogniser=stream.picture_recogniser,  # a method, which only the web page calls
         recorder=recorder,
         tap=tap,
         use_model=stream.use_model,

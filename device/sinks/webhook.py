@@ -76,7 +76,7 @@ class _Receiver:
     def __init__(
         self, url: str, token: str | None, host: str, read_image: Callable[[str], bytes | None] | None
     ) -> None:
-        """Post to `url`; `read_image` returns a snapshot by its name, None: events are sent without images."""
+        """Post to `url` with the host `host`; `read_image` returns a snapshot by its name, None: no images are sent."""
         self._url = url
         self._host = host
         self._read_image = read_image

@@ -186,7 +186,7 @@ class VideoSource(RecordedSource):
 
         Either alone may be wrong: OpenCV estimates the number for some formats.
         """
-        expected = self.frame_count or 0
+        expected = self.frame_count or 0  # 0, if it is unknown, gives no warning
         duration_s = expected * self._period_s
         end_s = self._position_s + self._period_s
         lacks_frames = self._sequence < min(expected * _MIN_SHARE, expected - _COUNT_TOLERANCE_FRAMES)

@@ -213,6 +213,7 @@ class LiveSource:
         """Open the device and return its first image."""
         self._device = self._call(self._connect)
         self.fps = self._device.fps
+        # The first image shows that the device works: some open without a camera that sends.
         image = self._read()
         if image is None:
             self._close()

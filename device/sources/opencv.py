@@ -156,6 +156,7 @@ def without_password(url: str) -> str:
 
 def _open_url(url: str, name: str) -> cv2.VideoCapture:
     """Return an opened network stream; raise SourceError if it does not respond. `name` is for messages."""
+    # Pairs of property and value; the time-outs take effect only if they are given on opening.
     settings = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS,
         cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS,

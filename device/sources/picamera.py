@@ -114,7 +114,7 @@ class _PiCamera:
 
     def _record(self, recording: EncodedVideo, size_wh: tuple[int, int], notify: Callable[[str], None]) -> None:
         """Start the encoder; if it fails, continue without it unless the recording is required."""
-        recording.start(size_wh)
+        recording.start(size_wh)  # first, because the encoder delivers packets at once
         try:
             _start_encoder(self._camera, recording, self.fps or _FPS, self._name, notify)
         except SourceError as error:

@@ -265,6 +265,7 @@ class WholeImage:
         self._regions: list[Region | None] = [zone.box for zone in zones] if zones else [region]
         self._zones = tuple(zones)
         tracks = [Track(number) for number in range(1, len(self._regions) + 1)]
+        # Images that are no sequence have nothing in common to follow.
         self._tracks = np.array(tracks, np.object_) if is_sequence else None
 
     def find(self, frame: Frame, timer: StageTimer) -> Detections:

@@ -137,8 +137,8 @@ class Commands:
         self.allowed = frozenset(allowed)
         self.controls = run.controls
         self._notify = run.notify
-        self._reported: set[str] = set()
-        self._actions: dict[bytes, Callable[[], None]] = {}
+        self._reported: set[str] = set()  # reasons for which a message was ignored
+        self._actions: dict[bytes, Callable[[], None]] = {}  # by the payload of the message
         if "pause" in allowed:
             self._actions |= {b"pause": run.controls.pause, b"resume": run.controls.resume}
         if "snapshot" in allowed:

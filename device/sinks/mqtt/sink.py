@@ -180,6 +180,7 @@ class MqttSink(Sink):
     def _announce(self, session: Session, announced: Contract | None) -> Contract:
         """Publish the discovery messages if another model than `announced` is in use; return the contract in use."""
         contract = self._run.contract_in_use
+        # Compared by identity: each model that is loaded has a contract object of its own.
         if contract is announced or not self._settings.options.mqtt_discovery:
             return contract
         messages = discovery_messages(

@@ -81,7 +81,7 @@ class TeachRoutes:
         async def respond(request: Request) -> Response:
             try:
                 wanted = await read_change(request, _Change, _MAX_BODY_BYTES)
-                if isinstance(wanted, Response):
+                if isinstance(wanted, Response):  # not from the page, or too long
                     return wanted
                 await run_in_threadpool(apply, wanted)
             except EdgekitError as error:
