@@ -68,7 +68,7 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], zones: Iterable[Zone] 
         cv2.polylines(canvas, [corners], isClosed=True, color=_WHITE, thickness=line_px)
         lowest_corners = [(x, y) for x, y in corners.tolist() if y == corners[:, 1].max()]
         _draw_plate(canvas, zone.name, min(lowest_corners), _WHITE)  # at the leftmost of them
-    labelled = []
+    labelled = []  # those that were classified
     for face in faces:
         x0, y0, x1, y1 = _rounded_xyxy(face)
         covers_frame = x0 <= 0 and y0 <= 0 and x1 >= width and y1 >= height
@@ -98,6 +98,7 @@ def drawn_label(label: str, labels: Sequence[str]) -> str:
     if label.isascii():
         return label
     text = _without_accents(label)
+    # The sum counts the label itself, if it is one of `labels`.
     is_unique = sum(_without_accents(other) == text for other in labels) <= 1
     if text.isascii() and is_unique:
         return text
@@ -178,7 +179,7 @@ class FaceBlur:
     def update(self, frame: Frame, result: FrameResult) -> list[Xyxy]:
         """Return the boxes to hide in a frame: those of its faces, and those of the half second before.
 
-        Must be called for every frame.
+        Must be called for every frame, because it keeps their boxes.
         """
         time_s = self._presentation_time_s(frame)
         for face in result.faces:

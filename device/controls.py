@@ -35,7 +35,7 @@ class Controls:
 
     def __init__(self) -> None:
         self._paused = False
-        self._ended = False
+        self._ended = False  # `end` was called: `wait` returns at once
         self._while_paused: list[Callable[[], None]] = []
         # Replaced as a whole, so that a reader in another thread never sees a part of a change.
         self._times = _PauseTimes()
@@ -82,6 +82,7 @@ class Controls:
         """Return when the run is not paused.
 
         A source with the methods `release` and `reacquire` (cameras and network streams) is released during the pause.
+        The run calls this between two frames.
         """
         if not self._must_wait():
             return

@@ -222,7 +222,7 @@ class Detections:
         """Return one face; without classification its label and probabilities are empty."""
         box, score = self.xyxy[index], float(self.scores[index])
         track_id = None if self.tracks is None else int(self.tracks[index].id)
-        detected = _row(self.detected, index, default=True)
+        detected = _row(self.detected, index, default=True)  # without tracking, each box is from the detector
         zone = None if self.zone_indices is None else self.zones[self.zone_indices[index]].name
         if self.probabilities is None or self.label_indices is None:
             return Face(box, score, track_id=track_id, detected=detected, zone=zone)

@@ -105,7 +105,7 @@ def detector_input_px(image_wh: tuple[int, int], min_face_px: float) -> int:
     """
     if min_face_px <= 0:
         return DEFAULT_INPUT_SIZE_PX
-    scale = min(_FACE_IN_INPUT_PX / min_face_px, 1)
+    scale = min(_FACE_IN_INPUT_PX / min_face_px, 1)  # an enlarged image would have no more detail
     return math.ceil(max(image_wh) * scale / _STEP_PX) * _STEP_PX
 
 

@@ -78,7 +78,7 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
     """
     own = _OWN[kind].get(name)
     if own is not None:
-        module, _, function = own.partition(":")
+        module, _, function = own.partition(":")  # imported only when used: some need optional packages
         return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
     point = next((point for point in _others(kind) if point.name == name), None)
     if point is None:

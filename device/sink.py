@@ -80,6 +80,7 @@ def read_secret(path: Path | None, variable: str, what: str, notify: Callable[[s
     """
     if path is None:
         value = os.environb.get(variable.encode())
+        # An empty variable counts as unset.
         return _decoded(value, f"{variable} must be the {what} in one line of plain text") if value else None
     require_file(path, f"{what} file")
     with path.open("rb") as stream:

@@ -39,6 +39,7 @@ class Zone:
         if len(self.corners) < _LEAST_CORNERS:
             raise InputError(f"zone '{self.name}' has {len(self.corners)} of at least three corners: {_FORM}")
         for x, y in self.corners:
+            # In this form it refuses NaN, too.
             if not (0 <= x <= 1 and 0 <= y <= 1):
                 raise InputError(
                     f"zone '{self.name}' has a corner at {x:g},{y:g}, outside the frame: give fractions from 0 to 1"
@@ -90,6 +91,7 @@ def parse_zone(text: str) -> Zone:
     """
     name, _, points = text.partition("=")
     try:
+        # A text without "=" fails here, because its empty `points` are no number.
         values = [float(value) for value in points.split(",")]
         # `strict`: an odd number of values is a ValueError.
         corners = tuple(zip(values[::2], values[1::2], strict=True))

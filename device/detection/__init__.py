@@ -103,6 +103,7 @@ def detect_faces(
     """
     from edgekit.device.imaging import as_frame, check_image
 
+    # A detector keeps its input buffer, so that threads cannot share it.
     kept: dict[str, Detector] = _kept.__dict__  # the detectors of this thread, by their options as a text
     key = repr((str(detector), input_size_px, score_threshold))
     image = check_image(image_bgr)

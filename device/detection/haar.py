@@ -58,6 +58,7 @@ class Haar:
         gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
         # Area averaging, because the features are a few pixels wide and suffer from aliasing. It is fast on gray.
         gray = cv2.resize(gray, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        # In pixels of the scaled image.
         min_face_px = max(_TRAINED_FACE_PX, round(min(size_wh) * MIN_FACE_FRACTION))
         # A box is the mean of the neighbouring windows in which the face was found; `counts` are their numbers.
         boxes, counts = self._cascade.detectMultiScale2(
@@ -75,7 +76,7 @@ class Haar:
 
 def _load_cascade() -> cv2.CascadeClassifier:
     """Return the cascade of the installed OpenCV; raise InputError if there is none."""
-    data = getattr(cv2, "data", None)
+    data = getattr(cv2, "data", None)  # None: the OpenCV of a distribution
     shipped = [data.haarcascades] if data is not None else []
     for folder in (*shipped, *SYSTEM_FOLDERS):
         path = Path(folder) / _CASCADE

@@ -60,6 +60,7 @@ class YuNet:
         self._session = open_session(model_path, intra_op_threads or default_intra_op_threads())
         self._score_threshold = score_threshold
         self.fixed_size_hw = _check_model(self._session, model_path)
+        # May be set at any time, see `Sizable`.
         self.input_size_px = max(self.fixed_size_hw) if self.fixed_size_hw else input_size_px
         self._input_name = self._session.get_inputs()[0].name
         # The net's input, which `_letterbox` makes anew for another frame size or input size: these sizes, and that of
@@ -193,5 +194,6 @@ def _check_model(session: ort.InferenceSession, path: Path) -> tuple[int, int] |
             f"{', '.join(missing) or 'expected'}: give a face_detection_yunet .onnx file"
         )
     shape = inputs[0].shape
+    # (batch, 3, H, W); a size that is not fixed has a name instead of a number.
     is_fixed = len(shape) == 4 and isinstance(shape[2], int) and isinstance(shape[3], int)
     return (shape[2], shape[3]) if is_fixed else None

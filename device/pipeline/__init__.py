@@ -186,7 +186,7 @@ class StreamOptions(Options):
             is_number = value is not None and value != "auto"
             if is_number and not least <= value <= most:
                 raise InputError(f"{name} is {value}: expected {least} to {most}")
-        needs_detector = self.changed(_NEED_DETECTOR)
+        needs_detector = self.changed(_NEED_DETECTOR)  # flags, such as --min-face
         if needs_detector and self.detector == "none":
             raise InputError(f"{needs_detector[0]} needs a detector; with detector none every frame is a face")
 

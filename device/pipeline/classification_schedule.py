@@ -54,7 +54,7 @@ class Choice:
 
     def record(self, index: int, face: Classification) -> None:
         """Keep the crop of a face, and count its frames since the last classification, for the next frame's choice."""
-        if self.crops is None:
+        if self.crops is None:  # every face is classified in every frame
             return
         face.crop = self.crops[index]
         face.frames += 1
@@ -121,9 +121,9 @@ def _must_classify_face(face: Classification, crop: FloatArray, time_s: float) -
         second, best = np.sort(face.shown)[-2:]
         margin = float(best - second)
     has_other_class = face.raw.argmax() != face.shown.argmax()  # the last output disagrees with the average
-    is_near_tie = margin < _UNDECIDED and not face.uncertain
+    is_near_tie = margin < _UNDECIDED and not face.uncertain  # without a label, a tie decides nothing
     is_undecided = face.is_close or has_other_class or is_near_tie
-    if is_undecided and face.frames + 1 >= _UNDECIDED_FRAMES:
+    if is_undecided and face.frames + 1 >= _UNDECIDED_FRAMES:  # + 1: this frame
         return True
     # A small change of the crop can change the label only if the margin is small.
     return _change(crop, face.classified_crop) > _CHANGED + _CHANGED_PER_MARGIN * margin

@@ -106,8 +106,9 @@ def frame_results(
         with_results = _with_results(items, smooth_s, classify_every, presentation_time_s)
         items = _prefetch(stages, "classify", with_results)
         try:
+            # Limited here, too, because a live source captures more frames than get a result, see `_captured`.
             for item in itertools.islice(items, max_frames):
-                assert item.result is not None
+                assert item.result is not None  # `_with_results` has set it
                 yield item.frame, annotate(item.result)
                 item.timer.mark("sinks")
                 meter.add(item.timer.ms | {AGE: item.result.age_ms}, item.paused_s)
@@ -119,7 +120,9 @@ def frame_results(
 
 
 def recognise(frame: Frame, localizer: Localizer, classifier: Classifier, timer: StageTimer) -> FrameResult:
-    """Return the result of a single frame; `timer` gets the stages of the localizer, crop and classify.
+    """Return the result of a single frame, without smoothing.
+
+    `timer` gets the stages of the localizer, crop and classify.
 
     Raises:
         InputError: The model returns NaN or infinity.
@@ -155,7 +158,7 @@ def classify(
     last: list[Classification | None] = [None] * len(faces)
     tracks = None if smooth_s == 0 else faces.tracks  # without smoothing, nothing is kept of a face
     if tracks is not None:
-        last = [_recent(track.classification, time_s) for track in tracks]
+        last = [_recent(track.classification, time_s) for track in tracks]  # None after a long absence
     # Without tracks, every face is a new one and is classified.
     choice = choose(crops, last, time_s, 1 if tracks is None else classify_every, are_images=faces.are_regions)
     timer.mark("crop")
@@ -213,6 +216,7 @@ def _classifications(
 
 def _with_classes(faces: Detections, found: list[Classification], contract: Contract, choice: Choice) -> Detections:
     """Return the faces with their classifications, of which the arrays have one row per face."""
+    # Without faces, `np.array` of the empty list has the shape (0,), not (0, classes).
     shape = len(found), len(contract.labels)
     return replace(
         faces,
@@ -267,7 +271,7 @@ def _prefetch(stages: Stages, name: str, items: Iterator[_InFlight]) -> Iterator
     The time from there to the consumer's thread is measured as stage WAIT.
     """
     for item in stages.prefetch(name, items):
-        if stages.threaded:
+        if stages.threaded:  # otherwise no item waits
             item.timer.mark(WAIT)
         yield item
 
@@ -277,6 +281,7 @@ def _with_faces(
 ) -> Iterator[_InFlight]:
     """Add the detected or tracked faces to each item, and the classifier for them."""
     for item in items:
+        # Read once per frame, so that both are of the same model.
         localizer, item.classifier = current_nets()
         item.faces = localizer.find(item.frame, item.timer)
         yield item

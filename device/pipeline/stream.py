@@ -85,7 +85,7 @@ class Stream:
         self._given = options
         self.options = _completed(options, classifier.contract, model_path)
         self._results = self._iterate()  # a generator: it begins when the first result is requested
-        cv2.setNumThreads(self.threads.opencv)
+        cv2.setNumThreads(self.threads.opencv)  # of the whole process
         with ExitStack() as opened:
             self.source = opened.enter_context(_open(self.options))
             self._nets = self._prepared(classifier, self.options)
@@ -124,6 +124,7 @@ class Stream:
             defaults: dict[str, Any] = {name: getattr(StreamOptions, name) for name in _OF_FACES}
             options = replace(options, detector=None, **defaults)
         options = _completed(options, classifier.contract, path)
+        # Both nets in one assignment: the stages read them for each frame.
         self._nets = self._prepared(classifier, options)
         self.options = options
         return classifier.contract
@@ -172,6 +173,7 @@ class Stream:
             StorageError: A sink cannot write.
             SourceError, InputError: As `__next__`.
         """
+        # At the end in reverse order: the threads of the stages, the sinks, the source.
         with self._opened, ExitStack() as opened:
             for sink in sinks:
                 opened.enter_context(sink)
@@ -198,6 +200,7 @@ class Stream:
 
         Only the thread that iterates may call this method. Other threads call `stop` instead.
         """
+        # First the threads, which read the source.
         self._results.close()
         self._opened.close()
 
@@ -231,7 +234,7 @@ class _PictureRecogniser:
         """Use the model and the options of `stream`; the nets are loaded for the first picture."""
         self._stream = stream
         self._lock = threading.Lock()
-        self._numbers = itertools.count()
+        self._numbers = itertools.count()  # sequence numbers of the pictures
         # The nets for pictures, and the stream's classifier whose model they have; None before the first picture.
         self._nets: tuple[Localizer, Classifier] | None = None
         self._loaded_for: Classifier | None = None
@@ -250,12 +253,15 @@ class _PictureRecogniser:
             return recognise(frame, localizer, classifier, StageTimer())
 
     def _load(self, current: Classifier) -> tuple[Localizer, Classifier]:
-        """Return nets for single pictures, with the model and the contract of `current` and one thread each."""
+        """Return nets for single pictures, with the model and the contract of `current`.
+
+        Each has one thread, because the stream uses the other processors.
+        """
         pictures = ImageSource([], "pictures", self._stream.options.notify)
         # "auto" detects faces in every picture, because pictures have no order in time.
         options = replace(self._stream.options, region=None, zones=(), min_face_px=0, detect_every="auto")
         classifier = Classifier(current.path, intra_op_threads=1)
-        classifier.contract = current.contract
+        classifier.contract = current.contract  # with the threshold of the options, see `Stream._prepared`
         classifier.mirror = _mirrors(options, classifier.contract, pictures)
         make_detector = partial(_create_detector, options, threads=1)
         return create_localizer(classifier.contract, pictures, options, make_detector), classifier
@@ -293,6 +299,7 @@ def _open(options: StreamOptions) -> Source:
         region=options.region,
         detects=options.detector != "none",
     )
+    # `camera` is no None here; "" is refused as an unknown camera.
     return open_camera(options.camera or "", options.notify, settings)
 
 
@@ -333,6 +340,7 @@ def _load_model(path: Path, options: StreamOptions) -> tuple[Classifier, ThreadU
     # loaded for a detector first, because most models are of faces.
     threads = plan_threads(options.threaded, options.threads)
     classifier = Classifier(path, threads.classifier)
+    # "none": each frame is one face, and no detector runs.
     detects = classifier.contract.subject == "face" and options.detector != "none"
     needed = plan_threads(options.threaded, options.threads, detects=detects)
     if needed == threads:
@@ -371,7 +379,7 @@ def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool
     """
     if contract.subject != "face":
         return False
-    if options.mirror is not None:
+    if options.mirror is not None:  # the user has chosen
         return options.mirror
     is_picture = not source.live and source.fps is None
     return is_picture and options.detector != "none"

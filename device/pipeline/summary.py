@@ -66,7 +66,7 @@ class LatencyMeter:
         self._started_s = self._ended_s = clock()
         # The latest times of each stage, for the percentiles.
         self._samples_ms: dict[str, _Latest] = {}
-        self._paused_s = 0.0
+        self._paused_s = 0.0  # of all pauses before the latest frame
         self.frames = 0
         self.dropped_by_stage: Mapping[str, int] = {}
 

@@ -151,6 +151,7 @@ class ClipWriter(Writer[Item]):
         self._hide = run.blur()
         self._hidden_xyxy: Sequence[Xyxy] = ()  # the boxes to blur in the latest frame
         self._time_s = presentation_time_s(source)
+        # Without a size, no encoder delivers the camera's video: the frames of the run are encoded.
         self._uses_camera = tap is not None and tap.size_wh is not None
         # Number of packets of the camera, also of those that are dropped later.
         self._numbers = 0
@@ -191,6 +192,7 @@ class ClipWriter(Writer[Item]):
         has_ended = now_s > self._until_s
         would_be_too_long = until_s - self._begun_s > _MOST_CLIP_S
         if has_ended or would_be_too_long:
+            # Only for a new clip: one that has begun may still be extended, and has events of at most five minutes.
             if self.account.waiting >= _MOST_EVENTS:
                 self.lose(_SLOW)
                 return event
@@ -225,8 +227,8 @@ class ClipFiles(Target[Item]):
         self._draws = draws
         self._ring = PacketRing(before_s + _LATENCY_S)
         self._encoder: H264Encoder | None = None
-        self._latest_number = 0
-        self._skips_to_key = False
+        self._latest_number = 0  # of the camera's packets
+        self._skips_to_key = False  # packets are missing: the next ones cannot be shown
         # The clip that is being written, and an upper bound of its size with its picture.
         self._file: PacketFile | None = None
         self._name = ""
@@ -236,7 +238,7 @@ class ClipFiles(Target[Item]):
         self._unsafe = self._complete = 0
 
     def write(self, items: Sequence[Item]) -> int:
-        """Process the only item, and return how many items are safe now.
+        """Process the only item (the rules have no `every_s`), and return how many items are safe now.
 
         An item is safe when its clip is complete, or when it belongs to no clip. So none is safe while a clip is being
         written, and all are afterwards.
@@ -252,8 +254,10 @@ class ClipFiles(Target[Item]):
                 for packet in self._encoded(item):
                     self._take(packet, item.time_s)
         except BaseException:
+            # The first error is raised; `_end` often fails for the same reason.
             with suppress(StorageError):
                 self._end()
+            # What belongs to a clip that ended before this item is still safe; see `_all_safe`.
             self._unsafe = self._complete
             raise
         return 0 if self._file is not None else self._all_safe()
@@ -261,6 +265,7 @@ class ClipFiles(Target[Item]):
     def close(self) -> int:
         """Complete the clip; return the number of items that are safe now."""
         try:
+            # The camera's own video has no encoder here.
             if self._file is not None and self._encoder is not None:
                 self._append(self._encoder.flush())
                 self._drop_encoder()
@@ -358,7 +363,7 @@ class ClipFiles(Target[Item]):
         try:
             return self._encoder.encode(fitted(self._image(shown.shot), self._size_wh), shown.time_s)
         except StorageError:
-            self._drop_encoder()
+            self._drop_encoder()  # the next frame opens another one
             raise
 
     def _drop_encoder(self) -> None:

@@ -80,6 +80,7 @@ class ClipOptions(SinkOptions):
             return None
         from edgekit.device.sinks.clip_writer import ClipWriter
 
+        # For the sink of events, which passes events to it, and for the web page, which shows its folder.
         run.links.clips = ClipWriter(self, self.event_clips, run)
         return run.links.clips
 
@@ -119,7 +120,7 @@ class PacketTap:
 
     def stop(self) -> None:
         """End the video; another `start` may follow."""
-        self.size_wh = None
+        self.size_wh = None  # no encoder delivers a video now
         if self._recorder is not None:
             self._recorder.stop()
         if self.receiver is not None:

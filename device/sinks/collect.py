@@ -106,5 +106,5 @@ class CollectOptions(SinkOptions):
             return uncertain(number)
         if name == "best-of-track":
             return best_of_track()
-        has_times = run.source.live or run.source.fps is not None
+        has_times = run.source.live or run.source.fps is not None  # a camera or a video
         return EveryInterval(number if has_times else 0.0)

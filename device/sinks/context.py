@@ -65,7 +65,7 @@ class Account:
         self._produced = 0
         self._written = 0
         self._dropped: Counter[str] = Counter()
-        self._closed = False
+        self._closed = False  # `close` was called: later counts have no effect
 
     def produce(self, count: int = 1) -> None:
         """Count items that the sink received, or found waiting in a buffer of an earlier run."""

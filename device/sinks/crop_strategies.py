@@ -145,6 +145,7 @@ class BestPerTrack:
             elif rank > self._best[track].rank:
                 self._best[track].rank, self._best[track].crop = rank, candidate.crop()
         for track, best in list(self._best.items()):
+            # `ended_s` is infinite while the track exists.
             if time_s - best.since_s >= self._window_s or track.ended_s <= time_s:
                 crops.append(self._best.pop(track).crop)
         return crops
@@ -166,7 +167,7 @@ def uncertain(max_margin: float) -> Strategy:
     """
 
     def rank(candidate: Candidate) -> float:
-        return max_margin - margin(candidate.face.probabilities.values())
+        return max_margin - margin(candidate.face.probabilities.values())  # not above 0: the crop is not saved
 
     return BestPerTrack(rank, _UNCERTAIN_INTERVAL_S)
 
@@ -222,7 +223,7 @@ class CollectSink(Writer[Crop]):
             what=f"collecting to '{folder}'",
             most=_MOST_CROPS,
             slow="disk too slow",
-            holds=True,
+            holds=True,  # crops are few and small: they wait while the disk fails
             pauses_s=(5.0,),
             reserve=run.reserve(folder, PICTURES),
         )
@@ -230,7 +231,7 @@ class CollectSink(Writer[Crop]):
         self._pictures = PictureFolder(folder / CROPS_FOLDER, ".png", most_files=_MOST_FILES, most_bytes=most_bytes)
         # Unique across runs, also on a board whose clock is wrong.
         self._run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        self._saved = 0
+        self._saved = 0  # crops of this run, for the next name
         account = run.account("collect")
         super().__init__(Each(self._write_crop), rules, account, run.shutdown, run.notify, threaded=run.source.live)
 
@@ -265,6 +266,7 @@ class CollectSink(Writer[Crop]):
         name = f"{self._run_id}-{self._saved + 1:05}.png"
         track = crop.document["track"]
         document = {"file": f"{CROPS_FOLDER}/{name}", **crop.document, "source": self._run.source.name}
+        # Track numbers begin at 1 in each run, and a folder has the crops of many runs.
         document["track"] = None if track is None else f"{self._run_id}-{track}"
         line = (json.dumps(document, allow_nan=False) + "\n").encode()
         self._pictures.store(name, cv2.imencode(".png", crop.image)[1].tobytes())

@@ -46,7 +46,7 @@ class DiskReserve:
         self._share_of_reserve = share
         self._size_bytes = size_bytes
         self._check_at_s = float("-inf")  # the time of the next check
-        self._shortage = ""
+        self._shortage = ""  # why the output pauses; "": it does not
 
     def shortage(self) -> str:
         """Return why the output must pause, "" if it need not; the disk is checked once per second."""
@@ -77,7 +77,7 @@ def existing_place(path: Path) -> Path:
         OSError: The disk fails.
     """
     whole = path.absolute()
-    return next(place for place in (whole, *whole.parents) if place.exists())
+    return next(place for place in (whole, *whole.parents) if place.exists())  # at the latest "/"
 
 
 def free_bytes(path: Path) -> int:

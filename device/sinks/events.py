@@ -76,6 +76,7 @@ class EventOptions(SinkOptions):
             InputError: A label is not one of the model, or the folder is a file.
         """
         run.check_labels("--event-label", self.event_label)
+        # For the pins, which use the same time.
         run.links.hold_s = self.event_hold
         if self.event_snapshots is not None:
             from edgekit.device.sinks.snapshots import SnapshotWriter
@@ -96,7 +97,7 @@ class EventSink(Sink):
         self._links = run.links  # kept, because sinks that are opened later add outlets
         self._snapshots = run.links.snapshots
         self._time_s = presentation_time_s(run.source)
-        self._is_camera_usable = run.monitor.is_camera_usable
+        self._is_camera_usable = run.monitor.is_camera_usable  # a method, called for each frame
 
     def __exit__(self, *exception: object) -> None:
         if self._snapshots is not None:
@@ -105,7 +106,8 @@ class EventSink(Sink):
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Post the frame's events; none while the camera is frozen, dark or covered."""
         if self._snapshots is not None:
-            self._snapshots.write(frame, result)
+            self._snapshots.write(frame, result)  # in every frame: it saves requested images, too
+        # Without receivers no events are detected, which would only cost time.
         has_receivers = self._snapshots is not None or self._links.clips is not None or bool(self._links.outlets)
         if not has_receivers or not self._is_camera_usable():
             return
@@ -262,6 +264,7 @@ class EventDetector:
         for too long. An uncertain face holds the label that it had before, or none.
         """
         # During the cooldown of its latest event, a face that was missing is not a new one.
+        # `self._latest_s` is the time of the frame before.
         forgotten_after_s = max(self._max_gap_s, self._options.event_cooldown)
         if last is not None and self._latest_s is not None and self._latest_s - last.seen_s > forgotten_after_s:
             last = None
@@ -288,7 +291,7 @@ class EventDetector:
             # No event of this label is wanted. A return to the label of the latest event then counts as a change.
             label.has_left = True
             return False
-        return now_s - label.event_s >= options.event_cooldown
+        return now_s - label.event_s >= options.event_cooldown  # infinite without an event
 
     def _event(self, label: _Label, face: Face, result: FrameResult, now_s: float) -> Event:
         """Return the event of a label that a face holds."""
@@ -296,7 +299,7 @@ class EventDetector:
             event_id=f"{self._run_id}-{next(self._numbers)}",
             track_id=face.track_id,
             label=label.label,
-            previous=label.event_label,
+            previous=label.event_label,  # None: the first event of the face
             probability=face.probability,
             held_s=now_s - label.since_s,
             sequence=result.sequence,

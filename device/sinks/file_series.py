@@ -117,6 +117,7 @@ class FileSeries(Generic[T]):
         completed = 0
         if self._file is not None and not is_at(self.path, self._file.fileno()):  # deleted or moved
             completed = self.close()
+        # A batch is not split: its first item decides whether all of it goes into a new file.
         if self._file is not None and self._must_rotate(self._file, items[0]):
             completed = self.close()
             _shift(self.path, self.rotation.keep)
@@ -144,6 +145,7 @@ class FileSeries(Generic[T]):
         if self.path.is_file() and not self.continues(self.path):
             _set_aside(self.path)
         self._file = self.open_file(self.path, item)
+        # A file that is continued has an age: a rotation by time counts on over restarts.
         self._begun_s = time.monotonic() - self._file.age_s
 
 
@@ -173,7 +175,7 @@ def _shift(path: Path, keep: int) -> None:
         last += 1
     for number in range(last, 0, -1):
         older = _numbered(path, number)
-        if number >= keep:
+        if number >= keep:  # it would get a number beyond `keep`
             older.unlink()
         else:
             older.replace(_numbered(path, number + 1))

@@ -125,15 +125,16 @@ class GpioSink(Sink):
         self._account = run.account("pins")
         self._notify = run.notify
         self._lock = threading.Lock()
-        self._results_s = time.monotonic()
+        self._results_s = time.monotonic()  # when the latest result came
         self._has_failed = False
-        self._ended = threading.Event()
+        self._ended = threading.Event()  # ends `_watch`
         self._watch = threading.Thread(target=self._switch_off_without_results, name="edgekit gpio", daemon=True)
         self._pins: dict[int, _Pin] = {}
         # Closes the reserved pins if a later one cannot be reserved.
         with ExitStack() as devices:
             try:
                 for number, label in labels.items():
+                    # gpiozero calls any output that is on or off an LED.
                     self._pins[number] = _Pin(label, devices.enter_context(gpiozero.LED(number)))
                 if button is not None and run.links.snapshots is not None:
                     pressed = devices.enter_context(gpiozero.Button(button, bounce_time=_BOUNCE_S))
@@ -202,6 +203,7 @@ class GpioSink(Sink):
 
 
 def _gpiozero() -> Any:
+    """Return the module gpiozero; raise InputError if it cannot be imported."""
     try:
         import gpiozero
     except ImportError as error:

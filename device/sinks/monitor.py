@@ -66,7 +66,7 @@ class Monitor(Sink):
         self._latest: FrameResult | None = None
         self._added_s: float | None = None
         self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
-        self._started_s = time.monotonic()
+        self._started_s = time.monotonic()  # when the run began
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Add the result of a frame."""
@@ -74,6 +74,7 @@ class Monitor(Sink):
         now_s = time.monotonic()
         with self._lock:
             if self._latest is not None:
+                # Numbers of a source count all its frames: a gap is frames without a result.
                 self.missed += max(0, result.sequence - self._latest.sequence - 1)
             self._latest, self._added_s = result, now_s
             self.frames += 1
@@ -154,6 +155,7 @@ class _Recent(NamedTuple):
 
 def _mean_stages(recent: list[_Recent], now_s: float) -> dict[str, float]:
     """Return the mean time of each stage in milliseconds over the last second; if no result is in it, of the latest."""
+    # Empty before the first result, and five seconds after the latest one.
     latest = [each for each in recent if now_s - each.added_s <= _STAGE_WINDOW_S] or recent[-1:]
     sums: dict[str, float] = {}
     for each in latest:
@@ -208,6 +210,7 @@ def _lines(monitor: Monitor, viewers: int, encoded: int) -> Iterator[str]:
     by_zone = [({"label": label, "zone": zone}, count) for (zone, label), count in list(monitor.zone_labels.items())]
     by_label = [({"label": label}, count) for label, count in state["labels"].items()]
     faces_text = "Classified faces or images by label, with --zone also by zone."
+    # One of the two, because a sum over the metric would count a face of a zone twice.
     yield from _family("edgekit_faces_total", "counter", faces_text, by_zone or by_label)
     rate_text = "Frame rate over the last five seconds."
     yield from _value("edgekit_frames_per_second", "gauge", rate_text, state["fps"])

@@ -121,7 +121,7 @@ class PacketFile:
         if self._first_us is None:
             self._first_us = packet.time_us
         coded = self._av.Packet(packet.data)
-        coded.pts = coded.dts = packet.time_us - self._first_us
+        coded.pts = coded.dts = packet.time_us - self._first_us  # equal: no image depends on a later one
         coded.time_base = _TIME_BASE
         coded.is_keyframe = packet.is_key
         coded.stream = self._stream
@@ -157,7 +157,8 @@ class H264Encoder:
         """
         self._av = av = pyav()
         self._key_picture = av.video.frame.PictureType.I
-        # The time from which a frame becomes a key frame, the time of the first frame, and the latest time stamp.
+        # The time from which a frame becomes a key frame (the first frame does), the time of the first frame, and the
+        # latest time stamp.
         self._next_key_s = float("-inf")
         self._first_s: float | None = None
         self._latest_us = -1
@@ -239,6 +240,8 @@ class H264File:
     def append(self, image_bgr: ImageU8, time_s: float) -> int:
         """Encode and append a frame, see `H264Encoder.encode`; return the number of frames that this makes safe.
 
+        These are the frames of a fragment that it completes: they stay playable if the process is killed.
+
         Raises:
             StorageError: The file cannot be written, or the encoder failed.
         """
@@ -268,11 +271,11 @@ class _AppendedFile:
         self._path = path
         self.errno: int | None = None
         self.size_bytes = 0
-        # Size up to the last `keep`.
+        # Size up to the last `keep`, which is called after each complete fragment.
         self._kept_bytes = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.stream = path.open("wb", buffering=0)
+            self.stream = path.open("wb", buffering=0)  # unbuffered: what is written outlives the process
         except OSError as error:
             raise StorageError(f"cannot write '{path}': {error.strerror or error}") from error
 
@@ -300,7 +303,7 @@ class _AppendedFile:
         with suppress(OSError):
             if self._kept_bytes:
                 self.stream.truncate(self._kept_bytes)
-            elif is_at(self._path, self.stream.fileno()):
+            elif is_at(self._path, self.stream.fileno()):  # not another file, if this one was renamed or deleted
                 self._path.unlink()
         with suppress(OSError):
             self.stream.close()

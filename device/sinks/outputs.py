@@ -140,6 +140,7 @@ def check_outputs(options: Sequence[SinkOptions], source: str | Path | None = No
         for path in paths:
             if paths.count(path) > 1:
                 raise InputError(f"'{path}' is the {kind} of two outputs: give each its own")
+    # A rotation renames `door.mp4` to `door.1.mp4`: neither an output nor the source may have such a name.
     rotated = files if option_of(options, OutputOptions).rotation.active else []
     for output in rotated:
         for path in files:
@@ -160,6 +161,7 @@ def lock_outputs(options: Iterable[SinkOptions]) -> Iterator[None]:
     with ExitStack() as locks:
         for each in options:
             for path in (*each.files(), *each.folders()):
+                # Before any lock, because a lock creates a file, which would be below the mount point.
                 check_mounted(path)
             for path in each.files():
                 locks.enter_context(exclusive_file(path))
@@ -206,7 +208,7 @@ def run_context(
         # A function, because sinks add accounts later.
         monitor=Monitor(stream.source.name, health, lambda: outputs.accounts, stream.controls),
         say=say,
-        recogniser=stream.picture_recogniser,
+        recogniser=stream.picture_recogniser,  # a method, which only the web page calls
         recorder=recorder,
         tap=tap,
         use_model=stream.use_model,
@@ -244,6 +246,7 @@ def results_folder(options: Iterable[SinkOptions]) -> Path:
     from edgekit.device.sinks.disk_reserve import free_bytes
 
     paths = [path.absolute() for each in options for path in (*each.files(), *each.folders())]
+    # `free_bytes` of a path that is missing is that of its nearest folder.
     fullest = min(paths, key=free_bytes, default=Path.cwd())
     # Unlike Path.is_dir, os.path.isdir raises no error for a folder that may not be read.
     return next(folder for folder in (fullest, *fullest.parents) if os.path.isdir(folder))  # noqa: PTH112

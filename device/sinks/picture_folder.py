@@ -93,9 +93,11 @@ class PictureFolder:
         The caller is writing the file, under `name`. It is left out of the sum until `count` is called for it.
         """
         self._count_others(name)
+        # A file that cannot be deleted is no error here: its place counts as taken.
         with suppress(OSError):
             while self._stored and self._exceeds(more_files=1, more_bytes=size_bytes):
                 self._delete_oldest()
+        # False: the file alone exceeds the limit, or nothing could be deleted.
         return not self._exceeds(more_files=1, more_bytes=size_bytes)
 
     def count(self, name: str) -> None:
@@ -117,14 +119,14 @@ class PictureFolder:
         assert self._stored is not None
         self._stored.append((name, size_bytes))
         self._bytes += size_bytes
-        if self._deletable is None:
+        if self._deletable is None:  # `store` has checked the limits
             return
         # Each modification time is later than the one before, also if the clock goes back.
         self._latest_ns = max(time.time_ns(), self._latest_ns + _STEP_NS)
         with suppress(OSError):
             os.utime(self.folder / name, ns=(self._latest_ns, self._latest_ns))
         with suppress(OSError):
-            while len(self._stored) > 1 and self._exceeds():
+            while len(self._stored) > 1 and self._exceeds():  # the new one stays
                 self._delete_oldest()
 
     def _delete_oldest(self) -> None:
@@ -132,6 +134,7 @@ class PictureFolder:
         name, size_bytes = self._stored[0]
         for path in self._files(name):
             path.unlink(missing_ok=True)
+        # After the files: an OSError leaves the picture in the counts.
         self._stored.popleft()
         self._bytes -= size_bytes
 

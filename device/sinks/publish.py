@@ -77,6 +77,7 @@ class PublishSink(Writer["Shot"]):
             slow="encoder or network too slow",
             pauses_s=_RECONNECT_PAUSES_S,
         )
+        # `threaded`: the source is live, see `PublishOptions.open`.
         super().__init__(server, rules, run.account("publish"), run.shutdown, run.notify, threaded=True)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -98,7 +99,7 @@ class _Server(Target["Shot"]):
         self._video: _Video | None = None
 
     def write(self, items: Sequence[Shot]) -> int:
-        """Send the only frame."""
+        """Send the only frame: without `every_s` a writer passes one at a time, and after an error it calls `close`."""
         from edgekit.device.sinks.mp4 import pyav
         from edgekit.device.sinks.saved_frames import even_size
 
@@ -127,6 +128,7 @@ class _Server(Target["Shot"]):
         Raises:
             OSError: It does not answer.
         """
+        # Without the login: any answer is enough, also a rejection.
         request = f"OPTIONS {_without_login(self._url)} RTSP/1.0\r\nCSeq: 1\r\n\r\n"
         with socket.create_connection(self._address, _TIMEOUT_S) as connection:
             connection.sendall(request.encode())
@@ -144,9 +146,9 @@ class _Video:
         self._av = av = pyav()
         self._size_wh = size_wh
         self._encoder = H264Encoder(size_wh, fps)
-        options = {"rtsp_transport": "tcp", "timeout": str(round(_TIMEOUT_S * 1e6))}
+        options = {"rtsp_transport": "tcp", "timeout": str(round(_TIMEOUT_S * 1e6))}  # microseconds
         self._container = av.open(url, "w", format="rtsp", container_options=options)
-        # PyAV opens an encoder that encodes nothing.
+        # PyAV describes a stream by an encoder. It stays unused, because `send` adds encoded packets.
         self._stream = stream = self._container.add_stream("h264", rate=round(fps) or 1)
         stream.width, stream.height = size_wh
         stream.pix_fmt = "yuv420p"
@@ -159,7 +161,7 @@ class _Video:
             # PyAV's own packet, because the encoder is not that of this container.
             coded = self._av.Packet(packet.data)
             coded.pts = coded.dts = packet.time_us
-            coded.time_base = Fraction(1, 1_000_000)
+            coded.time_base = Fraction(1, 1_000_000)  # microseconds, the unit of `time_us`
             coded.is_keyframe = packet.is_key
             coded.stream = self._stream
             self._container.mux(coded)

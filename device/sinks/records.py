@@ -56,7 +56,9 @@ class TextFile:
             self._handle = os.open(path, flags | os.O_CREAT | os.O_APPEND, 0o666)
             self._is_regular = stat.S_ISREG(os.fstat(self._handle).st_mode)
             self.size_bytes = self._drop_partial_line() if self._is_regular else 0
+            # A file that is continued has its header; into a new one `write` puts it before the first lines.
             self._header = b"" if self.size_bytes else header.encode()
+            # For the rotation by time, see `OutputFile`.
             self.age_s = self._first_record_age_s() if self.size_bytes else 0.0
         except OSError as error:
             raise self._failure(error) from error
@@ -119,7 +121,7 @@ class StandardOutput(Target[str]):
         try:
             sys.stdout.write("".join(items))
             sys.stdout.flush()
-        except BrokenPipeError:
+        except BrokenPipeError:  # an OSError, but no fault
             raise
         except OSError as error:
             raise StorageError(f"cannot write to stdout: {error.strerror or error}") from error
@@ -178,11 +180,11 @@ class RecordSink(Writer[str]):
             what=f"recording to '{target}'",
             most=_MOST_CHARS,
             slow="disk too slow",
-            holds=True,
+            holds=True,  # 1 MiB of lines waits while the disk fails
             every_s=_EVERY_S,
             early=_EARLY_CHARS,
             pauses_s=(_RETRY_S,),
-            reserve=run.reserve(Path(target), RECORDS),
+            reserve=run.reserve(Path(target), RECORDS),  # unused for stdout, which has no thread
         )
         files: Target[str] = StandardOutput()
         if target != STDOUT:

@@ -38,5 +38,6 @@ class SaveOptions(SinkOptions):
         from edgekit.device.imaging import IMAGE_SUFFIXES
         from edgekit.device.sinks.saved_frames import PictureSink, VideoSink
 
+        # A name without a suffix, or of an existing folder, is a folder of pictures.
         has_pictures = self.save.suffix.lower() in ("", *IMAGE_SUFFIXES) or self.save.is_dir()
         return PictureSink(self.save, run) if has_pictures else VideoSink(self.save, run)

@@ -103,7 +103,7 @@ class PictureSink(Writer[tuple[Path, ImageU8]]):
             )
         self._place = target
         self._hidden = run.blur()
-        self._written: set[Path] = set()
+        self._written: set[Path] = set()  # by this run, see `_path`
         # All of them: an image may have the name that an earlier one of another folder gets here.
         self._originals = {real_path(path) for path in getattr(source, "paths", ())}
         # No picture waits, because there is no thread.
@@ -131,7 +131,7 @@ class PictureSink(Writer[tuple[Path, ImageU8]]):
             return _writable_name(self._place)
         name = Path(frame.file or f"{frame.sequence:06d}.png")
         path = _writable_name(self._place / name.name)
-        number = 1
+        number = 1  # the first repeated name gets 2
         while path in self._written:
             number += 1
             path = _writable_name(self._place / f"{name.stem}-{number}{name.suffix}")

@@ -59,9 +59,9 @@ class SnapshotWriter(Writer[Shot]):
         self._hidden_xyxy: Sequence[Xyxy] = ()  # the boxes to blur in the latest frame
         self.latest: str | None = None
         self._is_requested = False
-        self._requested_s = float("-inf")  # when the latest request was executed
+        self._last_served_s = float("-inf")  # when a requested frame was last saved
         self._run_id = secrets.token_hex(4)
-        self._count = 0
+        self._count = 0  # requested images of this run, for their names
         rules = WriterRules(
             what=f"saving snapshots to '{folder}'",
             most=_MOST_FRAMES,
@@ -75,12 +75,12 @@ class SnapshotWriter(Writer[Shot]):
         """Keep the boxes to blur, and save the frame if one was requested."""
         self.check()
         self._hidden_xyxy = self._blur(frame, result)
-        if self._is_requested and time.monotonic() - self._requested_s >= _COMMAND_PERIOD_S:
-            self._is_requested, self._requested_s = False, time.monotonic()
+        if self._is_requested and time.monotonic() - self._last_served_s >= _COMMAND_PERIOD_S:
+            self._is_requested, self._last_served_s = False, time.monotonic()
             self._count += 1
             image_id = f"{self._run_id}-{self._count}"
             name = picture_name(frame.wall_s, "snapshot", image_id, result.clock_synchronised)
-            if self._save(name, frame, result):
+            if self._save(name, frame, result):  # False: too many frames wait
                 self.latest = name
 
     def take(self, event: Event, frame: Frame, result: FrameResult) -> Event:
@@ -95,6 +95,7 @@ class SnapshotWriter(Writer[Shot]):
     def jpeg(self, name: str) -> bytes | None:
         """Return an image by its name, after waiting for it for up to two seconds; None if it is not there."""
         end_s = time.monotonic() + _WAIT_S
+        # The thread may not have written it yet; without waiting frames it was dropped or deleted.
         while self.account.waiting and not (self._folder / name).exists() and time.monotonic() < end_s:
             time.sleep(_POLL_S)
         try:

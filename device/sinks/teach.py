@@ -75,6 +75,7 @@ class TeachTabOptions(SinkOptions):
         Raises:
             InputError: The package onnx is missing.
         """
+        # The run makes `run.taught` from `teach`, see `taught_file`: both are None without --teach.
         if self.teach is None or run.taught is None:
             return None
         from edgekit.device.teach.session import TeachSession
@@ -106,7 +107,7 @@ class TeachTabOptions(SinkOptions):
             use_model=partial(_use_model, run),
             roi=run.roi,
             region=taught_region(run.contract) if file.is_used else None,
-            shortage=run.reserve(file.pictures, PICTURES).shortage,
+            shortage=run.reserve(file.pictures, PICTURES).shortage,  # a method: the session calls it before it writes
         )
 
 

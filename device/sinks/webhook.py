@@ -76,7 +76,7 @@ class _Receiver:
     def __init__(
         self, url: str, token: str | None, host: str, read_image: Callable[[str], bytes | None] | None
     ) -> None:
-        """Post to `url`; `read_image` returns a snapshot by its name, None: events are sent without images."""
+        """Post to `url` with the host `host`; `read_image` returns a snapshot by its name, None: no images are sent."""
         self._url = url
         self._host = host
         self._read_image = read_image
@@ -100,7 +100,7 @@ class _Receiver:
             status = self._post(body)
         except (OSError, http.client.HTTPException) as error:
             raise StorageError(f"webhook {self._host}: {str(error) or type(error).__name__}") from error
-        if status >= 300:
+        if status >= 300:  # a redirect, too, counts as a rejection
             message = f"webhook {self._host}: HTTP status {status}"
             if status >= 500 or status in (408, 429):  # a fault of the receiver, a time-out or too many requests
                 raise StorageError(message)
@@ -110,6 +110,7 @@ class _Receiver:
         """Send a request, and return the status of the response."""
         import http.client
 
+        # A connection for each event, because events are rare.
         parts = urllib.parse.urlsplit(self._url)
         connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = connect(self._host, parts.port, timeout=_TIMEOUT_S)
@@ -125,7 +126,7 @@ class _Receiver:
         document = event.as_document()
         if self._read_image is not None and event.snapshot is not None:
             jpeg = self._read_image(event.snapshot)
-            if jpeg is not None:
+            if jpeg is not None:  # None: it was not written, as on a full disk
                 import base64
 
                 document["snapshot_jpeg"] = base64.b64encode(jpeg).decode()

@@ -69,5 +69,6 @@ class WindowSink(Sink):
         from edgekit.device.annotate import draw_faces
 
         cv2.imshow(_TITLE, draw_faces(frame.image_bgr, result.faces, result.faces.zones))
+        # `waitKey` also draws the window, for 1 ms; the lower 8 bits of its result are the key.
         if cv2.waitKey(1) & 0xFF in _KEYS_TO_QUIT or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
             self._on_quit()

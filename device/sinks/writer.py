@@ -167,6 +167,7 @@ class Writer(Sink, Generic[T]):
             elif not self._threaded:  # with threads, and without an item, there is nothing to complete
                 self._complete()
         finally:
+            # Without an outage, what waits after the time limit was too much for the target.
             self.account.close(self._outage or self._rules.slow)
         self.check()
 
@@ -328,7 +329,7 @@ class Writer(Sink, Generic[T]):
             self._settle(self._target.close())
         except (StorageError, OSError) as error:
             if not self._threaded:
-                self._outage = loss_reason(error)
+                self._outage = loss_reason(error)  # the reason for `_drop_pending` below
                 raise
             self._begin_outage(str(error), loss_reason(error))
         finally:

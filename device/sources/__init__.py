@@ -59,7 +59,7 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
     # The name of a file may contain a colon, too.
     is_address = has_scheme and (rest.startswith("//") or not _exists(uri))
     if uri == _DEMO or is_address:
-        name = _registered_name(scheme)
+        name = _registered_name(scheme)  # None for an unknown scheme
         if name is not None:
             source: Source = registry.find("source", name)(uri, notify)
             return source
@@ -102,7 +102,7 @@ def open_camera(which: str, notify: Callable[[str], None], settings: CameraSetti
         SourceError: The camera does not exist or cannot be opened.
     """
     settings = settings or CameraSettings()
-    parse_camera(which)
+    parse_camera(which)  # raises for another name
     csi = re.fullmatch(r"picamera2(?::([0-9]{1,2}))?", which)
     if csi:
         from edgekit.device.sources.picamera import open_picamera

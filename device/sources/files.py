@@ -99,7 +99,7 @@ class VideoSource(RecordedSource):
         self._capture = capture
         self._reading = threading.Lock()  # held during a read, see `__exit__`
         self._notify = notify
-        self._sequence = 0
+        self._sequence = 0  # number of the next frame
         self._period_s = _ASSUMED_PERIOD_S if self.fps is None else 1 / self.fps
         self._position_s = 0.0
         self._shift_s = 0.0  # added to time stamps that have started again
@@ -125,7 +125,7 @@ class VideoSource(RecordedSource):
                     return
                 frame = self._read()
             self._warn_of_early_end()
-            if self._path is not None:
+            if self._path is not None:  # a stream cannot be decoded again
                 self.damaged = count_damaged_frames(self._path, lambda: self._stopped)
         finally:
             self._report_damage()
@@ -182,8 +182,11 @@ class VideoSource(RecordedSource):
             self._notify(f"video '{self.name}': {damaged}")
 
     def _warn_of_early_end(self) -> None:
-        """Warn if the video ends early according to both its number of frames and its time stamps."""
-        expected = self.frame_count or 0
+        """Warn if the video ends early according to both its number of frames and its time stamps.
+
+        Either alone may be wrong: OpenCV estimates the number for some formats.
+        """
+        expected = self.frame_count or 0  # 0, if it is unknown, gives no warning
         duration_s = expected * self._period_s
         end_s = self._position_s + self._period_s
         lacks_frames = self._sequence < min(expected * _MIN_SHARE, expected - _COUNT_TOLERANCE_FRAMES)
@@ -210,12 +213,13 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
         raise InputError(f"source '{name}' cannot be read: check the permissions of it and of its folders") from error
     if is_folder:
         return _images(files, name, f"folder '{name}' contains", notify)
+    # A name that exists may contain * or [ itself.
     if not exists and glob.has_magic(uri):
         found = [Path(each) for each in glob.glob(uri, recursive=True)]  # noqa: PTH207 - takes absolute patterns too
         return _images(sorted(found, key=natural_key), name, f"pattern '{name}' matches", notify)
     require_file(path, "source")
     if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES):
-        return ImageSource([path], name, notify)
+        return ImageSource([path], name, notify)  # which gives the reason if the format is not read
     # FFmpeg cannot mistake an absolute path for a protocol.
     path = path.resolve()
     return VideoSource(cv2.VideoCapture(opencv_text(str(path)), cv2.CAP_FFMPEG), name, notify, path)
@@ -262,8 +266,8 @@ def _images(found: list[Path], name: str, where: str, notify: Callable[[str], No
     Raises:
         InputError: There are none; the message begins with `where`, such as "folder 'faces' contains".
     """
-    report_unread(found, notify)
-    visible = [path for path in found if not path.name.startswith(".")]
+    report_unread(found, notify)  # those of formats such as HEIC
+    visible = [path for path in found if not path.name.startswith(".")]  # macOS puts ._NAME.jpg beside images
     paths = [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not paths:
         raise InputError(f"{where} no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")

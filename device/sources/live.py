@@ -88,11 +88,11 @@ class LiveSource:
         self._connect = connect
         self._notify = notify
         self._stopping = False
-        self._released = False
+        self._released = False  # `release` was called, and no `reacquire` since
         # The newest frame, until the consumer takes it; `_news` guards it and is notified of a new one.
         self._slot: Frame | None = None
         self._news = threading.Condition()
-        self._captured = 0
+        self._captured = 0  # frames so far: the number of the next one
         self._device: Device | None = None
         # When the driver was called, if it has not returned yet; otherwise infinity.
         self._driver_called_s = math.inf
@@ -147,7 +147,7 @@ class LiveSource:
         with self._news:
             while self._slot is None and not self._stopping:
                 if not self._thread.is_alive():
-                    self._thread.check()
+                    self._thread.check()  # raises the error that ended the thread
                 if time.monotonic() - self._driver_called_s > HANGS_S:
                     raise SourceError(f"{self.name} has not responded for {HANGS_S:g} s: check cable and sender")
                 self._news.wait(_POLL_S)
@@ -157,6 +157,7 @@ class LiveSource:
         frame = _frame(self._captured, picture)
         with self._news:
             if self._released:
+                # A pause began during the read, see `release`.
                 return
             self._captured += 1
             self.dropped += self._slot is not None
@@ -171,6 +172,7 @@ class LiveSource:
                 if image is not None:
                     self._put(image)
                 image = self._after_release() if self._released else self._read()
+                # None: the device is lost, or could not be opened after a release.
                 if image is None and not self._stopping:
                     image = self._reopen()
         finally:
@@ -185,7 +187,7 @@ class LiveSource:
         try:
             return self._open()
         except EdgekitError:
-            return None
+            return None  # `_capture` then reopens it, with pauses and messages
 
     def _reopen(self) -> Picture | None:
         """Return the first image of the reopened device, or None if `stop` was called."""
@@ -194,7 +196,7 @@ class LiveSource:
         reason, attempts, lost_s = "", 0, time.monotonic()
         for pause_s in REOPEN_PAUSES_S:
             if not self._sleep(pause_s):
-                return None
+                return None  # `stop` was called
             if time.monotonic() - lost_s > LAST_ATTEMPT_S:
                 break
             attempts += 1
@@ -211,6 +213,7 @@ class LiveSource:
         """Open the device and return its first image."""
         self._device = self._call(self._connect)
         self.fps = self._device.fps
+        # The first image shows that the device works: some open without a camera that sends.
         image = self._read()
         if image is None:
             self._close()
@@ -258,6 +261,7 @@ def _frame(sequence: int, image: Picture) -> Frame:
     if not isinstance(image, CapturedImage):
         return Frame(sequence, now_s, wall_s, image)
     taken_s = image.taken_s
+    # A negative age means another clock, too.
     if taken_s is None or not 0 <= now_s - taken_s <= _MAX_AGE_S:
         taken_s = now_s
     age_s = now_s - taken_s

@@ -52,7 +52,8 @@ class CaptureDevice:
         image_bgr = oriented(np.asarray(image, np.uint8), self._settings)
         if not self._has_times:
             return image_bgr
-        return CapturedImage(image_bgr, float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3)
+        taken_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3  # the driver's time stamp, see `_has_times`
+        return CapturedImage(image_bgr, taken_s)
 
     def close(self) -> None:
         """Release the device."""
@@ -83,12 +84,13 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     except ValueError as error:
         raise InputError(f"source '{without_password(url)}' is not a network address: {error}") from error
     name = f"stream '{without_password(url)}'"
-    opened: list[cv2.VideoCapture] = []  # the stream, until its source takes it
+    opened: list[cv2.VideoCapture] = []  # the stream, until its source takes it; a list, which the thread can fill
     # In a thread, because a signal handler runs only when the main thread's call returns.
     opener = Worker(lambda: opened.append(_open_url(url, name)), f"open {name}")
     opener.start()
     opener.join()
     opener.check()
+    # Only a recording has a number of frames.
     if capture_frame_count(opened[0]) is not None:
         return VideoSource(opened[0], without_password(url), notify)
 
@@ -111,6 +113,7 @@ def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None
         raise InputError(f"{name}: controls need picamera2: set them with v4l2-ctl -d {path} -c NAME=VALUE")
     if settings.sensor_mode is not None:
         raise InputError(f"{name}: a sensor mode needs picamera2: choose a camera size instead")
+    # Clips do not require a recording: they then encode the frames of the run.
     if settings.recording is not None and settings.recording.required:
         raise InputError(f"{name}: recording needs picamera2: save the frames instead (--save)")
 
@@ -137,6 +140,7 @@ def v4l2_cameras(usb_only: bool, root: Path = Path("/")) -> list[Path]:
     """
     found = []
     for node in (root / "sys/class/video4linux").glob("video*"):
+        # A camera has further nodes, such as for metadata, with other indices.
         index = (node / "index").read_text().strip() if (node / "index").exists() else "0"
         is_usb = (node / "device/subsystem").resolve().name == "usb"
         if index == "0" and (is_usb or not usb_only):
@@ -152,6 +156,7 @@ def without_password(url: str) -> str:
 
 def _open_url(url: str, name: str) -> cv2.VideoCapture:
     """Return an opened network stream; raise SourceError if it does not respond. `name` is for messages."""
+    # Pairs of property and value; the time-outs take effect only if they are given on opening.
     settings = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS,
         cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS,

@@ -114,7 +114,7 @@ class _PiCamera:
 
     def _record(self, recording: EncodedVideo, size_wh: tuple[int, int], notify: Callable[[str], None]) -> None:
         """Start the encoder; if it fails, continue without it unless the recording is required."""
-        recording.start(size_wh)
+        recording.start(size_wh)  # first, because the encoder delivers packets at once
         try:
             _start_encoder(self._camera, recording, self.fps or _FPS, self._name, notify)
         except SourceError as error:
@@ -160,6 +160,7 @@ def _name(number: int) -> str:
 
 def _picamera2(name: str) -> Any:
     """Return the class `picamera2.Picamera2`; raise SourceError if it cannot be imported. `name` is for messages."""
+    # libcamera logs to stderr; a level that the user has set stays.
     os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")
     # The error message contains the reason: picamera2's own log lines on stderr would repeat it.
     logging.getLogger("picamera2").addHandler(logging.NullHandler())
@@ -195,7 +196,7 @@ def _start(picamera2_class: Any, name: str, number: int, settings: CameraSetting
     try:
         camera.configure(_configuration(camera, name, settings))
         camera.start()
-    except InputError:
+    except InputError:  # a setting that the camera lacks, see `_configuration`
         camera.close()
         raise
     except Exception as error:
@@ -210,6 +211,7 @@ def _start_encoder(camera: Any, recording: EncodedVideo, fps: float, name: str, 
     from picamera2.outputs import Output
 
     class RecordingOutput(Output):  # type: ignore[misc]
+        # picamera2 calls it for each packet, `timestamp` in microseconds; its newer versions pass `_more`.
         def outputframe(self, frame: Any, keyframe: bool = True, timestamp: int = 0, *_more: Any) -> None:
             recording.put(EncodedPacket(bytes(frame), keyframe, timestamp))
 
@@ -316,7 +318,8 @@ def _full_view_px(size_wh: tuple[int, int], settings: CameraSettings) -> int:
     """
     region_wh = size_wh
     if settings.region is not None:
-        # The region is one of the rotated frame, `size_wh` that of the frame before its rotation.
+        # The region is one of the rotated frame, `size_wh` that of the frame before its rotation. The longer side of
+        # both frames is the same.
         rotated_wh = size_wh if settings.rotation in (0, 180) else size_wh[::-1]
         left, top, right, bottom = settings.region.xyxy(rotated_wh)
         region_wh = right - left, bottom - top

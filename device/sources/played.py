@@ -73,7 +73,7 @@ class RealtimeSource(PlayedSource):
 
     def _played(self) -> Iterator[Frame]:
         """Yield every frame at its presentation time, or later if decoding takes longer."""
-        started_s = started_wall_s = None
+        started_s = started_wall_s = None  # when the first frame was decoded
         for frame in self._recording:
             if started_s is None or started_wall_s is None:
                 started_s, started_wall_s = time.monotonic(), time.time()
@@ -101,7 +101,7 @@ class RepeatedSource(PlayedSource):
             InputError: The file was deleted or cannot be read.
         """
         position_s_of = presentation_time_s(self._recording)
-        period_s = 1 / (self._recording.fps or 25.0)
+        period_s = 1 / (self._recording.fps or 25.0)  # images have no frame rate; 25 as in `presentation_time_s`
         sequence, position_s = -1, -period_s  # of the frame yielded last
         frames_per_pass: int | None = None  # known after the first pass
         while not self._stopped.is_set():

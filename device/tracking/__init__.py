@@ -114,7 +114,7 @@ class FaceTracker:
             state = self._track(frame, luma, coarse, time_s)
         # Without `state`, no face was tracked into this frame.
         if state is None or (state.frames >= self._detect_every_at_least and self.schedule.due(state)):
-            timer.mark("track")
+            timer.mark("track")  # the mark at the end adds to it
             detections = self._detect(frame)
             timer.mark("detect")
             visible_before = self._tracks.visible
@@ -139,6 +139,7 @@ class FaceTracker:
                 view_wh = view_bgr.shape[1], view_bgr.shape[0]
                 min_face_in_view_px = self.min_face_px / float(scale_xy.mean())
                 self._input_size_px = detector_input_px(view_wh, min_face_in_view_px)
+            # For each frame, because `set_load_level` may have changed the factor.
             self.detector.input_size_px = scaled_input_px(self._input_size_px, self._detector_scale)
         found = self.detector.detect(view_bgr)
         # From pixels of the view to pixels of the frame.
@@ -223,6 +224,7 @@ def _detector_view(frame: Frame, region: Region | None) -> tuple[ImageU8, FloatA
     if region is None:
         return small_bgr, np.zeros(2, np.float32), scale_xy
     x0, y0, x1, y1 = region.xyxy(frame.size_wh)
+    # Rounded outwards, so that the image shows the whole region.
     left, top = int(x0 / scale_xy[0]), int(y0 / scale_xy[1])
     right, bottom = int(np.ceil(x1 / scale_xy[0])), int(np.ceil(y1 / scale_xy[1]))
     return small_bgr[top:bottom, left:right], np.array([left, top], np.float32), scale_xy
@@ -263,6 +265,7 @@ class WholeImage:
         self._regions: list[Region | None] = [zone.box for zone in zones] if zones else [region]
         self._zones = tuple(zones)
         tracks = [Track(number) for number in range(1, len(self._regions) + 1)]
+        # Images that are no sequence have nothing in common to follow.
         self._tracks = np.array(tracks, np.object_) if is_sequence else None
 
     def find(self, frame: Frame, timer: StageTimer) -> Detections:
@@ -271,7 +274,7 @@ class WholeImage:
         Raises:
             InputError: The region lies outside the frame, or a zone is smaller than a pixel.
         """
-        del timer
+        del timer  # the boxes are fixed: there is no stage to measure
         check_sizes(self._zones, frame.size_wh)
         boxes = [_xyxy(region, frame.size_wh) for region in self._regions]
         return Detections(

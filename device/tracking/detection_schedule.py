@@ -51,7 +51,7 @@ class SceneCuts:
         deviation = coarse - coarse.mean()  # (24, 32)
         contrast = float(deviation.std())
         if contrast < _LEAST_CONTRAST:
-            return False
+            return False  # a black frame: the next one is compared with the scene before it
         before, self._scene = self._scene, deviation / np.float32(contrast)
         if before is None:
             return False
@@ -162,7 +162,7 @@ class Adaptive:
             The number of changed cells, without those that show a known face or its body.
             The mean change of all cells in gray levels.
         """
-        if self._coarse is None:
+        if self._coarse is None:  # no detection yet
             return 0, 0.0
         change = state.coarse - self._coarse  # (24, 32)
         change = np.abs(change - _median(change))  # the median is the change of exposure

@@ -76,6 +76,7 @@ class TrackManager:
         pairs = match([track.xyxy for track in self._tracks], list(detections.xyxy))
         continued = {detection: self._tracks[track] for track, detection in pairs}  # tracks by index of detection
         for index, (box, score) in enumerate(zip(detections.xyxy, detections.scores.tolist(), strict=True)):
+            # A hidden track that is continued becomes visible with its id.
             track = continued.get(index) or self._start(box, time_s)
             if elapsed_s and index in continued:
                 # `_drift` has moved the track at its speed: the distance that remains corrects the speed.
@@ -93,7 +94,7 @@ class TrackManager:
         self._keep(lambda _track: False)
 
     def keep_inside(self, xyxy: tuple[float, float, float, float]) -> None:
-        """End the tracks whose centre lies outside a region."""
+        """End the tracks whose centre lies outside a region, given in pixels of the frame."""
         x0, y0, x1, y1 = xyxy
 
         def is_inside(track: Track) -> bool:

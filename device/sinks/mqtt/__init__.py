@@ -36,8 +36,8 @@ def parse_broker(url: str) -> tuple[str, int, bool]:
     """
     try:
         parts = urllib.parse.urlsplit(url)
-        port = parts.port
-        (parts.hostname or "").encode("idna")  # as the resolver does
+        port = parts.port  # raises ValueError if it is no number
+        (parts.hostname or "").encode("idna")  # as the resolver does; raises UnicodeError, which is a ValueError
     except ValueError:
         raise InputError("the MQTT broker's address must look like mqtt://host:1883") from None
     if parts.username is not None or parts.password is not None:

@@ -176,7 +176,7 @@ def _of_zones(entities: Sequence[_Entity], zones: Collection[str]) -> Iterator[_
     """Yield the entities of each zone: those of the whole frame, with templates that read the values of the zone."""
     for zone in zones:
         for component, object_id, document in entities:
-            if object_id not in _OF_ZONES or document is None:
+            if object_id not in _OF_ZONES or document is None:  # None: the model has no such entity
                 continue
             if component == "event":
                 template = _EVENT_OF_ZONE.replace("ZONE", zone)

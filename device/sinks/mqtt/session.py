@@ -45,13 +45,13 @@ class MqttSettings:
             InputError: The address, the topic or a certificate file is invalid.
         """
         self.options = options
-        self.host, self.port, self.tls = parse_broker(options.mqtt or "")
+        self.host, self.port, self.tls = parse_broker(options.mqtt or "")  # not None where the sink is opened
         self.topic = _topic(options.mqtt_topic)
         self.discovery_prefix = _topic(options.mqtt_discovery_prefix)
         self.device_name = options.mqtt_device_name or self.topic
         user, colon, password = (credentials or "").partition(":")
         self.user = user or None
-        self.password = password if colon else None
+        self.password = password if colon else None  # a user may have none
         for path, what in ((options.mqtt_ca, "file of certificate authorities"), (options.mqtt_cert, "certificate")):
             if path is not None:
                 require_file(path, what)
@@ -137,8 +137,8 @@ class Commands:
         self.allowed = frozenset(allowed)
         self.controls = run.controls
         self._notify = run.notify
-        self._reported: set[str] = set()
-        self._actions: dict[bytes, Callable[[], None]] = {}
+        self._reported: set[str] = set()  # reasons for which a message was ignored
+        self._actions: dict[bytes, Callable[[], None]] = {}  # by the payload of the message
         if "pause" in allowed:
             self._actions |= {b"pause": run.controls.pause, b"resume": run.controls.resume}
         if "snapshot" in allowed:
@@ -193,9 +193,9 @@ class Session:
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
-            clean_session=True,
+            clean_session=True,  # the spool keeps what is not delivered
             protocol=paho.MQTTv311,
-            reconnect_on_failure=False,
+            reconnect_on_failure=False,  # the sink connects again, with another session
         )
         client.connect_timeout = _CONNECT_TIMEOUT_S
         client.will_set(f"{settings.topic}/availability", "offline", qos=1, retain=True)
@@ -225,7 +225,7 @@ class Session:
             if self._commands is not None:
                 self._client.subscribe(self._settings.command_topic, qos=1)
         except OSError:
-            self.__exit__()
+            self.__exit__()  # ends the network thread
             raise
         return self
 

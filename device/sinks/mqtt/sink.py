@@ -66,8 +66,8 @@ class MqttSink(Sink):
         self._pauses_s = pauses_s
         self._notify = run.notify
         self._snapshot: str | None = None  # name of the image of the latest event
-        self._wake = threading.Event()
-        self._closing = threading.Event()
+        self._wake = threading.Event()  # set when the thread has something to do
+        self._closing = threading.Event()  # set when the run ends
         self._account = run.account("mqtt")
         self._topic_lock = lock_topic(settings)
         try:
@@ -93,6 +93,7 @@ class MqttSink(Sink):
         self._run.shutdown.begin()
         self._thread.join(self._run.shutdown.left_s)
         self._spool.close()
+        # After the buffer is closed: the next run with this topic opens it.
         self._topic_lock.close()
         self._thread.check()
 
@@ -126,6 +127,7 @@ class MqttSink(Sink):
             else:
                 if not self._closing.is_set():
                     self._report_loss(time.monotonic() - connected_s)
+            # Only a connection that lasted starts the pauses anew; one that is closed at once does not.
             if time.monotonic() - connected_s >= _STABLE_S:
                 attempt = 0
             self._closing.wait(self._pauses_s[min(attempt, len(self._pauses_s) - 1)])
@@ -148,6 +150,7 @@ class MqttSink(Sink):
             announced = self._announce(session, announced)
             self._publish_changed(session, published)
             for name, document in schedule.due():
+                # Without a confirmation (qos 0), because a newer one follows soon.
                 session.publish(f"{topic}/{name}", json.dumps(document, allow_nan=False), qos=0)
             self._wake.wait(_MIN_STATE_PERIOD_S)
         self._confirm(session, unconfirmed)  # what arrived just before the loss is not sent again
@@ -158,7 +161,7 @@ class MqttSink(Sink):
         latest = max(unconfirmed.values(), default=0)  # earlier ones are unconfirmed too, or not in the buffer any more
         for message in self._spool.after(latest, _MAX_UNCONFIRMED - len(unconfirmed)):
             message_id = session.publish(message.topic, message.payload)
-            if message_id is None:
+            if message_id is None:  # the connection is lost: the event stays in the buffer for the next one
                 return
             unconfirmed[message_id] = message.number
 
@@ -169,6 +172,7 @@ class MqttSink(Sink):
             self._wake.clear()
             self._send_events(session, unconfirmed)
             if not unconfirmed or time.monotonic() >= give_up_s:
+                # After a proper disconnect the broker does not publish the last will, which is this message.
                 session.publish(f"{self._settings.topic}/availability", "offline", retain=True)
                 return
             self._wake.wait(0.1)  # seconds, or less: until something is confirmed
@@ -176,6 +180,7 @@ class MqttSink(Sink):
     def _announce(self, session: Session, announced: Contract | None) -> Contract:
         """Publish the discovery messages if another model than `announced` is in use; return the contract in use."""
         contract = self._run.contract_in_use
+        # Compared by identity: each model that is loaded has a contract object of its own.
         if contract is announced or not self._settings.options.mqtt_discovery:
             return contract
         messages = discovery_messages(
@@ -224,7 +229,7 @@ class MqttSink(Sink):
         delivered = []
         while session.confirmed:
             number = unconfirmed.pop(session.confirmed.popleft(), None)
-            if number is not None:
+            if number is not None:  # it was an event, not a state or a discovery message
                 delivered.append(number)
         if delivered:
             self._spool.remove(delivered)
@@ -255,8 +260,8 @@ class _StateSchedule:
     def __init__(self, monitor: Monitor, zones: Sequence[str]) -> None:
         self._monitor = monitor
         self._zones = zones
-        self._checked_s = float("-inf")
-        self._all_sent_s = float("-inf")
+        self._checked_s = float("-inf")  # when `due` last compared the state
+        self._all_sent_s = float("-inf")  # when state and health were last sent together
         # What was sent last, for the comparison in `due`.
         self._sent: list[object] = []
 
@@ -273,6 +278,7 @@ class _StateSchedule:
         places = [state, *state.get("zones", {}).values()]
         compared = [state["paused"], *[(place["faces"], place["label"]) for place in places]]
         is_late = now_s - self._all_sent_s >= MAX_STATE_PERIOD_S
+        # Before the first result there is no state; after ten seconds an unchanged one is sent, too.
         if document["latest"] is None or (compared == self._sent and not is_late):
             return []
         self._sent = compared
@@ -293,6 +299,7 @@ def state_document(document: dict[str, Any], zones: Sequence[str], *, is_current
             those of the latest frame are not there now.
     """
     latest = document["latest"] or {}
+    # A model of whole images has "results" instead of "faces".
     faces = (latest.get("faces") or latest.get("results") or []) if is_current else []
     state = {
         **_seen(faces),

@@ -104,7 +104,7 @@ class Spool:
         with self._lock:
             delivered = [number for number in numbers if self._messages.pop(number, None)]
             if not self._messages:
-                self._reported_full = False
+                self._reported_full = False  # when it is full again, this is reported again
         self._account.write(len(delivered))
         for number in delivered:
             self._saving.put(number)
@@ -196,6 +196,7 @@ class _SpoolFile:
         """Return the connection to the file, which is created if necessary and locked against other processes."""
         if self._database is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            # A lock of another process is an error at once. The thread of the writer uses the connection later.
             self._database = sqlite3.connect(self._path, timeout=0, check_same_thread=False)
             for statement in ("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"):
                 self._database.execute(statement)

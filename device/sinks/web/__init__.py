@@ -61,7 +61,7 @@ class WebOptions(SinkOptions):
             clips=None if run.links.clips is None else run.links.clips.folder,
         )
         run.shutdown.add(web.end)
-        run.links.outlets.append(run.monitor.post)
+        run.links.outlets.append(run.monitor.post)  # the page shows the latest events
         run.say(f"web page: {web.url}" if run.links.teaching is None else f"teach at {web.url}teach")
         return web
 

@@ -42,6 +42,7 @@ class Access:
         """
         if token is not None and len(token) < _MIN_TOKEN_CHARS:
             raise InputError(f"the web token is too short: use at least {_MIN_TOKEN_CHARS} characters")
+        # Bytes, because `hmac.compare_digest` compares only texts of ASCII characters.
         self._token = None if token is None else token.encode()
 
     @property
@@ -74,6 +75,7 @@ class Access:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() == "bearer" and self.is_token(token.strip(" \t").encode("latin-1")):
             return True
+        # The cookie that the login has set.
         return hmac.compare_digest(cookie.encode(), self.cookie.encode())
 
     def _derived(self, purpose: bytes) -> str:
@@ -91,6 +93,7 @@ def bind(address: str, token: str | None) -> socket.socket:
     family, where = _permitted_address(address, token)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
+        # A restarted run can listen although the kernel still keeps closed connections of the run before.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _set_limits(listener)
         listener.bind(where)
@@ -115,6 +118,7 @@ def _permitted_address(address: str, token: str | None) -> tuple[socket.AddressF
         # An unknown host may be found later, when the network is there.
         kind = InputError if isinstance(error, UnicodeError) else TemporaryError
         raise kind(f"web address '{address}': unknown host '{host}': use a name or address of this machine") from error
+    # The first address of a name with several; `where` is the address as `socket.bind` takes it.
     family, _, _, _, where = found[0]
     ip_address = ipaddress.ip_address(str(where[0]).partition("%")[0])  # an IPv6 address can end in %INTERFACE
     if token is None and not ip_address.is_loopback:

@@ -90,7 +90,7 @@ def make_app(
     `clips` the videos of events in this folder.
     """
     web = _Web(monitor, preview, {"teaches": teaching is not None, "has_clips": clips is not None})
-    files = _FILES if teaching is None else {**_FILES, **TEACH_FILES}
+    files = _FILES if teaching is None else {**_FILES, **TEACH_FILES}  # by the path of their address
     routes = [
         *Site(access, files).routes(),
         Route("/stream.mjpg", web.video),
@@ -132,7 +132,7 @@ class Site:
     async def _log_in(self, request: Request) -> Response:
         """Lead to the page with the cookie if the form has the right token, otherwise to the login again."""
         body = await read_body(request, _MAX_LOGIN_BYTES)
-        if isinstance(body, Response):
+        if isinstance(body, Response):  # too long or incomplete
             return body
         token = urllib.parse.parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
         if self._access.needs_token and not self._access.is_token(token.encode()):

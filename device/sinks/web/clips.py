@@ -32,9 +32,10 @@ class ClipRoutes:
         return JSONResponse([_entry(name) for name in found[:_MOST_SHOWN]])
 
     def _file(self, request: Request) -> Response:
+        """Return a clip, or the picture beside it."""
         name = Path(request.path_params["name"]).name  # without folders
         path = self._folder / name
-        # A clip, or the picture beside it.
+        # Other files of the folder are not served.
         is_named_so = CLIP_NAME.fullmatch(path.with_suffix(".mp4").name) and path.suffix in (".mp4", POSTER_SUFFIX)
         if not is_named_so or not path.is_file():
             return PlainTextResponse("there is no such clip\n", 404)

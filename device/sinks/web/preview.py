@@ -43,12 +43,12 @@ class Preview:
         self.viewers = 0
         self.closing = False
         self._hidden = hidden
-        self._offered: Shot | None = None
+        self._offered: Shot | None = None  # the newest frame
         # The frame that was encoded last, its image, and when this was.
         self._encoded: Shot | None = None
         self._image: EncodedImage | None = None
         self._encoded_s = float("-inf")
-        self._encoding = threading.Lock()
+        self._encoding = threading.Lock()  # held by the request that encodes
 
     @property
     def encoded(self) -> int:

@@ -43,6 +43,7 @@ class WebServer:
         """
         self._listener = bind(address, token)
         self.url = url_of(self._listener)
+        # Plain HTTP/1.1 without logs. Headers of a proxy are ignored, because any client can send them.
         config = uvicorn.Config(
             app,
             http="h11",
@@ -65,7 +66,7 @@ class WebServer:
 
     def __exit__(self, *exception: object) -> None:
         """Stop the server."""
-        self._server.should_exit = True
+        self._server.should_exit = True  # polled by uvicorn
         self._thread.join(_CLOSE_TIMEOUT_S)
         # A viewer that reads nothing would delay a graceful shutdown.
         self._server.force_exit = True
@@ -108,7 +109,8 @@ class WebSink(WebServer, Sink):
             token: Token that viewers must send; None admits this machine only.
             monitor: Provides everything except the video.
             max_fps: Highest frame rate of the video.
-            blur: Returns the boxes to hide in each frame; must not be shared with another sink.
+            blur: Returns the boxes to hide in each frame; not shared with another sink, because it keeps boxes of
+                earlier calls.
             recognise: Returns the result of a picture that a client posts; None: the server takes no pictures.
             teaching: The session of the tab "Teach"; None: there is no such tab.
             clips: The folder of the videos of events; None: there are none.

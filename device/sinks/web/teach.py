@@ -54,7 +54,7 @@ class TeachRoutes:
         self._is_closing = is_closing
 
     def routes(self) -> list[Route]:
-        """Return the routes, without those of `TEACH_FILES`."""
+        """Return the routes of the session; the static files `TEACH_FILES` are served by `app.Site`."""
         session = self._session
         return [
             Route("/api/teach/events", self._events),
@@ -81,7 +81,7 @@ class TeachRoutes:
         async def respond(request: Request) -> Response:
             try:
                 wanted = await read_change(request, _Change, _MAX_BODY_BYTES)
-                if isinstance(wanted, Response):
+                if isinstance(wanted, Response):  # not from the page, or too long
                     return wanted
                 await run_in_threadpool(apply, wanted)
             except EdgekitError as error:
@@ -95,8 +95,9 @@ class TeachRoutes:
 
     async def _updates(self) -> AsyncIterator[str]:
         """Yield the state of the session when it has changed, and the classification of each newest frame."""
-        session, version, live = self._session, 0, None
+        session, version, live = self._session, 0, None  # 0: the first state is always sent
         while not self._is_closing():
+            # The session classifies frames for the page only for two seconds after this call.
             session.keep_watching()
             if session.version != version:
                 state = await run_in_threadpool(session.state)
@@ -133,6 +134,7 @@ def _as_region(wanted: _Change) -> Region | None:
     if wanted.region is None:
         return None
     region = Region(*wanted.region)
+    # The page sends fractions; `Region` would take numbers above 1 for pixels. It checks that none is negative.
     if max(region.x + region.width, region.y + region.height) > 1:
         raise InputError("the region exceeds the picture: draw it again")
     return region
@@ -168,9 +170,10 @@ class _Chunks:
 def _zipped(pictures: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
     """Yield an archive of the pictures, which are already compressed; those that were deleted are left out."""
     chunks = _Chunks()
+    # `strict_timestamps`: zip has no dates before 1980, which a board with a wrong clock may give to a file.
     with zipfile.ZipFile(chunks, "w", strict_timestamps=False) as archive:  # type: ignore[call-overload]
         for name, path in pictures:
             with suppress(FileNotFoundError):
                 archive.write(path, name)
             yield chunks.take()
-    yield chunks.take()
+    yield chunks.take()  # the directory of the archive, which closing it has written
