@@ -26,7 +26,7 @@ from edgekit.device.sinks.snapshots import picture_name
 from edgekit.device.sinks.writer import LostError, Target, Writer, WriterRules
 from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import StorageError
-from edgekit.files import write_atomic
+from edgekit.files import is_at, write_atomic
 from edgekit.preprocess import ImageU8
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ _MOST_CLIP_S = 300.0
 # An event is known later than its image: the ring is longer by the latency of a slow board.
 _LATENCY_S = 2.0
 _MOST_RING_BYTES = 32 << 20
+# After a longer gap, as in an outage of the camera or the disk, a clip does not show what was before.
+_MOST_GAP_S = 5.0
 # A few seconds of a camera's video, for a disk that stalls; few images, because they are large.
 _MOST_PACKETS, _MOST_FRAMES = 128, 3
 # Events that wait for a disk that hangs; each has a frame.
@@ -96,9 +98,13 @@ class PacketRing:
         # The oldest group first. Each packet has its time; the first one of a group is a key frame.
         self._groups: deque[list[tuple[EncodedPacket, float]]] = deque()
         self._bytes = 0
+        self._latest_s = float("-inf")
 
     def add(self, packet: EncodedPacket, time_s: float) -> None:
-        """Append the next packet; packets before the first key frame are ignored."""
+        """Append the next packet; packets before the first key frame, also of that after a long gap, are ignored."""
+        if time_s - self._latest_s > _MOST_GAP_S:
+            self.clear()
+        self._latest_s = time_s
         if packet.is_key:
             self._groups.append([])
         if not self._groups:
@@ -304,8 +310,11 @@ class ClipFiles(Target[Item]):
         self._file.write(packets)
 
     def _append(self, packets: Sequence[EncodedPacket]) -> None:
-        """Write packets to the clip, which ends if there is no room for them."""
+        """Write packets to the clip, which ends if there is no room for them; StorageError if its file is gone."""
         assert self._file is not None
+        path = self._clips.folder / self._name
+        if not is_at(path, self._file.fileno()):
+            raise StorageError(f"clip '{path}' was deleted or moved")
         if self._has_room(packets):
             self._file.write(packets)
         else:
@@ -322,12 +331,13 @@ class ClipFiles(Target[Item]):
         if file is None:
             return
         path = self._clips.folder / self._name
+        was_there = is_at(path, file.fileno())  # False: the user has deleted or moved it
         try:
             file.close()
         finally:
             if path.exists():
                 self._clips.count(self._name)
-            else:  # the disk was full before the first second was written
+            elif was_there:  # the disk was full before the first second was written
                 path.with_suffix(POSTER_SUFFIX).unlink(missing_ok=True)
 
     def _take_coded(self, coded: Coded) -> None:

@@ -97,7 +97,8 @@ class Value(click.ParamType):  # type: ignore[type-arg]
         """Return the value, checked. The text of an option with `parse` stays a text, so that it can be printed."""
         try:
             if self.declared.parse is not None:
-                self.declared.parse(value)  # only a check: `field_value` parses it again
+                # Only a check: `field_value` parses the text again.
+                check_bounds(self.declared.flag, self.declared, self.declared.parse(value))
                 return value
             value = self.kind.convert(value) if isinstance(value, str) else value
             check_bounds(self.declared.flag, self.declared, value)

@@ -157,6 +157,8 @@ def command(out: Output, given: InitOptions) -> None:
       edgekit init -o door.toml --camera usb --region 0.3,0,0.4,1
       edgekit init --source rtsp://10.0.0.7/live --model teach --results web --service
     """
+    if given.model == _TEACH and given.region is not None:
+        raise InputError("--region has no effect with --model teach: draw the region on the page on which you teach")
     if given.output.exists():
         raise InputError(f"'{given.output}' exists: remove it, or give another file with --output")
     check_writable(given.output)

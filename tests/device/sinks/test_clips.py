@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -160,7 +161,7 @@ def wanted(tap: PacketTap, folder: Path, notices: list[str], coded: list[Encoded
     """Pass the video of a camera with an event after the packet `event_at`."""
     tap.start(SIZE_WH)
     run = replace(run_of(notices.append), tap=tap)
-    with opened(run, ClipOptions(event_clips=folder, clip_before=60.0, clip_after=60.0)) as write:
+    with opened(run, ClipOptions(event_clips=folder, clip_before=40, clip_after=60.0)) as write:
         for number, packet in enumerate(coded):
             tap.put(packet)
             if number == event_at:
@@ -270,3 +271,28 @@ def test_the_page_lists_clips_and_serves_parts_of_them(tmp_path, notices):
         assert get(f"/clips/{newest['picture']}")[:2] == (200, "image/jpeg")
         for name in ("mine.mp4", "..%2Fsecret.mp4", "nothing", "clips"):
             assert get(f"/clips/{name}")[0] == 404
+
+
+def test_a_clip_begins_after_a_gap_and_not_before_it() -> None:
+    ring = PacketRing(20.0)
+    for number, time_s in enumerate([0.0, 0.1, 0.2, 8.0, 8.1, 8.2]):
+        ring.add(EncodedPacket(b"x", time_us=round(1e6 * time_s), is_key=number in (0, 4)), time_s)
+    assert [packet.time_us for packet in ring.since(0.0)] == [8_100_000, 8_200_000]
+
+
+def test_a_deleted_folder_is_reported_and_its_events_are_counted_as_dropped(tmp_path, notices, monkeypatch):
+    quicken(monkeypatch)
+    run = run_of(notices.append, disk_reserve=0)
+    folder, feed = tmp_path / "clips", Feed()
+    with opened(run, ClipOptions(event_clips=folder, clip_before=0.2, clip_after=200.0)) as write:
+
+        def show(label: str) -> None:
+            _, result = feed.next(label)
+            write(Frame(0, result.monotonic_s, result.wall_s, barcode(0)), result)
+
+        labels = itertools.cycle(("happy", "sad"))
+        wait_until(lambda: show(next(labels)) or len(clips_of(folder)) == 1)
+        shutil.rmtree(folder)
+        wait_until(lambda: show(next(labels)) or len(clips_of(folder)) == 1)
+    assert re.search("was deleted or moved: saving clips to .* fails", notices[0])
+    assert sum(counts(run, "event clips")["dropped"].values()) > 0

@@ -80,6 +80,7 @@ def test_the_lines_of_the_page_are_regions(edgekit, line: str, tmp_path: Path) -
         ("--results", "mqtt://user:password@broker.local"),
         ("--region", "0,0,2,2"),
         ("--region", "zone = []"),
+        ("--model", "teach", "--region", "0,0,1,1"),
         ("--region", "zone = 5"),
         ("--model", "nowhere.onnx"),
     ],
