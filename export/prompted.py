@@ -66,12 +66,14 @@ def open_prompted_tower(path: Path, options: ExportOptions) -> tuple[PromptedTow
     Raises:
         InputError: As `open_prompts`, or the labels cannot be used.
     """
+    # None: the classes that the prompts were trained for.
     descriptions = described_classes(new_classes(options), options.notify) or None
     net = open_prompts(path, options.clip, descriptions, options.notify)
     training = load_prompts(path).training  # the record of the training
     data_name, gray = str(training.get("data_name", "unknown")), bool(training.get("gray"))
     contract = clip_contract(PROMPTED, net.clip.config, net.classes, data_name, gray)
     origin = replace(contract.provenance, checkpoint_sha256=sha256_of(path))
+    # 0.0: no threshold.
     contract = replace(contract, provenance=origin, uncertain_below=options.uncertain_below or 0.0)
     return PromptedTower(net, ensemble=not options.without_ensemble), contract
 

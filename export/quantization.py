@@ -213,7 +213,7 @@ def quantize_static(
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return `model` with float16 weights and arithmetic; the types of its input and output stay."""
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(model)  # the converter changes its argument
     with only_errors(), redirect_stdout(StringIO()):  # the converter prints and logs its decisions
         converted = ir.from_proto(convert_float_to_float16(copy, keep_io_types=True))
     converted.graph.sort()  # the converter appends its casts at the end
@@ -265,7 +265,8 @@ def _with_contract(
 ) -> onnx.ModelProto:
     """Return a quantised model with its contract: that of the float32 model, with the new precision.
 
-    The accuracy is left out, because it was measured on the float32 model. `calibration` describes the images.
+    The accuracy is left out, because it was measured on the float32 model. `calibration` describes the images; None for
+    float16.
     """
     provenance = replace(contract.provenance, accuracy=())
     new = replace(contract, schema=SCHEMA_VERSION, precision=precision, calibration=calibration, provenance=provenance)

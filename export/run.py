@@ -55,7 +55,7 @@ def export(options: ExportOptions) -> Exported:
         StorageError: The file cannot be written.
     """
     path, file = resolve_model(str(options.model), (CHECKPOINT_SUFFIX,)), Path(options.output)
-    remove_leftovers(file)
+    remove_leftovers(file)  # temporary files of exports that were killed
     engine = options.engine or ("ncnn" if file.suffix == NCNN_SUFFIX else "onnx")
     to_ncnn = engine == "ncnn"
     # Everything that can be wrong is checked before the slow steps.

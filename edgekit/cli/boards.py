@@ -52,7 +52,10 @@ def yunet_upload(out: Output) -> Upload | None:
 
 
 def needs_detector(model: Path) -> bool:
-    """Return whether a model classifies faces; True if its contract cannot be read without onnxruntime."""
+    """Return whether a model classifies faces.
+
+    True, too, if its contract cannot be read without onnxruntime: a detector that is not needed does no harm.
+    """
     from edgekit.device.engines.engine import contract_in
 
     try:

@@ -221,7 +221,10 @@ def is_set(ctx: click.Context, name: str) -> bool:
 
 
 def in_effect(command: Command, ctx: click.Context) -> set[str]:
-    """Return the flags of the options that have another value than their default."""
+    """Return the flags of the options that have another value than their default.
+
+    An option that is given with its default value excludes nothing, and needs nothing.
+    """
     default_of = _defaults(command)
     return {
         declared.flag
@@ -254,7 +257,10 @@ def _defaults(command: Command) -> dict[str, Any]:
 
 
 def _reset_overridden(command: Command, ctx: click.Context) -> None:
-    """Reset options of the settings file that the command line excludes, and those that lack what they need."""
+    """Reset options of the settings file that the command line excludes, and those that lack what they need.
+
+    An option that is reset counts as not given; see `is_set`.
+    """
     source = ctx.get_parameter_source
     options = command.declared.items()
     in_file = {name: declared for name, declared in options if source(name) is ParameterSource.DEFAULT_MAP}

@@ -34,7 +34,7 @@ def bench_formats(
     result = None
     try:
         with ExitStack() as stack:
-            write_report = files.open(stack)
+            write_report = files.open(stack)  # fails now if a file cannot be written
             bars = stack.enter_context(progress_bar(out))
 
             def measure_exported(paths: Mapping[str, Path]) -> BenchmarkReport:

@@ -68,7 +68,7 @@ class ValueType:
         """
         if text in self.words:
             return self.words[text]
-        for number in (int, float):
+        for number in (int, float):  # int first, so that 5 is an int where both are allowed
             if number in self.kinds:
                 try:
                     return number(text)

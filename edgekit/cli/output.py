@@ -75,7 +75,7 @@ class Output:
             if indent is not None:
                 text = "\n".join(_wrapped(line, indent) for line in text.split("\n"))
             text = click.style(text, bold=True) if bold else text
-        echo(text, err=self.as_json)
+        echo(text, err=self.as_json)  # with --json, stdout has only the document
 
     def fields(self, fields: Iterable[tuple[str, str | None]]) -> None:
         """Print one line per labelled text, except for those that are None.
@@ -170,6 +170,8 @@ def by_stage(
 
 
 class _StageProgress:
+    """The function that `by_stage` returns, with the bars and the times of its lines."""
+
     def __init__(self, progress: Progress, clock: Callable[[], float]) -> None:
         self._progress = progress
         self._clock = clock

@@ -198,8 +198,8 @@ def _summary(
 
 def _ended(signals: StopSignals, finished: bool) -> str:
     """Return how the run ended, for the field `ended` of the summary."""
-    if signals.interrupted:
+    if signals.interrupted:  # Ctrl-C
         return "interrupted"
-    if signals.terminated:
+    if signals.terminated:  # SIGTERM or SIGHUP
         return "stopped"
     return "finished" if finished else "failed"

@@ -41,9 +41,9 @@ class SettingsCommand(Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the function, or print the settings in effect."""
-        del ctx.params["config"]
+        del ctx.params["config"]  # its callback has made the settings of the file the defaults
         if ctx.params.pop("print_config"):
-            self.complete()
+            self.complete()  # the options of other packages are printed, too
             values = values_in_effect(self, ctx)
             if ctx.params["as_json"]:
                 click.echo(json.dumps(values, indent=2))

@@ -89,6 +89,7 @@ class HostOptions(Options):
             InputError: An address, the inventory or a label cannot be used, or a private key is missing.
         """
         ssh_options = ssh_arguments(self.ssh_option)
+        # Address and label are set for each board.
         defaults = Host(address="", label="", port=self.port, identity=self.identity, ssh_options=ssh_options)
         hosts = [parse_host(each, defaults) for each in self.host]
         if self.inventory is not None:

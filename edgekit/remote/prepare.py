@@ -111,6 +111,7 @@ def _installation(
     Environment and code are in folders named by their content: what the board has already is not sent again.
     """
     wheels = dependency_wheels(_target(board, python, system_packages, extras))
+    # With the path of Python, because the environment links to it.
     key = _key([path.name for path in wheels], python.version, python.path, system_packages)
     code_key = hashlib.sha256(own_code()).hexdigest()
     packages = []

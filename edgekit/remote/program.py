@@ -179,7 +179,10 @@ def _no_answer(done: CommandResult) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """Return a JSON value without null fields, in which each text and name is one printable line."""
+    """Return a JSON value in which each text and name is one printable line.
+
+    Null fields are left out: the class that is made of the value then uses its defaults.
+    """
     if isinstance(value, dict):
         return {one_line(name): _harmless(item) for name, item in value.items() if item is not None}
     if isinstance(value, list):

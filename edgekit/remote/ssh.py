@@ -99,7 +99,7 @@ class Connection:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.started_s = 0.0
+        self.started_s = 0.0  # of the monotonic clock, when the block began
         self._ssh = shutil.which("ssh") or ""
         self._folder: Path | None = None  # contains the socket
         # ssh's process that has the connection, and the thread that reads its error output.
@@ -109,7 +109,7 @@ class Connection:
         # One ssh process per command that runs on the board.
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()  # for `_running`
-        self._closed = threading.Event()
+        self._closed = threading.Event()  # set by `close`, which may be called before there is a master
 
     def __enter__(self) -> Self:
         if not self._ssh:
@@ -118,7 +118,7 @@ class Connection:
         self._folder = _private_folder()
         try:
             self._open()
-        except BaseException:
+        except BaseException:  # after which `__exit__` is not called
             self.close()
             raise
         return self
@@ -280,7 +280,7 @@ class Connection:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,  # closing a buffered stream would wait for the thread that reads it
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C must reach this process only, see `close`
         )
         with self._lock:
             self._running.add(process)

@@ -105,7 +105,7 @@ def cell_name(cell: CellResult) -> str:
 
 
 def bars(board: BoardResult, kind: AnyKind) -> list[Bar]:
-    """Return one bar per cell of a kind, the fastest cell first."""
+    """Return one bar per cell of a kind, the fastest cell first; `kind` is one of `kinds_of(board)`."""
     cells = sorted((cell for cell in board.cells if cell.kind == kind), key=lambda cell: cell.latency.p50_ms)
     longest_ms = cells[-1].latency.p50_ms
     upper_limits_ms = [cell.median_interval_ms[1] for cell in cells if cell.median_interval_ms is not None]

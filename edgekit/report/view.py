@@ -130,7 +130,7 @@ def facts(result: BoardResult) -> list[str]:
 
 
 def warnings(result: BoardResult) -> list[str]:
-    """Return the reasons to doubt a board's results, except the virtualization warning."""
+    """Return the reasons to doubt a board's results, except that of `virtualization_warning`, which is shown first."""
     found = []
     for flag, meaning in EXPLANATIONS.items():
         flagged = [cell for cell in result.cells if flag in cell.quality_flags]

@@ -269,7 +269,7 @@ def _rewritten(
     graph.input[0].CopyFrom(helper.make_tensor_value_info(name, element_type, shape))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [_BATCH, len(contract.labels)]))
-    del graph.value_info[:]
+    del graph.value_info[:]  # stored shapes of other tensors may contain the old batch size
     helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -283,6 +283,7 @@ def _append_logits(graph: onnx.GraphProto, output: str, gives_probabilities: boo
     last = f"{output}/flat"
     graph.node.append(helper.make_node("Flatten", [f"{output}/own"], [last]))
     if gives_probabilities:
+        # The logarithm of 0 would be -infinity.
         least = numpy_helper.from_array(np.array(_LEAST_PROBABILITY, np.float32), f"{output}/least")
         graph.initializer.append(least)
         graph.node.append(helper.make_node("Max", [last, least.name], [f"{output}/positive"]))
@@ -291,7 +292,7 @@ def _append_logits(graph: onnx.GraphProto, output: str, gives_probabilities: boo
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Give a tensor of the graph another name, in all nodes that write or read it."""
+    """Give a tensor another name in all nodes that write or read it; the lists of graph inputs and outputs stay."""
     for node in graph.node:
         for names in (node.input, node.output):
             for index, name in enumerate(names):

@@ -105,7 +105,8 @@ def _model_api(info: Mapping[str, str], path: Path) -> Stated:
         by="OpenVINO Model API",
         labels=tuple(info["labels"].split()) if info.get("labels") else None,
         channels="rgb" if reverses_channels else "bgr",
-        values=(1.0, mean or (0.0,) * 3, std or (1.0,) * 3),  # pixels of 0 to 255
+        values=(1.0, mean or (0.0,) * 3, std or (1.0,) * 3),  # scale, mean, std for pixels of 0 to 255
+        # The other types, "fit_to_window" and "fit_to_window_letterbox", keep the aspect ratio and pad.
         fit=_MODEL_API_FITS.get(info.get("resize_type", "standard"), "pad"),
     )
 

@@ -285,7 +285,7 @@ def parity_faults(found: Parity, tolerance: Tolerance) -> list[str]:
     faults += found.faults(tolerance)
     if tolerance.drop is not None and found.reference is not None and found.device is not None:
         drop = accuracy_drop(found.reference, found.device, tolerance.drop)
-        if drop is not None:
+        if drop is not None:  # None if the drop is allowed, or not significant
             faults.append(drop)
     return faults
 

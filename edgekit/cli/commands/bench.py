@@ -164,7 +164,7 @@ def _bench(
     results: Sequence[HostResult[HostReport]] = ()  # of the boards
     try:
         with ExitStack() as stack:
-            write_report = files.open(stack)
+            write_report = files.open(stack)  # fails now if a file cannot be written
             if hosts:
                 report, results = _measure_on_hosts(out, _job(out, options, boards), boards, hosts)
                 if report is None:

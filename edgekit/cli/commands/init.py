@@ -277,7 +277,7 @@ class _Questions:
             try:
                 return parse(answer.strip())
             except (ValueError, InputError) as error:
-                raise click.UsageError(str(error)) from error
+                raise click.UsageError(str(error)) from error  # click prints it and prompts again
 
         return click.prompt(text, default=default, show_default=bool(default), value_proc=parsed, err=self._out.as_json)
 
@@ -314,7 +314,7 @@ def _preview(out: Output, folder: Path, settings: Mapping[str, Any]) -> Iterator
                     log.seek(0)
                     reason = log.read().splitlines()[-1:] or [f"no answer within {_MOST_START_S:.0f} s"]
                     out.warn(f"the page cannot show the camera: {reason[0]}")
-                yield
+                yield  # the region can be typed without the page
             finally:
                 process.terminate()
 
@@ -355,7 +355,7 @@ def _page(folder: Path, address: str) -> str:
     """Return a line with address and token of the page; the token is made if there is none."""
     path = folder / _TOKEN_FILE
     if not path.exists():
-        path.touch(mode=0o600)
+        path.touch(mode=0o600)  # before it is written, so that other users can never read the token
         path.write_text(f"{secrets.token_urlsafe()}\n")
     port = address.rpartition(":")[2]
     return f"page: http://{socket.gethostname()}:{port}/, token (in '{path}'): {path.read_text().strip()}"
@@ -379,6 +379,7 @@ def _install_service(out: Output, settings: Path) -> None:
         if shutil.which("sudo") is None:
             raise EdgekitError(f"only root can install a service: run {shlex.join(words)}")
         words = ["sudo", *words]
+    # With --json, stdout has only the document.
     if subprocess.run(words, cwd=settings.absolute().parent, stdout=sys.stderr if out.as_json else None).returncode:
         raise EdgekitError(f"the service is not installed; the settings are: after a repair, run {shlex.join(words)}")
 

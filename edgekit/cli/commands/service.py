@@ -112,6 +112,7 @@ def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_op
     run_as = chosen.run_as or os.environ.get("SUDO_USER")
     spec = ServiceSpec(
         name=service.name,
+        # -P: a file such as json.py in `folder` is not imported.
         command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *options),
         folder=folder,
         writable=tuple(map(real_path, chosen.writable)),

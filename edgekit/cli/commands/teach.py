@@ -184,7 +184,7 @@ def _document(taught: Taught) -> dict[str, Any]:
             {"label": label, "predicted": predicted, "pictures": count}
             for label, predicted, count in fit.held_back.confusions(fit.classes)
         ],
-        "accuracy_with_twice": taught.with_twice,
+        "accuracy_with_twice": taught.with_twice,  # expected with twice the pictures; None if there are too few
         "image_size_px": taught.contract.input.size_hw[0],  # of a square
         "strength": fit.strength,
         "temperature": fit.temperature,

@@ -75,9 +75,10 @@ def _switch(releases: Releases, service: Service, plan: dict[str, Any]) -> dict[
         if plan["action"] == "rollback":
             target = _rollback_target(releases, plan["to"])
         else:
+            # Repeating a deploy makes no second release of the same content.
             target = before if before and releases.has_current(plan) else releases.create(plan)
         error = _activate(releases, service, target)
-        if plan["action"] == "deploy":
+        if plan["action"] == "deploy":  # a rollback adds no release
             releases.remove_old(plan["keep"])
     return {
         "release": target,
@@ -151,6 +152,7 @@ def _recover(releases: Releases, service: Service) -> None:
     if current is not None:
         report(f"an earlier call was interrupted: checking that {current} runs")
         error = service.restart_and_check(current)
+        # If the previous release fails, there is none to go back to.
         if error is not None and current == change["release"]:
             _go_back(releases, service, current, change["previous"], error)
     releases.end()
@@ -166,7 +168,7 @@ def _go_back(releases: Releases, service: Service, release: str, previous: str |
     releases.mark_failed(release, reason)
     if previous is None:
         service.remove()
-        releases.place(None)
+        releases.place(None)  # no release is current
         return
     report(f"going back to {previous}")
     releases.place(previous)

@@ -33,8 +33,8 @@ class Service:
         self._name = name
         self._scope = scope
         self._which = ["--name", name, f"--{scope}"]  # options of `edgekit service`
-        self._health_s = health_s
-        self._settle_s = settle_s
+        self._health_s = health_s  # longest wait for the first frame
+        self._settle_s = settle_s  # how long the run must go on after it
         self._note = releases.root / "service.json"  # written by `_start`
 
     def refuse_other_scope(self) -> None:
@@ -184,7 +184,7 @@ class Service:
         if check and (done is None or done.returncode):
             reason = f"did not end within {_TOOL_TIMEOUT_S} s" if done is None else last_error(done.stderr)
             raise HostError(f"the service '{self._name}' cannot be removed: systemctl {words[0]}: {reason}")
-        return done.stdout if done else ""
+        return done.stdout if done else ""  # no result: it is missing or timed out, and `check` false
 
     def _edgekit(self, release: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Return the result of a command of the release's edgekit."""
