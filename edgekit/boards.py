@@ -128,6 +128,7 @@ def read_board(root: Path = Path("/"), interpreter: Interpreter | None = None) -
     cpuinfo = _read(root / "proc/cpuinfo") or ""
     cpu, part = _cpu(cpuinfo)
     return Board(
+        # A PC has no device tree: its model is the name of the processor.
         model=_device_tree(root, "model") or _cpuinfo_value(cpuinfo, "Model") or cpu,
         cpu=cpu,
         cpu_part=part,
@@ -332,6 +333,7 @@ def _temperature_c(root: Path) -> float | None:
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         if _line(zone / "type") in _CPU_ZONES:
             return _scaled(_line(zone / "temp"), 1e-3)
+    # Machines without such a zone, such as PCs with a processor of AMD.
     for sensor in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if _line(sensor / "name") in _CPU_SENSORS:
             return _scaled(_line(sensor / "temp1_input"), 1e-3)

@@ -28,7 +28,7 @@ def raise_failures(results: Sequence[HostResult[Any]]) -> None:
     if len(results) > 1:
         for done in failed:
             echo(one_line(f"{done.host.label}: {done.error}"), err=True)
-    if any(done.interrupted for done in results):
+    if any(done.interrupted for done in results):  # Ctrl-C decides the exit code, whatever failed before it
         raise KeyboardInterrupt
     if failed and len(results) == 1:
         raise HostError(f"{failed[0].host.label}: {failed[0].error}")

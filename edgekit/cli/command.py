@@ -296,7 +296,7 @@ def _check_dependencies(command: Command, ctx: click.Context) -> None:
             continue
         if excluded := [flag for flag in option.excludes if flag in effective]:
             raise click.UsageError(f"{option.flag} and {excluded[0]} exclude each other: give one of them", ctx)
-        if option.needs and effective.isdisjoint(option.needs):
+        if option.needs and effective.isdisjoint(option.needs):  # one of them is enough
             raise click.UsageError(f"{option.flag} has no effect without {' or '.join(option.needs)}", ctx)
 
 

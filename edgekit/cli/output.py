@@ -186,6 +186,7 @@ class _StageProgress:
             self._bars[stage] = updater(self._progress, stage)
             self._last_line_s[stage] = now_s
         self._bars[stage](done, total)
+        # Disabled: there is no terminal. Quiet: -q.
         prints_lines = self._progress.disable and not self._progress.console.quiet
         if prints_lines and now_s - self._last_line_s[stage] >= LINE_EVERY_S:
             self._last_line_s[stage] = now_s

@@ -79,4 +79,4 @@ class StopSignals:
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
-            raise SystemExit(EXIT_OK)
+            raise SystemExit(EXIT_OK)  # for systemd, a stop by SIGTERM is no failure

@@ -76,6 +76,7 @@ def training_view(out: Output, output: Path) -> Iterator[TrainingView]:
 
     Of several processes (torchrun), the first one prints.
     """
+    # torchrun sets RANK, the number of the process.
     out = dataclasses.replace(out, quiet=out.quiet or os.environ.get("RANK", "0") != "0")
     with progress_bar(out) as bars:
         view = TrainingView(out, bars)

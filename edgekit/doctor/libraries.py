@@ -102,7 +102,7 @@ def picamera2(probe: Probe) -> Finding | None:
 def _missing_picamera2(probe: Probe) -> Finding:
     """Return the finding for a picamera2 that is not installed, or that a virtual environment hides."""
     install = "sudo apt install python3-picamera2"
-    if not probe.environment.in_venv or probe.environment.system_site_packages:
+    if not probe.environment.in_venv or probe.environment.system_site_packages:  # nothing hides it
         return Finding("picamera2", "warning", "not installed", install)
     make_visible = probe.environment.system_packages_cure()
     if (probe.root / _PICAMERA2).is_dir():

@@ -68,7 +68,7 @@ def memory(probe: Probe) -> Finding:
     text = f"{available} of {total} MiB available"
     if available < _LOW_MEMORY_MIB:
         return Finding("memory", "warning", f"{text}: low", "close other programs; the desktop uses most")
-    if cma:
+    if cma:  # None or 0 on a machine that reserves none
         text += f", CMA {cma_free} of {cma} MiB free"
         if probe.board().is_raspberry_pi and cma < _LOW_CMA_MIB:
             cure = "add dtoverlay=cma,cma-64 to /boot/firmware/config.txt and restart"
@@ -141,6 +141,7 @@ def power(probe: Probe) -> Finding:
     if flags is None:
         if not probe.board().is_raspberry_pi:
             return Finding("power", "unknown", "only a Raspberry Pi reports it")
+        # Once more, for the reason why `conditions` has no flags.
         done = probe.run("vcgencmd", "get_throttled")
         if done is None:
             text, cure = "vcgencmd is not installed or does not respond", "sudo apt install raspi-utils"

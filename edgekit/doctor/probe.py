@@ -133,7 +133,7 @@ class Probe:
 
 def _has_system_packages() -> bool:
     """Return whether this Python can import the packages of the system."""
-    if sys.prefix == sys.base_prefix:
+    if sys.prefix == sys.base_prefix:  # it is no virtual environment
         return True
     try:
         text = (Path(sys.prefix) / "pyvenv.cfg").read_text()

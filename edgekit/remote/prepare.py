@@ -156,6 +156,7 @@ def check_fit(probe: Probe, label: str) -> Python:
     Raises:
         HostError: edgekit cannot run on the board; the message names the reason and the cure.
     """
+    # A 64-bit kernel can run a 32-bit system, and a 64-bit system a 32-bit Python.
     has_32_bit_python = probe.python is not None and probe.python.bits == 32
     if probe.machine.startswith(("armv6", "armv7")) or probe.system_bits == 32 or has_32_bit_python:
         raise HostError(

@@ -251,7 +251,8 @@ class Connection:
     def _master_arguments(self) -> list[str]:
         """Return the ssh command of the master process.
 
-        The order matters: of several values of an option, ssh uses the first.
+        The order matters: of several values of an option, ssh uses the first. The user's options
+        cannot change `_FIXED`, but replace `_PREFERRED`.
         """
         host = self.host
         arguments = [self._ssh, "-M", "-S", self._socket()]

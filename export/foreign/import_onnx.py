@@ -131,7 +131,7 @@ def _write(
             temporary.write_bytes(rewritten)
             reason = _difference(temporary, expected)
             if not reason:
-                return
+                return  # `output` gets the content of `temporary`
         raise InputError(
             f"model '{model}' cannot classify several images at once ({reason}): export it with a dynamic batch, "
             "such as dynamic=True or dynamic_axes"
@@ -333,4 +333,5 @@ def _difference(path: Path, expected: FloatArray) -> str:
     except InputError as error:
         return one_line(str(error))
     difference = float(np.abs(found - expected).max())
+    # NaN is a difference, too.
     return "" if difference < _TOLERANCE else f"probabilities differ by {difference:.3f}"

@@ -339,6 +339,6 @@ def _files_of_options(out: Output, options: BenchmarkOptions, models: Sequence[P
         files["detector"] = pack(Path(detector), "detector model")
     elif detector in (None, "yunet") and any(map(needs_detector, models)):
         yunet = yunet_upload(out)
-        if yunet is not None:
+        if yunet is not None:  # else the boards try to download it
             files["detector"] = yunet
     return files

@@ -71,7 +71,7 @@ def _results(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name.startswith(("mqtt://", "mqtts://")):
-            parse_broker(name)
+            parse_broker(name)  # raises if it is no address
         elif name not in _RESULTS:
             raise ValueError(f"'{name}' is not one of {', '.join(_RESULTS)}")
     if not names:
@@ -162,7 +162,7 @@ def command(out: Output, given: InitOptions) -> None:
     check_writable(given.output)
     questions = _Questions(out, given)
     settings = questions.source() | questions.model()
-    settings |= questions.region(settings)
+    settings |= questions.region(settings)  # after these two, because the page shows their camera
     for result in questions.results(settings):
         settings |= questions.settings_of(result)
     _write(given.output, settings)
@@ -368,7 +368,7 @@ def _write(path: Path, settings: Mapping[str, Any]) -> None:
     try:
         checked_settings(path)
     except EdgekitError:
-        path.unlink()
+        path.unlink()  # `command` has checked that there was no file before
         raise
 
 

@@ -195,6 +195,7 @@ def logs(out: Output, service: ServiceOptions, lines: int, follow: bool) -> None
     """
     if out.as_json and follow:
         raise click.UsageError("--json is one document and --follow never ends: give one of them")
+    # Without --json, it prints to stdout itself.
     journal = _manager(service).logs_command(service.name, lines, follow)
     try:
         done = subprocess.run(journal, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if out.as_json else None)

@@ -91,7 +91,7 @@ def _switch(releases: Releases, service: Service, plan: dict[str, Any]) -> dict[
 
 def _undeploy(releases: Releases, service: Service, keep_data: bool) -> dict[str, Any]:
     """Remove the service, then the releases; a call that was interrupted is completed by the next one."""
-    if not releases.root.is_dir():
+    if not releases.root.is_dir():  # nothing was deployed
         return {"service": False, "releases": [], "folders": [], "kept": []}
     with _locked(releases):
         had_service = service.remove()
@@ -103,7 +103,7 @@ def _undeploy(releases: Releases, service: Service, keep_data: bool) -> dict[str
 @contextlib.contextmanager
 def _locked(releases: Releases) -> Iterator[None]:
     """Lock the releases against other programs of this kind for the duration of the block."""
-    with open(releases.root / "lock", "w") as lock:
+    with open(releases.root / "lock", "w") as lock:  # closing it releases the lock
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -209,7 +209,7 @@ def _list_releases(releases: Releases, service: Service) -> dict[str, Any]:
     return {
         "releases": rows,
         "current": current,
-        "cut": releases.unfinished() is not None,
+        "cut": releases.unfinished() is not None,  # a change was interrupted
         "service": _service_state(releases, service, current),
     }
 

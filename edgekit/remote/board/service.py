@@ -56,7 +56,7 @@ class Service:
         Raises:
             HostError: The service was not made by deploy.
         """
-        if self._read_note() is not None:
+        if self._read_note() is not None:  # deploy has made the service
             return
         if self.status(release)["state"] != "not installed":
             raise HostError(f"the service '{self._name}' was not made by deploy: choose another --name")
