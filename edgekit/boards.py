@@ -342,6 +342,7 @@ def _temperature_c(root: Path) -> float | None:
 
 def _throttling(root: Path, run: RunTool) -> Throttling | None:
     """Return the throttle flags from the firmware tool, else from sysfs, else the under-voltage alarm."""
+    # `Throttling` is true also with no flag set: only None goes on to the next source.
     return (
         parse_throttled(run(["vcgencmd", "get_throttled"]))
         or parse_throttled(_line(root / "sys/devices/platform/soc/soc:firmware/get_throttled"))

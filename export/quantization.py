@@ -201,7 +201,7 @@ def quantize_static(
                 activation_type=_ACTIVATIONS[types],
                 weight_type=ortq.QuantType.QInt8,
                 calibrate_method=ortq.CalibrationMethod.MinMax,
-                extra_options={"CalibStridedMinMax": _STRIDE_CROPS},
+                extra_options={"CalibStridedMinMax": _STRIDE_CROPS},  # limits the activations in memory
             )
             result = onnx.load(target)
         except DecodeError as damage:  # onnx ignores that the disk is full when it writes the quantiser's files
@@ -240,7 +240,7 @@ class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the net's input for the next crop, by its name; None at the end of the range."""
-        if self._next == self._end:
+        if self._next == self._end:  # of the stride that `set_range` has set
             return None
         batch_of_one = self._crops[self._next : self._next + 1]
         self._next += 1

@@ -149,6 +149,7 @@ def check_half_floats(path: Path, crops: ImageU8) -> None:
     Raises:
         InputError: The logits differ by more than the tolerance.
     """
+    # `half` has the precision in the file's contract, float16.
     half, full = NcnnEngine(path, intra_op_threads=1), NcnnEngine(path, intra_op_threads=1, precision="float32")
     tensor = to_input(crops, half.contract.input)
     faults = logit_faults(full.infer(tensor), half.infer(tensor), tolerance_for("float16", "ncnn"))

@@ -53,8 +53,8 @@ class Command(click.Command):
         """Make a command with the options of `groups`; the other arguments are those of `click.Command`."""
         super().__init__(*args, **kwargs)
         self.groups: dict[str, Classes] = dict(groups or {})
-        self.kinds: list[type[Options]] = []
-        self.declared: dict[str, Option] = {}
+        self.kinds: list[type[Options]] = []  # the classes of all groups
+        self.declared: dict[str, Option] = {}  # by the name of the parameter
         for group in self.groups.values():
             self._add(_classes(group))
 

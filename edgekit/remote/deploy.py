@@ -274,7 +274,7 @@ def _run_on_board(
         "trial_s": _TRIAL_S,
         **details,
     }
-    # The actions without `settle_s` start no release.
+    # Up to four starts are waited for, see `_MAX_SETTLINGS`; the actions without `settle_s` start no release.
     timeout_s = _TIMEOUT_S + _MAX_SETTLINGS * details.get("settle_s", 0)
     try:
         return run_program(connection, [python.path], "deploy", plan, reporter, kind=kind, timeout_s=timeout_s)

@@ -189,6 +189,7 @@ def check_different(hosts: Sequence[Host]) -> None:
     Raises:
         InputError: An address or a label occurs twice.
     """
+    # With the port, because one address can forward several ports to several boards.
     addresses = [f"{host.address} (port {host.port or 22})" for host in hosts]
     for what, values in (("host", addresses), ("label", [host.label for host in hosts])):
         twice = next((value for value in values if values.count(value) > 1), None)

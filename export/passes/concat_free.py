@@ -107,6 +107,7 @@ def _rewrite_block(graph: ir.Graph, concats: list[ir.Node]) -> bool:
     for count, concat in enumerate(concats, start=2):  # `concat` returns the first `count` parts
         readers += _readers(graph, concat.outputs[0], parts=count)
     widths = [width for width in map(channels_of, parts) if width is not None]
+    # Not with unknown channels, one reader, different kernels, or an output that exceeds a small core's L1 cache.
     if len(widths) != len(parts) or len(readers) < 2 or not _alike(readers) or _wide_bytes(readers) > LARGEST_BYTES:
         return False
     start = 0  # of the part's channels in the block

@@ -93,7 +93,7 @@ class PipelineEstimate:
     def staged_fps(self) -> tuple[float, float] | None:
         """Frame rate (lowest, highest) if each stage has its own core, without contention for memory bandwidth.
 
-        None if a net uses more than one thread.
+        None if a net uses more than one thread, because the stages then share cores.
         """
         return None if self.threads > 1 else _fps(self.longest_stage[1])
 
@@ -184,6 +184,7 @@ def _measure_here(model: Path, detector_model: Path | None) -> dict[str, float]:
     `detector_model` is None for a model that classifies whole images.
     """
     frames = _portraits()
+    # The format in which picamera2 delivers frames: capturing converts it to B, G, R.
     yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
     contract = Classifier(model, intra_op_threads=1).contract
     reference = Classifier(asset(REFERENCE), intra_op_threads=1)

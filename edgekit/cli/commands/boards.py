@@ -263,7 +263,7 @@ def _chosen_service(target: ServiceOptions) -> Service:
     from edgekit.device.service import check_name
     from edgekit.remote.deploy import Service
 
-    check_name(target.name)
+    check_name(target.name)  # before a board is reached
     return Service(target.name, target.scope)
 
 

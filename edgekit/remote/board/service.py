@@ -146,6 +146,7 @@ class Service:
             else:
                 bad_polls += 2 if state in _FAILED else 1  # "stopped" is a weaker sign of a failure
             has_ended = running_pid is not None and (bad_polls > 0 or pid != running_pid)
+            # A few bad polls are allowed: systemd restarts a service through states that look like a failure.
             if has_ended or bad_polls >= _MAX_BAD_POLLS:
                 return self._with_logged_error(release, _ended(state, found.get("last_exit")))
             time.sleep(_POLL_S)
