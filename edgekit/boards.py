@@ -329,7 +329,10 @@ def _clock(
 
 
 def _temperature_c(root: Path) -> float | None:
-    """Return the temperature of the processor's first sensor; the kernel's files have it in 1/1000 °C."""
+    """Return the temperature of the processor's first sensor; None without a sensor.
+
+    The kernel's files have it in 1/1000 °C.
+    """
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         if _line(zone / "type") in _CPU_ZONES:
             return _scaled(_line(zone / "temp"), 1e-3)

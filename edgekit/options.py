@@ -144,6 +144,7 @@ def check_bounds(name: str, declared: Option, value: object) -> None:
     Raises:
         InputError: The value is a number that is out of bounds, or NaN. Other values have no bounds.
     """
+    # For Python, a bool is an int. `parse` checks the values of its option.
     if isinstance(value, bool) or declared.parse is not None or not isinstance(value, (int, float)):
         return
     least = -math.inf if declared.least is None else declared.least

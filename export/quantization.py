@@ -69,7 +69,7 @@ class QuantizedExport:
 
     @property
     def drop_points(self) -> float | None:
-        """Drop of accuracy in percentage points; negative if accuracy rose."""
+        """Drop of accuracy in percentage points, negative if accuracy rose; None without evaluation data."""
         if self.reference is None or self.own is None:
             return None
         return 100 * (self.reference.accuracy - self.own.accuracy)

@@ -74,10 +74,10 @@ class BoardReporter:
         self._out = out
         self._bar = progress_bar(out)
         self._tasks: dict[str, Any] = {}  # rich's bar of each board, by label
-        self._print_progress = by_stage(self._bar)
-        self._lock = threading.Lock()
+        self._print_progress = by_stage(self._bar)  # without a terminal
+        self._lock = threading.Lock()  # each board reports from a thread of its own
         self._boards = boards  # how many
-        self._finished = 0  # how many of them
+        self._finished = 0  # how many of them have finished
 
     def __enter__(self) -> BoardReporter:
         self._bar.__enter__()

@@ -178,7 +178,7 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Print the help if there are no arguments; click's own exit code depends on its version."""
-        if not args and not ctx.resilient_parsing:
+        if not args and not ctx.resilient_parsing:  # resilient: the shell completes the command line
             click.echo(ctx.get_help(), err=True)
             ctx.exit(EXIT_USAGE)
         return super().parse_args(ctx, args)

@@ -28,6 +28,8 @@ def bench_formats(
 ) -> None:
     """Compare formats of a model and print the result; `measure` measures files by name.
 
+    `formats` are names, or "all" alone. `target` None is that of this machine.
+
     Raises:
         InputError: The model or the data cannot be used.
     """

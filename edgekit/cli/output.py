@@ -175,12 +175,15 @@ class _StageProgress:
     def __init__(self, progress: Progress, clock: Callable[[], float]) -> None:
         self._progress = progress
         self._clock = clock
-        self._bars: dict[str, Callable[[float, float | None], None]] = {}
+        self._bars: dict[str, Callable[[float, float | None], None]] = {}  # what moves each stage's bar
         # When the last line of each stage was printed; before its first line, when the stage began.
         self._last_line_s: dict[str, float] = {}
 
     def update(self, stage: str, done: float, total: float | None) -> None:
-        """Move the bar of a stage, or print a line if there is no terminal and the last line is a minute old."""
+        """Move the bar of a stage, or print a line if there is no terminal and the last line is a minute old.
+
+        `total` is None if it is not known.
+        """
         now_s = self._clock()
         if stage not in self._bars:
             self._bars[stage] = updater(self._progress, stage)

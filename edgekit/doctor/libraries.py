@@ -78,7 +78,7 @@ def opencv(probe: Probe) -> Finding:
 
 
 def picamera2(probe: Probe) -> Finding | None:
-    """Check on a Raspberry Pi that picamera2 can be imported with the installed simplejpeg and numpy."""
+    """Check that picamera2 can be imported with the installed simplejpeg and numpy; None if this is no Raspberry Pi."""
     if not probe.board().is_raspberry_pi:
         return None
     done = probe.imported("picamera2", "picamera2", "simplejpeg", "numpy")
@@ -125,6 +125,7 @@ def _reinstall(name: str, requirement: str) -> str:
 
 def _requirement_without(version: str) -> str:
     """Return the requirement of onnxruntime that also excludes this version, if its name is a version number."""
+    # A version that ONNXRUNTIME names already is excluded there.
     if not re.fullmatch(r"\d+(\.\d+)+", version) or version in ONNXRUNTIME:
         return ONNXRUNTIME
     return f"{ONNXRUNTIME},!={version}"

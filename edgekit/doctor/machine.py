@@ -220,6 +220,7 @@ def _service_state(probe: Probe, unit: str, scope: list[str]) -> Finding | None:
     log = f"{'' if flag else 'sudo '}journalctl {flag}-u {unit} -n 50"
     if active == "active":
         return Finding("service", "warning", text, log) if restarts else Finding("service", "ok", text)
+    # "auto-restart": it has failed, and waits for the next attempt.
     if active == "failed" or properties.get("SubState") == "auto-restart":
         reason = f"{properties.get('Result', '?')}, exit code {properties.get('ExecMainStatus', '?')}"
         return Finding("service", "fault", f"{text}: {reason}", log)

@@ -175,7 +175,7 @@ def read_inventory(path: Path, defaults: Host = _NO_HOST) -> list[Host]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"inventory '{path}' is not TOML: {one_line(str(error))}") from error
     tables = document.pop("host", None)
-    if document or not isinstance(tables, list) or not tables:
+    if document or not isinstance(tables, list) or not tables:  # what is left in `document` is something else
         raise InputError(f"inventory '{path}' must contain only [[host]] tables, each with host = \"user@name\"")
     return [
         _from_table(table, f"inventory '{path}', host {number}", path.parent, defaults)

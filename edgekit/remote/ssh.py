@@ -347,7 +347,7 @@ class _Exchange:
         self._on_stderr_line = on_stderr_line or (lambda _: None)
 
     def run(self, chunks: Iterable[bytes], hold_stdin: bool, timeout_s: float | None) -> None:
-        """Write `chunks` and read until the process ends.
+        """Write `chunks` and read until the process ends; `timeout_s` None: without a limit.
 
         Raises:
             subprocess.TimeoutExpired: The process did not end in time.

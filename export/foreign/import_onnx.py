@@ -314,7 +314,7 @@ def _free_reshapes(graph: onnx.GraphProto) -> None:
             continue
         tensor = constants[node.input[1]]
         shape = numpy_helper.to_array(tensor).copy()
-        if shape.ndim == 1 and len(shape) > 1 and shape[0] > 0:
+        if shape.ndim == 1 and len(shape) > 1 and shape[0] > 0:  # -1 and 0 fit every batch size already
             infers_other_axis = -1 in shape
             shape[0] = 0 if infers_other_axis else -1
             tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))

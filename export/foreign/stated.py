@@ -129,7 +129,10 @@ def _timm(document: Mapping[str, Any]) -> Stated:
 
 
 def _per_channel(text: str | None) -> tuple[float, ...] | None:
-    """Return the numbers of a text such as "123.7 116.3 103.5"; a single number is for all three channels."""
+    """Return the numbers of a text such as "123.7 116.3 103.5"; None without text.
+
+    A single number is for all three channels.
+    """
     if not text:
         return None
     values = tuple(map(float, text.split()))

@@ -128,7 +128,7 @@ class Loop:
         reference = self.reference.on(board, threads=1)  # as it was measured here
         detector = self.detector.on(board, threads) if self.detector else None
         reason = classifier.reason or reference.reason or (detector.reason if detector else None)
-        if reason or not classifier.estimate or not reference.estimate:
+        if reason or not classifier.estimate or not reference.estimate:  # without an estimate there is a reason
             return BoardEstimate(board, threads, estimate=None, reason=reason)
         slowdown = reference.estimate.middle_ms / self.here_ms["reference"]
         parts = [self._measured("capture: colour and copy", stage="capture", key="capture", slowdown=slowdown)]

@@ -248,7 +248,7 @@ def _content(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def _delete(path: Path) -> None:
     """Delete a file, a link, or a folder with its content."""
-    if path.is_dir() and not path.is_symlink():
+    if path.is_dir() and not path.is_symlink():  # of a link, only the link is deleted
         shutil.rmtree(path)
     else:
         path.unlink()
@@ -329,7 +329,7 @@ class Runtime:
     def _check_files(self, settings: Mapping[str, Any]) -> None:
         """Check that the files which the settings name are on the board."""
         for key, value in settings.items():
-            path = self.data / str(value)
+            path = self.data / str(value)  # the working folder of the service, for a relative path
             if key in _FILE_KEYS and not (path.is_file() and os.access(path, os.R_OK)):
                 raise HostError(f"settings: {key}: no readable file '{path}': copy it there. Nothing was changed")
 

@@ -124,7 +124,10 @@ class Service:
         return self._check(release, old_pid=before.get("pid"))
 
     def _check(self, release: str, old_pid: int | None) -> str | None:
-        """Wait until a new process has finished a frame and keeps running; return the reason of a failure, or None."""
+        """Wait until a new process has finished a frame and keeps running; return the reason of a failure, or None.
+
+        `old_pid` is the process that ran before, if there was one.
+        """
         first_frame_until_s = time.monotonic() + self._health_s
         # The new process, from its first frame on; the service then reports "running".
         running_pid: int | None = None
