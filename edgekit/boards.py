@@ -297,6 +297,7 @@ def _cpu(cpuinfo: str) -> tuple[str | None, str | None]:
     if implementer is None or part is None:
         return _cpuinfo_value(cpuinfo, "model name"), None
     try:
+        # The table has cores of ARM only; a part number of another implementer means another core.
         known = _ARM_PARTS.get(int(part, 16)) if int(implementer, 16) == _ARM else None
     except ValueError:
         known = None

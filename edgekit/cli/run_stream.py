@@ -76,6 +76,7 @@ def run_stream(
         if taught is not None:
             stream_options = replace(stream_options, model=taught.current)
         stream = opened.enter_context(Stream(replace(stream_options, camera_settings=camera, notify=out.warn)))
+        # The localizer as a function, because a new model replaces it during the run.
         monitor = RuntimeMonitor(results_folder(outputs), lambda: stream.localizer, out.warn, live=stream.source.live)
         opened.enter_context(monitor)
         # With `--jsonl -`, stdout has the results, and text goes to stderr as with --json.

@@ -251,8 +251,8 @@ class Connection:
     def _master_arguments(self) -> list[str]:
         """Return the ssh command of the master process.
 
-        The order matters: of several values of an option, ssh uses the first. The user's options
-        cannot change `_FIXED`, but replace `_PREFERRED`.
+        The order matters: of several values of an option, ssh uses the first. So the user's options cannot change
+        `_FIXED`, but replace `_PREFERRED`.
         """
         host = self.host
         arguments = [self._ssh, "-M", "-S", self._socket()]
@@ -390,7 +390,8 @@ class _Exchange:
         rest = b""
         for data in _chunks(self._process.stderr):
             self.stderr += data
-            *lines, rest = (rest + data).split(b"\n")  # complete lines, and the beginning of the next one
+            # Complete lines, and the beginning of the next one. A last line without a line break is only in `stderr`.
+            *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 try:
                     self._on_stderr_line(line.decode(errors="replace"))

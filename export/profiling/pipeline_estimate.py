@@ -216,6 +216,7 @@ def _measure_detector(model: Path, frames: list[ImageU8]) -> dict[str, float]:
         number = next(numbers)
         return face_tracker.find(Frame(number, number / _FPS, number / _FPS, frames[number % 2]), StageTimer())
 
+    # Two measurements: their difference could be below 0.
     return {"around detector": max(whole_ms - net_ms, 0.0), "track": _ms(track)}
 
 

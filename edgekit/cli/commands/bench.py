@@ -293,6 +293,7 @@ def _job(out: Output, options: BenchmarkOptions, boards: InstallingHostOptions) 
     if len(set(options.models)) < len(options.models):
         raise InputError("a model is given twice: give each model once")
     uploads = {name: pack(resolve_model(name, DEVICE_SUFFIXES), "model") for name in options.models}
+    # `upload.name` is made from the hash of the content.
     if len({upload.name for upload in uploads.values()}) < len(uploads):
         raise InputError("two of the models are the same file: give each model once")
     files: dict[str, Upload] = {}

@@ -325,6 +325,7 @@ def _is_page_open(process: subprocess.Popen[bytes], address: str) -> bool:
     port = int(address.rpartition(":")[2])
     end_s = time.monotonic() + _MOST_START_S
     while process.poll() is None and time.monotonic() < end_s:
+        # The page listens on all addresses of this machine.
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return True
         time.sleep(0.1)

@@ -311,6 +311,7 @@ class Runtime:
         """
         report("trying the settings and the model")
         settings = tomllib.loads((release / "edgekit.toml").read_text(encoding="utf-8-sig"))
+        # With --print-config, they are only checked.
         self._try("settings", timeout_s, "--config", str(release / "edgekit.toml"), "--print-config")
         self._check_files(settings)
         detector = [f"--detector={settings['detector']}"] if "detector" in settings else []

@@ -73,6 +73,7 @@ class Service:
             HostError: The command failed.
         """
         done = self._edgekit(release, "service", "status", "--name", self._name, f"--{scope or self._scope}", "--json")
+        # The exit code is not used: it is 1 also if the service does not run.
         try:
             document = json.loads(done.stdout)
         except ValueError:
