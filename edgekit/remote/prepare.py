@@ -201,7 +201,7 @@ def run_job(
         ["flock", "--shared", "--no-fork", f"{board.root}/lock", *command.words, "job"],
         stdin=f"{json.dumps(job, default=str)}\n".encode(),  # default: for paths
         hold_stdin=True,
-        timeout_s=None,
+        timeout_s=None,  # a benchmark can take hours
         on_stderr_line=on_stderr_line,
     )
 

@@ -242,6 +242,7 @@ def _macs(node: onnx.NodeProto, tensors: Mapping[str, _Tensor]) -> int | None:
     """
     if node.op_type not in _PRODUCTS:
         return 0
+    # Most quantised operators have scale and zero point of the first factor before the second one.
     kind, second_position = _PRODUCTS[node.op_type]
     if len(node.input) <= second_position:
         return None

@@ -155,7 +155,7 @@ class Loop:
 def measure_loop(model: Path, classifier: Profile, detector_model: Path | None) -> Loop:
     """Measure all parts of the loop that are no nets here, for frames of 640x480, and profile the nets.
 
-    OpenCV has one thread meanwhile.
+    OpenCV has one thread meanwhile, as has the reference net, from whose time `slowdown` is computed.
 
     Args:
         model: The classifier's file.

@@ -169,7 +169,7 @@ def _bench(
                 report, results = _measure_on_hosts(out, _job(out, options, boards), boards, hosts)
                 if report is None:
                     raise_failures(results)  # within the stack, so that existing report files are kept
-                    return
+                    return  # not reached: without a report, all boards have failed
             else:
                 report, failure = _measure_here(out, options)
             write_report(report)
@@ -289,7 +289,7 @@ def _job(out: Output, options: BenchmarkOptions, boards: InstallingHostOptions) 
     from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
     from edgekit.remote.payload import pack
 
-    assert isinstance(options.models, tuple)
+    assert isinstance(options.models, tuple)  # as click returns an argument that can be repeated
     if len(set(options.models)) < len(options.models):
         raise InputError("a model is given twice: give each model once")
     uploads = {name: pack(resolve_model(name, DEVICE_SUFFIXES), "model") for name in options.models}
