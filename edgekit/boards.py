@@ -132,7 +132,7 @@ def read_board(root: Path = Path("/"), interpreter: Interpreter | None = None) -
         model=_device_tree(root, "model") or _cpuinfo_value(cpuinfo, "Model") or cpu,
         cpu=cpu,
         cpu_part=part,
-        processors=len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)) or None,
+        processors=len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)) or None,  # 0: not listed
         architecture=interpreter.architecture,
         userland_bits=interpreter.userland_bits,
         memory_total_mib=_memory_mib(root, "MemTotal"),

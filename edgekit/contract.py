@@ -259,7 +259,7 @@ def _validate(contract: Contract) -> None:
     if contract.label_map is not None:
         mapped = contract.label_map
         has_classes = len(mapped.members) == len(mapped.labels) and all(mapped.members)
-        is_distinct = len(set(mapped.old)) == len(mapped.old)
+        is_distinct = len(set(mapped.old)) == len(mapped.old)  # the classes of all labels
         is_of_labels = mapped.labels == contract.labels and has_classes and is_distinct
         _require(is_of_labels, "label_map", str(mapped.labels), "distinct classes for each label")
     if contract.region is not None:

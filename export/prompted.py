@@ -44,6 +44,7 @@ class PromptedTower(nn.Module):
         self.prompts: Tensor
         self.class_matrix: Tensor
         with torch.no_grad():
+            # (D, n, d): n tokens for each of the first D layers of the image tower.
             self.register_buffer("prompts", net.learner().vision.clone())
             self.register_buffer("class_matrix", (net.clip.logit_scale * net.text_features()).T.contiguous())
 

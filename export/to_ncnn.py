@@ -59,6 +59,7 @@ def export_net_to_ncnn(
         StorageError: The file cannot be written.
     """
     check_target(target, NCNN_SUFFIX)
+    # Not condensed as in `export_net`: pnnx converts the gather operations of a condensed net wrongly.
     model, changed = convert(net, contract, passes)
     content = to_ncnn(model)
     with atomic_path(target) as temporary:

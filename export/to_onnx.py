@@ -75,7 +75,7 @@ def open_checkpoint(path: Path, options: ExportOptions) -> tuple[nn.Module, Cont
         check_weights(checkpoint)
     except InputError as error:
         raise InputError(f"checkpoint '{path}': {error}") from error
-    net, contract = relabelled(checkpoint, options, text_tower_beside(path))
+    net, contract = relabelled(checkpoint, options, text_tower_beside(path))  # which need not exist
     return net, with_origin(contract, path)
 
 

@@ -288,7 +288,7 @@ class Connection:
         return process
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        """End a process of `_start` if it still runs, and close its streams."""
+        """End a process of `_start`, which is ssh on this machine, if it still runs, and close its streams."""
         if process.poll() is None:
             process.kill()
             process.wait()

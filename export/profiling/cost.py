@@ -286,7 +286,7 @@ def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     for node in graph.node:
         if node.op_type == "Constant":
             for item in node.attribute:
-                if item.name == "value" and item.HasField("t"):
+                if item.name == "value" and item.HasField("t"):  # and not value_int, value_floats, …
                     constants[node.output[0]] = item.t
     return constants
 

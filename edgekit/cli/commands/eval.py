@@ -157,6 +157,7 @@ def _on_photos(
     from edgekit.models.evaluation.plots import save_evaluation
 
     classifiers = _opened(models, options.threads, shown.recall_of)
+    # The classifiers replace the names in `photos.models`.
     shared = {"models": classifiers, "split": options.split, "threads": options.threads}
     with reported(out) as callbacks:
         results = evaluate_photos(**vars(photos) | shared | callbacks)

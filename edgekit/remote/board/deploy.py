@@ -129,7 +129,7 @@ def _activate(releases: Releases, service: Service, release: str) -> str | None:
         if error is not None:
             raise HostError(f"{release} is already current, and does not run: {error}")
         return None
-    releases.begin(release, previous)
+    releases.begin(release, previous)  # if the switch is interrupted, the next call completes it
     releases.place(release)
     report(f"switched to {release}, waiting for its first frame")
     error = service.restart_and_check(release)

@@ -126,7 +126,7 @@ class Releases:
             self.link.unlink(missing_ok=True)
         else:
             fresh = self.root / ".current"
-            fresh.unlink(missing_ok=True)
+            fresh.unlink(missing_ok=True)  # of a call that was interrupted
             fresh.symlink_to(Path("releases") / release)
             fresh.replace(self.link)
         sync(self.root)
