@@ -64,6 +64,7 @@ def program(name: str, argument: Mapping[str, Any]) -> list[str]:
     sent = {"modules": dict(needed(module)), "main": module, "argument": argument}
     packed = zlib.compress(json.dumps(sent).encode(), level=9)
     loader = _source(_LOADER) or ""  # never "": the module exists
+    # -I: Python ignores the variables and the packages of the board's user.
     return ["-I", "-c", loader, base64.b64encode(packed).decode()]
 
 

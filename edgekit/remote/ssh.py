@@ -358,7 +358,7 @@ class _Exchange:
             thread.start()
         self._process.wait(timeout_s)
         # The writer is not waited for: it ends with the pipe, and `chunks` may take long to yield the next one.
-        # With a limit: the process of the shared connection, which goes on, may have the pipes open too.
+        # The readers are, for a limited time: the master process, which goes on, may have their pipes open too.
         for thread in readers:
             thread.join(_DRAIN_S)
         if self._failure is not None:

@@ -116,6 +116,7 @@ def bars(board: BoardResult, kind: AnyKind) -> list[Bar]:
         whisker = None
         if cell.median_interval_ms is not None:
             low_ms, high_ms = cell.median_interval_ms
+            # Its two ends, in percent of the axis.
             whisker = (min(100 * low_ms / end_ms, 100), min(100 * high_ms / end_ms, 100))
         drawn.append(Bar(cell, width=100 * cell.latency.p50_ms / end_ms, whisker=whisker))
     return drawn

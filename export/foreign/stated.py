@@ -120,7 +120,7 @@ def _timm(document: Mapping[str, Any]) -> Stated:
     return Stated(
         by="timm",
         labels=tuple(map(str, labels)) if labels else None,
-        size_px=int(config["input_size"][-1]) if "input_size" in config else None,
+        size_px=int(config["input_size"][-1]) if "input_size" in config else None,  # (channels, height, width)
         channels="rgb",
         values=(1 / 255, tuple(map(float, config["mean"])), tuple(map(float, config["std"]))),
         fit=_TIMM_FITS.get(config.get("crop_mode", "center"), "square"),

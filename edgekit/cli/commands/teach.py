@@ -105,7 +105,7 @@ def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
     )
     with TemporaryDirectory() as folder:
         base = Path(folder) / "untaught.onnx"
-        write_untaught(base, options.subject)
+        write_untaught(base, options.subject)  # the model of the run until a taught one is used
         stream = StreamOptions(
             source=live.source,
             camera=live.camera,

@@ -287,7 +287,7 @@ class Runtime:
         try:
             return subprocess.run(
                 [*command, *words],
-                cwd=self.data,
+                cwd=self.data,  # the working folder of the service, for relative paths in the settings
                 env={**os.environ, "LC_ALL": "C.UTF-8", **variables},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
