@@ -100,7 +100,7 @@ def __getattr__(name: str) -> object:
         if missing is None:
             raise
         raise errors.InputError(missing) from error
-    globals()[name] = value
+    globals()[name] = value  # where Python finds it from now on, without a call of this function
     return value
 
 

@@ -128,10 +128,11 @@ def read_board(root: Path = Path("/"), interpreter: Interpreter | None = None) -
     cpuinfo = _read(root / "proc/cpuinfo") or ""
     cpu, part = _cpu(cpuinfo)
     return Board(
+        # A PC has no device tree: its model is the name of the processor.
         model=_device_tree(root, "model") or _cpuinfo_value(cpuinfo, "Model") or cpu,
         cpu=cpu,
         cpu_part=part,
-        processors=len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)) or None,
+        processors=len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)) or None,  # 0: not listed
         architecture=interpreter.architecture,
         userland_bits=interpreter.userland_bits,
         memory_total_mib=_memory_mib(root, "MemTotal"),
@@ -296,6 +297,7 @@ def _cpu(cpuinfo: str) -> tuple[str | None, str | None]:
     if implementer is None or part is None:
         return _cpuinfo_value(cpuinfo, "model name"), None
     try:
+        # The table has cores of ARM only; a part number of another implementer means another core.
         known = _ARM_PARTS.get(int(part, 16)) if int(implementer, 16) == _ARM else None
     except ValueError:
         known = None
@@ -328,10 +330,14 @@ def _clock(
 
 
 def _temperature_c(root: Path) -> float | None:
-    """Return the temperature of the processor's first sensor; the kernel's files have it in 1/1000 °C."""
+    """Return the temperature of the processor's first sensor; None without a sensor.
+
+    The kernel's files have it in 1/1000 °C.
+    """
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         if _line(zone / "type") in _CPU_ZONES:
             return _scaled(_line(zone / "temp"), 1e-3)
+    # Machines without such a zone, such as PCs with a processor of AMD.
     for sensor in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if _line(sensor / "name") in _CPU_SENSORS:
             return _scaled(_line(sensor / "temp1_input"), 1e-3)
@@ -340,6 +346,7 @@ def _temperature_c(root: Path) -> float | None:
 
 def _throttling(root: Path, run: RunTool) -> Throttling | None:
     """Return the throttle flags from the firmware tool, else from sysfs, else the under-voltage alarm."""
+    # `Throttling` is true also with no flag set: only None goes on to the next source.
     return (
         parse_throttled(run(["vcgencmd", "get_throttled"]))
         or parse_throttled(_line(root / "sys/devices/platform/soc/soc:firmware/get_throttled"))

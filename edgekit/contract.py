@@ -216,7 +216,7 @@ class Contract:
             raise InputError(f"the contract has {len(document)} characters: more than {_MAX_DOCUMENT_CHARS}")
         data = parse_json(document, "the contract")
         _check_version(data)
-        return convert(data, cls, "contract field")
+        return convert(data, cls, "contract field")  # `__post_init__` checks what the types do not express
 
 
 def channel_count(channels: Channels) -> int:
@@ -259,7 +259,7 @@ def _validate(contract: Contract) -> None:
     if contract.label_map is not None:
         mapped = contract.label_map
         has_classes = len(mapped.members) == len(mapped.labels) and all(mapped.members)
-        is_distinct = len(set(mapped.old)) == len(mapped.old)
+        is_distinct = len(set(mapped.old)) == len(mapped.old)  # the classes of all labels
         is_of_labels = mapped.labels == contract.labels and has_classes and is_distinct
         _require(is_of_labels, "label_map", str(mapped.labels), "distinct classes for each label")
     if contract.region is not None:
@@ -283,7 +283,10 @@ def _check_labels(contract: Contract) -> None:
 
 
 def _check_input(spec: InputSpec, crop: CropSpec) -> None:
-    """Check the numbers of normalisation and crop, and that the crop has the size and the colour of the input."""
+    """Check the numbers of normalisation and crop, and that the crop has the size and the colour of the input.
+
+    NaN is refused, because each comparison with it is false.
+    """
     channels = channel_count(spec.channels)
     for name, values in (("input.mean", spec.mean), ("input.std", spec.std)):
         _require(len(values) == channels, name, f"{len(values)} values", f"{channels} for '{spec.channels}'")

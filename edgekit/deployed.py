@@ -45,6 +45,7 @@ def command_of(own: str | None, release: Path) -> tuple[list[str], Mapping[str, 
     """
     if own:
         return [own], {}
+    # -P: no module of the folder in which the command is called is imported.
     words = [str(release / "env/bin/python"), "-P", "-m", "edgekit.cli"]
     return words, {"PYTHONPATH": str(release / "code")}
 

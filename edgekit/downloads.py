@@ -77,7 +77,7 @@ def cached_download(
     if is_offline():
         raise UnavailableError(f"'{pinned.name}' is not in '{folder}' and EDGEKIT_OFFLINE disables downloads: unset it")
     failure = folder / f"{pinned.name}.failed"
-    _check_pause(failure)
+    _check_pause(failure)  # raises within an hour of a failed download
     if notify is not None:
         notify(f"downloading {pinned.name} ({pinned.size_bytes / 1e6:.1f} MB) into '{folder}'")
     try:
@@ -108,6 +108,7 @@ def default_cache_dir() -> Path:
         UnavailableError: There is no home folder.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
+    # A relative $XDG_CACHE_HOME is not valid, and is ignored.
     with suppress(RuntimeError):  # there is no home folder
         folder = Path(base) if base.startswith("/") else Path.home() / ".cache"
         if folder.is_absolute():

@@ -124,6 +124,7 @@ def illegal_instruction(machine: str = os.uname().machine, cpuinfo: Path = Path(
     The import of version 1.21.0 calculates with half floats, which the processors of a Pi 3, Zero 2 W and 4 cannot. It
     ends the process by a signal, so only a warning before the import can state the cure.
     """
+    # asimdhp: the processor calculates with half floats.
     if machine != "aarch64" or "asimdhp" in cpuinfo.read_text().split():
         return None
     from importlib.metadata import version

@@ -158,6 +158,7 @@ def describe_bounds(declared: Option) -> str:
         return f"expected {declared.least:g} to {declared.most:g}"
     if declared.least is not None:
         return f"expected at least {declared.least:g}"
+    # An option without bounds is only refused for NaN.
     return "expected a number" if declared.most is None else f"expected at most {declared.most:g}"
 
 

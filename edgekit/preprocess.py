@@ -171,7 +171,7 @@ def ten_crops(images: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
     """
     height, width = size_hw
     crops = []
-    for view in (images, images[:, :, ::-1]):  # each (N, H, W, C)
+    for view in (images, images[:, :, ::-1]):  # each (N, H, W, C); the second one is mirrored along W
         crops += [
             view[:, :height, :width],
             view[:, :height, -width:],

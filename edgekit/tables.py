@@ -17,6 +17,7 @@ def csv_rows(content: bytes) -> list[dict[str, str]]:
     """
     text = content.decode("utf-8-sig", "replace")
     header = text.partition("\n")[0]
+    # Spreadsheet programs write semicolons where the comma is the decimal sign.
     delimiter = ";" if ";" in header and "," not in header else ","
     rows = []
     # Surplus cells have the column "", missing cells have the value None.

@@ -137,6 +137,7 @@ def _front_matter(file: Path, measured: tuple[Accuracy, ...]) -> str:
 
     Texts are quoted as JSON strings, which YAML can read.
     """
+    # `check_card` finds the mark in an older card, which may be replaced.
     lines = ["---", _MARK, "pipeline_tag: image-classification", "tags:", f"- {file.suffix[1:]}", "- raspberry-pi"]
     if measured:
         lines += ["metrics:", "- accuracy", "model-index:", f"- name: {json.dumps(file.stem)}", "  results:"]

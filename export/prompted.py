@@ -44,6 +44,7 @@ class PromptedTower(nn.Module):
         self.prompts: Tensor
         self.class_matrix: Tensor
         with torch.no_grad():
+            # (D, n, d): n tokens for each of the first D layers of the image tower.
             self.register_buffer("prompts", net.learner().vision.clone())
             self.register_buffer("class_matrix", (net.clip.logit_scale * net.text_features()).T.contiguous())
 
@@ -66,12 +67,14 @@ def open_prompted_tower(path: Path, options: ExportOptions) -> tuple[PromptedTow
     Raises:
         InputError: As `open_prompts`, or the labels cannot be used.
     """
+    # None: the classes that the prompts were trained for.
     descriptions = described_classes(new_classes(options), options.notify) or None
     net = open_prompts(path, options.clip, descriptions, options.notify)
     training = load_prompts(path).training  # the record of the training
     data_name, gray = str(training.get("data_name", "unknown")), bool(training.get("gray"))
     contract = clip_contract(PROMPTED, net.clip.config, net.classes, data_name, gray)
     origin = replace(contract.provenance, checkpoint_sha256=sha256_of(path))
+    # 0.0: no threshold.
     contract = replace(contract, provenance=origin, uncertain_below=options.uncertain_below or 0.0)
     return PromptedTower(net, ensemble=not options.without_ensemble), contract
 

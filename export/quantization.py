@@ -69,7 +69,7 @@ class QuantizedExport:
 
     @property
     def drop_points(self) -> float | None:
-        """Drop of accuracy in percentage points; negative if accuracy rose."""
+        """Drop of accuracy in percentage points, negative if accuracy rose; None without evaluation data."""
         if self.reference is None or self.own is None:
             return None
         return 100 * (self.reference.accuracy - self.own.accuracy)
@@ -201,7 +201,7 @@ def quantize_static(
                 activation_type=_ACTIVATIONS[types],
                 weight_type=ortq.QuantType.QInt8,
                 calibrate_method=ortq.CalibrationMethod.MinMax,
-                extra_options={"CalibStridedMinMax": _STRIDE_CROPS},
+                extra_options={"CalibStridedMinMax": _STRIDE_CROPS},  # limits the activations in memory
             )
             result = onnx.load(target)
         except DecodeError as damage:  # onnx ignores that the disk is full when it writes the quantiser's files
@@ -213,7 +213,7 @@ def quantize_static(
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return `model` with float16 weights and arithmetic; the types of its input and output stay."""
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(model)  # the converter changes its argument
     with only_errors(), redirect_stdout(StringIO()):  # the converter prints and logs its decisions
         converted = ir.from_proto(convert_float_to_float16(copy, keep_io_types=True))
     converted.graph.sort()  # the converter appends its casts at the end
@@ -240,7 +240,7 @@ class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the net's input for the next crop, by its name; None at the end of the range."""
-        if self._next == self._end:
+        if self._next == self._end:  # of the stride that `set_range` has set
             return None
         batch_of_one = self._crops[self._next : self._next + 1]
         self._next += 1
@@ -265,7 +265,8 @@ def _with_contract(
 ) -> onnx.ModelProto:
     """Return a quantised model with its contract: that of the float32 model, with the new precision.
 
-    The accuracy is left out, because it was measured on the float32 model. `calibration` describes the images.
+    The accuracy is left out, because it was measured on the float32 model. `calibration` describes the images; None for
+    float16.
     """
     provenance = replace(contract.provenance, accuracy=())
     new = replace(contract, schema=SCHEMA_VERSION, precision=precision, calibration=calibration, provenance=provenance)

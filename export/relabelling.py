@@ -92,7 +92,7 @@ def report_shares(labels: Sequence[str], logits: FloatArray, notify: Notify) -> 
 
     `logits` (N, labels) are those of images of a data set.
     """
-    if len(logits) < _LEAST_IMAGES:
+    if len(logits) < _LEAST_IMAGES:  # too few for a share
         return
     shares = np.bincount(logits.argmax(axis=1), minlength=len(labels)) / len(logits)  # (labels,)
     for name, share in zip(labels, shares.tolist(), strict=True):

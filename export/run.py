@@ -55,7 +55,7 @@ def export(options: ExportOptions) -> Exported:
         StorageError: The file cannot be written.
     """
     path, file = resolve_model(str(options.model), (CHECKPOINT_SUFFIX,)), Path(options.output)
-    remove_leftovers(file)
+    remove_leftovers(file)  # temporary files of exports that were killed
     engine = options.engine or ("ncnn" if file.suffix == NCNN_SUFFIX else "onnx")
     to_ncnn = engine == "ncnn"
     # Everything that can be wrong is checked before the slow steps.
@@ -206,6 +206,7 @@ def _check_quantization(options: QuantizeOptions, is_checkpoint: bool, path: Pat
     label_options = (new_classes(options), options.merges, options.clip, options.prompts, options.without_ensemble)
     if not is_checkpoint and (any(label_options) or options.uncertain_below is not None):
         raise InputError(f"'{path}' is exported already: choose labels and uncertain_below when you export it")
+    # Another value than the default must have been given.
     if options.evaluate_on is None and options.max_drop_points != defaults(QuantizeOptions)["max_drop_points"]:
         raise InputError("max_drop_points (--max-drop) has no effect without evaluate_on (--eval): leave it out")
     if options.engine == "ncnn" or options.precision != "fp32":

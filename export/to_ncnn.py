@@ -59,6 +59,7 @@ def export_net_to_ncnn(
         StorageError: The file cannot be written.
     """
     check_target(target, NCNN_SUFFIX)
+    # Not condensed as in `export_net`: pnnx converts the gather operations of a condensed net wrongly.
     model, changed = convert(net, contract, passes)
     content = to_ncnn(model)
     with atomic_path(target) as temporary:
@@ -149,6 +150,7 @@ def check_half_floats(path: Path, crops: ImageU8) -> None:
     Raises:
         InputError: The logits differ by more than the tolerance.
     """
+    # `half` has the precision in the file's contract, float16.
     half, full = NcnnEngine(path, intra_op_threads=1), NcnnEngine(path, intra_op_threads=1, precision="float32")
     tensor = to_input(crops, half.contract.input)
     faults = logit_faults(full.infer(tensor), half.infer(tensor), tolerance_for("float16", "ncnn"))

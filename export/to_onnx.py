@@ -75,7 +75,7 @@ def open_checkpoint(path: Path, options: ExportOptions) -> tuple[nn.Module, Cont
         check_weights(checkpoint)
     except InputError as error:
         raise InputError(f"checkpoint '{path}': {error}") from error
-    net, contract = relabelled(checkpoint, options, text_tower_beside(path))
+    net, contract = relabelled(checkpoint, options, text_tower_beside(path))  # which need not exist
     return net, with_origin(contract, path)
 
 
@@ -110,6 +110,7 @@ def export_net(
     """
     check_target(target)
     with atomic_path(target) as temporary:
+        # Condensed: learned group convolutions become a gather and a grouped convolution, with the same logits.
         model, changed = convert(condensed(net.eval()), contract, passes, shares_weights)
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         verification = check_export(temporary, net, contract, tolerance)
@@ -199,7 +200,7 @@ def _exported_graph(net: nn.Module, contract: Contract) -> ir.Model:
             (example,),
             dynamo=True,
             verbose=False,
-            optimize=False,
+            optimize=False,  # `rewritten` does, after it has folded BatchNorm in float64
             opset_version=OPSET,
             input_names=[spec.name],
             output_names=[contract.output.name],

@@ -152,6 +152,7 @@ def main() -> None:
 
 def _end_process(exit_code: int) -> NoReturn:
     """End the process, without the interpreter's clean-up if one of edgekit's threads is still running."""
+    # Threads that may be blocked have such a name.
     if any(thread.name.startswith("edgekit ") for thread in threading.enumerate()):
         # The interpreter's own exit would wait for a thread that is blocked in a camera driver, or abort with one that
         # an encoder still has.

@@ -28,7 +28,7 @@ def raise_failures(results: Sequence[HostResult[Any]]) -> None:
     if len(results) > 1:
         for done in failed:
             echo(one_line(f"{done.host.label}: {done.error}"), err=True)
-    if any(done.interrupted for done in results):
+    if any(done.interrupted for done in results):  # Ctrl-C decides the exit code, whatever failed before it
         raise KeyboardInterrupt
     if failed and len(results) == 1:
         raise HostError(f"{failed[0].host.label}: {failed[0].error}")
@@ -52,7 +52,10 @@ def yunet_upload(out: Output) -> Upload | None:
 
 
 def needs_detector(model: Path) -> bool:
-    """Return whether a model classifies faces; True if its contract cannot be read without onnxruntime."""
+    """Return whether a model classifies faces.
+
+    True, too, if its contract cannot be read without onnxruntime: a detector that is not needed does no harm.
+    """
     from edgekit.device.engines.engine import contract_in
 
     try:
@@ -71,10 +74,10 @@ class BoardReporter:
         self._out = out
         self._bar = progress_bar(out)
         self._tasks: dict[str, Any] = {}  # rich's bar of each board, by label
-        self._print_progress = by_stage(self._bar)
-        self._lock = threading.Lock()
+        self._print_progress = by_stage(self._bar)  # without a terminal
+        self._lock = threading.Lock()  # each board reports from a thread of its own
         self._boards = boards  # how many
-        self._finished = 0  # how many of them
+        self._finished = 0  # how many of them have finished
 
     def __enter__(self) -> BoardReporter:
         self._bar.__enter__()

@@ -53,8 +53,8 @@ class Command(click.Command):
         """Make a command with the options of `groups`; the other arguments are those of `click.Command`."""
         super().__init__(*args, **kwargs)
         self.groups: dict[str, Classes] = dict(groups or {})
-        self.kinds: list[type[Options]] = []
-        self.declared: dict[str, Option] = {}
+        self.kinds: list[type[Options]] = []  # the classes of all groups
+        self.declared: dict[str, Option] = {}  # by the name of the parameter
         for group in self.groups.values():
             self._add(_classes(group))
 
@@ -178,7 +178,7 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Print the help if there are no arguments; click's own exit code depends on its version."""
-        if not args and not ctx.resilient_parsing:
+        if not args and not ctx.resilient_parsing:  # resilient: the shell completes the command line
             click.echo(ctx.get_help(), err=True)
             ctx.exit(EXIT_USAGE)
         return super().parse_args(ctx, args)
@@ -221,7 +221,10 @@ def is_set(ctx: click.Context, name: str) -> bool:
 
 
 def in_effect(command: Command, ctx: click.Context) -> set[str]:
-    """Return the flags of the options that have another value than their default."""
+    """Return the flags of the options that have another value than their default.
+
+    An option that is given with its default value excludes nothing, and needs nothing.
+    """
     default_of = _defaults(command)
     return {
         declared.flag
@@ -254,7 +257,10 @@ def _defaults(command: Command) -> dict[str, Any]:
 
 
 def _reset_overridden(command: Command, ctx: click.Context) -> None:
-    """Reset options of the settings file that the command line excludes, and those that lack what they need."""
+    """Reset options of the settings file that the command line excludes, and those that lack what they need.
+
+    An option that is reset counts as not given; see `is_set`.
+    """
     source = ctx.get_parameter_source
     options = command.declared.items()
     in_file = {name: declared for name, declared in options if source(name) is ParameterSource.DEFAULT_MAP}
@@ -290,7 +296,7 @@ def _check_dependencies(command: Command, ctx: click.Context) -> None:
             continue
         if excluded := [flag for flag in option.excludes if flag in effective]:
             raise click.UsageError(f"{option.flag} and {excluded[0]} exclude each other: give one of them", ctx)
-        if option.needs and effective.isdisjoint(option.needs):
+        if option.needs and effective.isdisjoint(option.needs):  # one of them is enough
             raise click.UsageError(f"{option.flag} has no effect without {' or '.join(option.needs)}", ctx)
 
 

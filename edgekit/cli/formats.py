@@ -28,13 +28,15 @@ def bench_formats(
 ) -> None:
     """Compare formats of a model and print the result; `measure` measures files by name.
 
+    `formats` are names, or "all" alone. `target` None is that of this machine.
+
     Raises:
         InputError: The model or the data cannot be used.
     """
     result = None
     try:
         with ExitStack() as stack:
-            write_report = files.open(stack)
+            write_report = files.open(stack)  # fails now if a file cannot be written
             bars = stack.enter_context(progress_bar(out))
 
             def measure_exported(paths: Mapping[str, Path]) -> BenchmarkReport:

@@ -51,7 +51,7 @@ class ValueType:
         for part in _alternatives(hint):
             if typing.get_origin(part) is Literal:
                 words |= {str(word): word for word in typing.get_args(part)}
-            elif isinstance(part, type) and part is not type(None):
+            elif isinstance(part, type) and part is not type(None):  # None cannot be given on the command line
                 kinds.append(part)
         return ValueType(tuple(kinds), words, several)
 
@@ -68,7 +68,7 @@ class ValueType:
         """
         if text in self.words:
             return self.words[text]
-        for number in (int, float):
+        for number in (int, float):  # int first, so that 5 is an int where both are allowed
             if number in self.kinds:
                 try:
                     return number(text)

@@ -75,7 +75,7 @@ class Output:
             if indent is not None:
                 text = "\n".join(_wrapped(line, indent) for line in text.split("\n"))
             text = click.style(text, bold=True) if bold else text
-        echo(text, err=self.as_json)
+        echo(text, err=self.as_json)  # with --json, stdout has only the document
 
     def fields(self, fields: Iterable[tuple[str, str | None]]) -> None:
         """Print one line per labelled text, except for those that are None.
@@ -170,20 +170,26 @@ def by_stage(
 
 
 class _StageProgress:
+    """The function that `by_stage` returns, with the bars and the times of its lines."""
+
     def __init__(self, progress: Progress, clock: Callable[[], float]) -> None:
         self._progress = progress
         self._clock = clock
-        self._bars: dict[str, Callable[[float, float | None], None]] = {}
+        self._bars: dict[str, Callable[[float, float | None], None]] = {}  # what moves each stage's bar
         # When the last line of each stage was printed; before its first line, when the stage began.
         self._last_line_s: dict[str, float] = {}
 
     def update(self, stage: str, done: float, total: float | None) -> None:
-        """Move the bar of a stage, or print a line if there is no terminal and the last line is a minute old."""
+        """Move the bar of a stage, or print a line if there is no terminal and the last line is a minute old.
+
+        `total` is None if it is not known.
+        """
         now_s = self._clock()
         if stage not in self._bars:
             self._bars[stage] = updater(self._progress, stage)
             self._last_line_s[stage] = now_s
         self._bars[stage](done, total)
+        # Disabled: there is no terminal. Quiet: -q.
         prints_lines = self._progress.disable and not self._progress.console.quiet
         if prints_lines and now_s - self._last_line_s[stage] >= LINE_EVERY_S:
             self._last_line_s[stage] = now_s

@@ -76,6 +76,7 @@ def run_stream(
         if taught is not None:
             stream_options = replace(stream_options, model=taught.current)
         stream = opened.enter_context(Stream(replace(stream_options, camera_settings=camera, notify=out.warn)))
+        # The localizer as a function, because a new model replaces it during the run.
         monitor = RuntimeMonitor(results_folder(outputs), lambda: stream.localizer, out.warn, live=stream.source.live)
         opened.enter_context(monitor)
         # With `--jsonl -`, stdout has the results, and text goes to stderr as with --json.
@@ -198,8 +199,8 @@ def _summary(
 
 def _ended(signals: StopSignals, finished: bool) -> str:
     """Return how the run ended, for the field `ended` of the summary."""
-    if signals.interrupted:
+    if signals.interrupted:  # Ctrl-C
         return "interrupted"
-    if signals.terminated:
+    if signals.terminated:  # SIGTERM or SIGHUP
         return "stopped"
     return "finished" if finished else "failed"

@@ -41,9 +41,9 @@ class SettingsCommand(Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the function, or print the settings in effect."""
-        del ctx.params["config"]
+        del ctx.params["config"]  # its callback has made the settings of the file the defaults
         if ctx.params.pop("print_config"):
-            self.complete()
+            self.complete()  # the options of other packages are printed, too
             values = values_in_effect(self, ctx)
             if ctx.params["as_json"]:
                 click.echo(json.dumps(values, indent=2))
@@ -204,7 +204,7 @@ def _checked(declared: Option, option: click.Option, value: Any) -> Any:
 def _text_or_number(declared: Option, option: click.Option, value: Any) -> Any:
     """Return a value of the file, converted; raises as `_checked` if its TOML type is not that of the option."""
     assert isinstance(option.type, Value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):  # for Python, a bool is an int
         raise ValueError("write text or a number")
     kinds, words = option.type.kind.kinds, option.type.kind.words
     # `parse` reads a text, and the file may then have a text or a number.
@@ -215,7 +215,7 @@ def _text_or_number(declared: Option, option: click.Option, value: Any) -> Any:
         if isinstance(value, float) and float not in kinds:
             raise ValueError("write a whole number")
         return option.type.convert(value, option, None)
-    if isinstance(value, str) and value.startswith("~/"):
+    if isinstance(value, str) and value.startswith("~/"):  # no shell replaces it in a file
         raise ValueError("write the path without '~'")
     return option.type.convert(str(value), option, None)
 

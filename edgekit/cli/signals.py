@@ -25,7 +25,7 @@ class StopSignals:
         self.terminated = False  # by SIGTERM or SIGHUP
         self._stop: Callable[[], None] | None = None  # set by `on_stop`
         self._stop_was_called = False
-        self._previous_handlers: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}  # by number of the signal
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -79,4 +79,4 @@ class StopSignals:
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
-            raise SystemExit(EXIT_OK)
+            raise SystemExit(EXIT_OK)  # for systemd, a stop by SIGTERM is no failure

@@ -42,7 +42,7 @@ class TrainingView:
 
     def on_step(self, report: StepReport) -> None:
         """Move the bar to the step of a report; without a terminal, print a line once a minute."""
-        self._epochs = report.epochs
+        self._epochs = report.epochs  # for `on_epoch`, whose report does not have it
         if not self._bars.console.is_terminal:
             # The epochs of step reports are counted from 0.
             self._by_stage(f"epoch {report.epoch + 1}/{report.epochs}", report.step, report.steps)
@@ -76,6 +76,7 @@ def training_view(out: Output, output: Path) -> Iterator[TrainingView]:
 
     Of several processes (torchrun), the first one prints.
     """
+    # torchrun sets RANK, the number of the process.
     out = dataclasses.replace(out, quiet=out.quiet or os.environ.get("RANK", "0") != "0")
     with progress_bar(out) as bars:
         view = TrainingView(out, bars)

@@ -12,7 +12,7 @@ _NO_CAMERAS = re.compile(r"bcm2835-|unicam|pispbe|rp1-cfe|rpi-hevc|rpivid|hevc",
 
 
 def libcamera(probe: Probe) -> Finding | None:
-    """Check on a Raspberry Pi that libcamera finds a camera."""
+    """Check that libcamera finds a camera; None on a machine that is no Raspberry Pi."""
     if not probe.board().is_raspberry_pi:
         return None
     # Older systems have it under its second name.

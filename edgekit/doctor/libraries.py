@@ -78,7 +78,7 @@ def opencv(probe: Probe) -> Finding:
 
 
 def picamera2(probe: Probe) -> Finding | None:
-    """Check on a Raspberry Pi that picamera2 can be imported with the installed simplejpeg and numpy."""
+    """Check that picamera2 can be imported with the installed simplejpeg and numpy; None if this is no Raspberry Pi."""
     if not probe.board().is_raspberry_pi:
         return None
     done = probe.imported("picamera2", "picamera2", "simplejpeg", "numpy")
@@ -102,7 +102,7 @@ def picamera2(probe: Probe) -> Finding | None:
 def _missing_picamera2(probe: Probe) -> Finding:
     """Return the finding for a picamera2 that is not installed, or that a virtual environment hides."""
     install = "sudo apt install python3-picamera2"
-    if not probe.environment.in_venv or probe.environment.system_site_packages:
+    if not probe.environment.in_venv or probe.environment.system_site_packages:  # nothing hides it
         return Finding("picamera2", "warning", "not installed", install)
     make_visible = probe.environment.system_packages_cure()
     if (probe.root / _PICAMERA2).is_dir():
@@ -125,6 +125,7 @@ def _reinstall(name: str, requirement: str) -> str:
 
 def _requirement_without(version: str) -> str:
     """Return the requirement of onnxruntime that also excludes this version, if its name is a version number."""
+    # A version that ONNXRUNTIME names already is excluded there.
     if not re.fullmatch(r"\d+(\.\d+)+", version) or version in ONNXRUNTIME:
         return ONNXRUNTIME
     return f"{ONNXRUNTIME},!={version}"

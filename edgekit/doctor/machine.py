@@ -68,7 +68,7 @@ def memory(probe: Probe) -> Finding:
     text = f"{available} of {total} MiB available"
     if available < _LOW_MEMORY_MIB:
         return Finding("memory", "warning", f"{text}: low", "close other programs; the desktop uses most")
-    if cma:
+    if cma:  # None or 0 on a machine that reserves none
         text += f", CMA {cma_free} of {cma} MiB free"
         if probe.board().is_raspberry_pi and cma < _LOW_CMA_MIB:
             cure = "add dtoverlay=cma,cma-64 to /boot/firmware/config.txt and restart"
@@ -141,6 +141,7 @@ def power(probe: Probe) -> Finding:
     if flags is None:
         if not probe.board().is_raspberry_pi:
             return Finding("power", "unknown", "only a Raspberry Pi reports it")
+        # Once more, for the reason why `conditions` has no flags.
         done = probe.run("vcgencmd", "get_throttled")
         if done is None:
             text, cure = "vcgencmd is not installed or does not respond", "sudo apt install raspi-utils"
@@ -219,6 +220,7 @@ def _service_state(probe: Probe, unit: str, scope: list[str]) -> Finding | None:
     log = f"{'' if flag else 'sudo '}journalctl {flag}-u {unit} -n 50"
     if active == "active":
         return Finding("service", "warning", text, log) if restarts else Finding("service", "ok", text)
+    # "auto-restart": it has failed, and waits for the next attempt.
     if active == "failed" or properties.get("SubState") == "auto-restart":
         reason = f"{properties.get('Result', '?')}, exit code {properties.get('ExecMainStatus', '?')}"
         return Finding("service", "fault", f"{text}: {reason}", log)

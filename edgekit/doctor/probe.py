@@ -76,6 +76,7 @@ def import_in_child(module: str, distributions: Sequence[str]) -> CompletedProce
     command = [sys.executable, "-P", "-c", _IMPORT_CODE, module, *distributions]
     slow = f"importing {module} took longer than {_IMPORT_TIMEOUT_S} s"
     done = call_tool(command, _IMPORT_TIMEOUT_S)
+    # None: the time was over, because this Python is not missing.
     return done or CompletedProcess(command, returncode=1, stdout="", stderr=slow)
 
 
@@ -133,7 +134,7 @@ class Probe:
 
 def _has_system_packages() -> bool:
     """Return whether this Python can import the packages of the system."""
-    if sys.prefix == sys.base_prefix:
+    if sys.prefix == sys.base_prefix:  # it is no virtual environment
         return True
     try:
         text = (Path(sys.prefix) / "pyvenv.cfg").read_text()

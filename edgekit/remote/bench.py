@@ -71,7 +71,7 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
         options[argument] = board.stored_path(upload)
         names[options[argument]] = printable(upload.path.name)
     kept = f"{board.root}/report.json"  # the board can write it after the connection has ended
-    connection.run(["rm", "-f", kept])
+    connection.run(["rm", "-f", kept])  # the report of an earlier benchmark
     measurement_started_s: list[float] = []  # one value, when the first progress has arrived
 
     def progress(what: str, done: float, total: float) -> None:

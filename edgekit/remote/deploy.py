@@ -125,7 +125,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
         HostError: The board rejected the release before anything was changed, or the connection was lost.
     """
     host = connection.host
-    with _before_change():
+    with _before_change():  # the error of a lost connection adds that nothing was changed
         board = probe(connection)
         reporter.message(host, board.describe())
         if not board.has_systemd:
@@ -166,7 +166,7 @@ def rollback_host(connection: Connection, service: Service, to: str | None, repo
     Raises:
         HostError: The board rejected the change, or the connection was lost.
     """
-    with _before_change():
+    with _before_change():  # the error of a lost connection adds that nothing was changed
         board = probe(connection)
     change = _run_on_board(connection, board, service, reporter, "rollback", ReleaseChange, to=to, settle_s=SETTLE_S)
     return _with_state_in_error(change)
@@ -189,7 +189,7 @@ def undeploy_host(connection: Connection, service: Service, keep_data: bool, rep
     Raises:
         HostError: The service or a folder cannot be removed, or the connection was lost.
     """
-    with _before_change():
+    with _before_change():  # the error of a lost connection adds that nothing was changed
         board = probe(connection)
     return _run_on_board(connection, board, service, reporter, "undeploy", Removal, keep_data=keep_data)
 
@@ -274,7 +274,7 @@ def _run_on_board(
         "trial_s": _TRIAL_S,
         **details,
     }
-    # The actions without `settle_s` start no release.
+    # Up to four starts are waited for, see `_MAX_SETTLINGS`; the actions without `settle_s` start no release.
     timeout_s = _TIMEOUT_S + _MAX_SETTLINGS * details.get("settle_s", 0)
     try:
         return run_program(connection, [python.path], "deploy", plan, reporter, kind=kind, timeout_s=timeout_s)

@@ -40,7 +40,7 @@ def examine_host(connection: Connection, reporter: HostReporter) -> Examined:
     """
     board = probe(connection)
     python = check_python(board, connection.host.label).path
-    installed = board.commands[0] if board.commands else ""
+    installed = board.commands[0] if board.commands else ""  # path of the installed edgekit
     # A script that runs the arguments with the first of these Pythons that exists.
     chooser = shell(_CHOOSE_PYTHON, installed, board.root, python)
     examined = run_program(connection, chooser, "doctor", {}, reporter, kind=Examined, timeout_s=_TIMEOUT_S)

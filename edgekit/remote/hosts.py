@@ -89,6 +89,7 @@ class HostOptions(Options):
             InputError: An address, the inventory or a label cannot be used, or a private key is missing.
         """
         ssh_options = ssh_arguments(self.ssh_option)
+        # Address and label are set for each board.
         defaults = Host(address="", label="", port=self.port, identity=self.identity, ssh_options=ssh_options)
         hosts = [parse_host(each, defaults) for each in self.host]
         if self.inventory is not None:
@@ -174,7 +175,7 @@ def read_inventory(path: Path, defaults: Host = _NO_HOST) -> list[Host]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"inventory '{path}' is not TOML: {one_line(str(error))}") from error
     tables = document.pop("host", None)
-    if document or not isinstance(tables, list) or not tables:
+    if document or not isinstance(tables, list) or not tables:  # what is left in `document` is something else
         raise InputError(f"inventory '{path}' must contain only [[host]] tables, each with host = \"user@name\"")
     return [
         _from_table(table, f"inventory '{path}', host {number}", path.parent, defaults)
@@ -188,6 +189,7 @@ def check_different(hosts: Sequence[Host]) -> None:
     Raises:
         InputError: An address or a label occurs twice.
     """
+    # With the port, because one address can forward several ports to several boards.
     addresses = [f"{host.address} (port {host.port or 22})" for host in hosts]
     for what, values in (("host", addresses), ("label", [host.label for host in hosts])):
         twice = next((value for value in values if values.count(value) > 1), None)

@@ -89,7 +89,7 @@ def run_on_hosts(
                 raise
     # Only after Ctrl-C: add the results of the hosts that ended meanwhile.
     for future in futures:
-        if future.cancelled() or future.result().host in results:
+        if future.cancelled() or future.result().host in results:  # never started, or reported already
             continue
         # A host that had not ended before, and has no result, has only the error of its closed connection.
         if future in ended_before or future.result().result is not None:

@@ -192,6 +192,7 @@ def _download(requirements: Sequence[str], target: Target, folder: Path) -> None
     for leftover in folder.iterdir():  # of a killed download
         leftover.unlink()
     arguments = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    # For another platform, pip downloads wheels only, because it cannot build there.
     arguments += ["--dest", str(folder), "--only-binary=:all:", "--implementation", "cp"]
     arguments += ["--python-version", "{}.{}".format(*target.python)]
     arguments += [f"--platform={platform}" for platform in target.platforms]

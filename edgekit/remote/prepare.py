@@ -111,6 +111,7 @@ def _installation(
     Environment and code are in folders named by their content: what the board has already is not sent again.
     """
     wheels = dependency_wheels(_target(board, python, system_packages, extras))
+    # With the path of Python, because the environment links to it.
     key = _key([path.name for path in wheels], python.version, python.path, system_packages)
     code_key = hashlib.sha256(own_code()).hexdigest()
     packages = []
@@ -155,6 +156,7 @@ def check_fit(probe: Probe, label: str) -> Python:
     Raises:
         HostError: edgekit cannot run on the board; the message names the reason and the cure.
     """
+    # A 64-bit kernel can run a 32-bit system, and a 64-bit system a 32-bit Python.
     has_32_bit_python = probe.python is not None and probe.python.bits == 32
     if probe.machine.startswith(("armv6", "armv7")) or probe.system_bits == 32 or has_32_bit_python:
         raise HostError(
@@ -199,7 +201,7 @@ def run_job(
         ["flock", "--shared", "--no-fork", f"{board.root}/lock", *command.words, "job"],
         stdin=f"{json.dumps(job, default=str)}\n".encode(),  # default: for paths
         hold_stdin=True,
-        timeout_s=None,
+        timeout_s=None,  # a benchmark can take hours
         on_stderr_line=on_stderr_line,
     )
 

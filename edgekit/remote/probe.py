@@ -64,7 +64,7 @@ class Probe:
         """
         if not self.commands:
             raise HostError(f"{label}: no 'edgekit' is installed on the board: install it, or leave out --no-install")
-        return self.commands[0]
+        return self.commands[0]  # the one on the PATH, if there is one
 
     def describe(self) -> str:
         """Return the board, its system, Python, memory and free disk space as one line."""
@@ -80,7 +80,7 @@ def probe(connection: Connection) -> Probe:
     Raises:
         HostError: The script failed.
     """
-    now_s = time.time()
+    now_s = time.time()  # with which the clock that the script prints is compared
     done = connection.run(shell(_PROBE, _PROBE_PYTHON))
     try:
         return parse_probe(done.text, now_s)
@@ -95,6 +95,7 @@ def parse_probe(text: str, now_s: float) -> Probe:
     Raises:
         ValueError: A required property is missing.
     """
+    # store, envs, code and command have one line per file, folder or path; the other keys have one line.
     listed: dict[str, list[str]] = {}
     for line in text.splitlines():
         key, _, value = line.partition("=")

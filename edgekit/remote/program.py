@@ -64,6 +64,7 @@ def program(name: str, argument: Mapping[str, Any]) -> list[str]:
     sent = {"modules": dict(needed(module)), "main": module, "argument": argument}
     packed = zlib.compress(json.dumps(sent).encode(), level=9)
     loader = _source(_LOADER) or ""  # never "": the module exists
+    # -I: Python ignores the variables and the packages of the board's user.
     return ["-I", "-c", loader, base64.b64encode(packed).decode()]
 
 
@@ -179,7 +180,10 @@ def _no_answer(done: CommandResult) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """Return a JSON value without null fields, in which each text and name is one printable line."""
+    """Return a JSON value in which each text and name is one printable line.
+
+    Null fields are left out: the class that is made of the value then uses its defaults.
+    """
     if isinstance(value, dict):
         return {one_line(name): _harmless(item) for name, item in value.items() if item is not None}
     if isinstance(value, list):

@@ -99,7 +99,7 @@ class Connection:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.started_s = 0.0
+        self.started_s = 0.0  # of the monotonic clock, when the block began
         self._ssh = shutil.which("ssh") or ""
         self._folder: Path | None = None  # contains the socket
         # ssh's process that has the connection, and the thread that reads its error output.
@@ -109,7 +109,7 @@ class Connection:
         # One ssh process per command that runs on the board.
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()  # for `_running`
-        self._closed = threading.Event()
+        self._closed = threading.Event()  # set by `close`, which may be called before there is a master
 
     def __enter__(self) -> Self:
         if not self._ssh:
@@ -118,7 +118,7 @@ class Connection:
         self._folder = _private_folder()
         try:
             self._open()
-        except BaseException:
+        except BaseException:  # after which `__exit__` is not called
             self.close()
             raise
         return self
@@ -251,7 +251,8 @@ class Connection:
     def _master_arguments(self) -> list[str]:
         """Return the ssh command of the master process.
 
-        The order matters: of several values of an option, ssh uses the first.
+        The order matters: of several values of an option, ssh uses the first. So the user's options cannot change
+        `_FIXED`, but replace `_PREFERRED`.
         """
         host = self.host
         arguments = [self._ssh, "-M", "-S", self._socket()]
@@ -280,14 +281,14 @@ class Connection:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,  # closing a buffered stream would wait for the thread that reads it
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C must reach this process only, see `close`
         )
         with self._lock:
             self._running.add(process)
         return process
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        """End a process of `_start` if it still runs, and close its streams."""
+        """End a process of `_start`, which is ssh on this machine, if it still runs, and close its streams."""
         if process.poll() is None:
             process.kill()
             process.wait()
@@ -346,7 +347,7 @@ class _Exchange:
         self._on_stderr_line = on_stderr_line or (lambda _: None)
 
     def run(self, chunks: Iterable[bytes], hold_stdin: bool, timeout_s: float | None) -> None:
-        """Write `chunks` and read until the process ends.
+        """Write `chunks` and read until the process ends; `timeout_s` None: without a limit.
 
         Raises:
             subprocess.TimeoutExpired: The process did not end in time.
@@ -357,6 +358,7 @@ class _Exchange:
             thread.start()
         self._process.wait(timeout_s)
         # The writer is not waited for: it ends with the pipe, and `chunks` may take long to yield the next one.
+        # The readers are, for a limited time: the master process, which goes on, may have their pipes open too.
         for thread in readers:
             thread.join(_DRAIN_S)
         if self._failure is not None:
@@ -388,7 +390,8 @@ class _Exchange:
         rest = b""
         for data in _chunks(self._process.stderr):
             self.stderr += data
-            *lines, rest = (rest + data).split(b"\n")  # complete lines, and the beginning of the next one
+            # Complete lines, and the beginning of the next one. A last line without a line break is only in `stderr`.
+            *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 try:
                     self._on_stderr_line(line.decode(errors="replace"))

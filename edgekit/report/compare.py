@@ -326,13 +326,16 @@ def _board_differences(before: BoardResult, after: BoardResult) -> Iterator[str]
     first_governor, second_governor = before.before.governor, after.before.governor
     if first_governor != second_governor:
         yield f"governor '{first_governor}' and '{second_governor}'"
-    first_mhz, second_mhz = _clock_mhz(before), _clock_mhz(after)
+    first_mhz, second_mhz = _clock_mhz(before), _clock_mhz(after)  # an unknown clock is not compared
     if first_mhz and second_mhz and max(first_mhz, second_mhz) > min(first_mhz, second_mhz) * (1 + _CLOCK_TOLERANCE):
         yield f"clock {first_mhz:.0f} and {second_mhz:.0f} MHz"
 
 
 def _clock_mhz(board: BoardResult) -> float | None:
-    """Return the median clock during the processes that were neither throttled nor had a changing clock."""
+    """Return the median clock during the processes that were neither throttled nor had a changing clock.
+
+    None if no process has a reading.
+    """
     clocks = [
         reading.clock_mhz
         for cell in board.cells

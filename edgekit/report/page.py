@@ -105,7 +105,7 @@ def cell_name(cell: CellResult) -> str:
 
 
 def bars(board: BoardResult, kind: AnyKind) -> list[Bar]:
-    """Return one bar per cell of a kind, the fastest cell first."""
+    """Return one bar per cell of a kind, the fastest cell first; `kind` is one of `kinds_of(board)`."""
     cells = sorted((cell for cell in board.cells if cell.kind == kind), key=lambda cell: cell.latency.p50_ms)
     longest_ms = cells[-1].latency.p50_ms
     upper_limits_ms = [cell.median_interval_ms[1] for cell in cells if cell.median_interval_ms is not None]
@@ -116,6 +116,7 @@ def bars(board: BoardResult, kind: AnyKind) -> list[Bar]:
         whisker = None
         if cell.median_interval_ms is not None:
             low_ms, high_ms = cell.median_interval_ms
+            # Its two ends, in percent of the axis.
             whisker = (min(100 * low_ms / end_ms, 100), min(100 * high_ms / end_ms, 100))
         drawn.append(Bar(cell, width=100 * cell.latency.p50_ms / end_ms, whisker=whisker))
     return drawn

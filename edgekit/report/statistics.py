@@ -97,7 +97,7 @@ def is_stable(window_medians_ms: Sequence[float]) -> bool:
 def _resampled(samples: Samples, random: np.random.Generator) -> Samples:
     """Return a bootstrap sample of the same size, made of blocks of consecutive samples.
 
-    A block that reaches the end of the samples continues at their beginning.
+    Blocks keep the correlation of neighbours. A block that reaches the end of the samples continues at their beginning.
     """
     size = samples.size
     block_size = max(1, round(math.sqrt(size)))

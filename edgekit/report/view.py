@@ -42,7 +42,7 @@ def board_title(result: BoardResult) -> str:
     board = result.board
     parts = [result.label] if result.label else []
     parts.append(board.model or "unknown board")
-    if board.cpu and board.cpu != board.model:
+    if board.cpu and board.cpu != board.model:  # on a PC they are equal
         parts.append(board.cpu)
     parts.append(f"{board.processors or '?'} processors, {board.architecture}")
     return ", ".join(parts)
@@ -130,7 +130,7 @@ def facts(result: BoardResult) -> list[str]:
 
 
 def warnings(result: BoardResult) -> list[str]:
-    """Return the reasons to doubt a board's results, except the virtualization warning."""
+    """Return the reasons to doubt a board's results, except that of `virtualization_warning`, which is shown first."""
     found = []
     for flag, meaning in EXPLANATIONS.items():
         flagged = [cell for cell in result.cells if flag in cell.quality_flags]
@@ -145,7 +145,10 @@ def warnings(result: BoardResult) -> list[str]:
 
 
 def not_measured(report: BenchmarkReport) -> str | None:
-    """Return the labels of the boards without results as one line, without the reasons, which may contain addresses."""
+    """Return the labels of the boards without results as one line; None if all boards have results.
+
+    The reasons are left out, because they may contain addresses.
+    """
     measured = {board.label for board in report.boards}
     failed = [host.label for host in report.hosts if host.error is not None and host.label not in measured]
     # Each label once, because merged reports may have a board several times.

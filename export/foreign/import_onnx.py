@@ -131,7 +131,7 @@ def _write(
             temporary.write_bytes(rewritten)
             reason = _difference(temporary, expected)
             if not reason:
-                return
+                return  # `output` gets the content of `temporary`
         raise InputError(
             f"model '{model}' cannot classify several images at once ({reason}): export it with a dynamic batch, "
             "such as dynamic=True or dynamic_axes"
@@ -269,7 +269,7 @@ def _rewritten(
     graph.input[0].CopyFrom(helper.make_tensor_value_info(name, element_type, shape))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [_BATCH, len(contract.labels)]))
-    del graph.value_info[:]
+    del graph.value_info[:]  # stored shapes of other tensors may contain the old batch size
     helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -283,6 +283,7 @@ def _append_logits(graph: onnx.GraphProto, output: str, gives_probabilities: boo
     last = f"{output}/flat"
     graph.node.append(helper.make_node("Flatten", [f"{output}/own"], [last]))
     if gives_probabilities:
+        # The logarithm of 0 would be -infinity.
         least = numpy_helper.from_array(np.array(_LEAST_PROBABILITY, np.float32), f"{output}/least")
         graph.initializer.append(least)
         graph.node.append(helper.make_node("Max", [last, least.name], [f"{output}/positive"]))
@@ -291,7 +292,7 @@ def _append_logits(graph: onnx.GraphProto, output: str, gives_probabilities: boo
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Give a tensor of the graph another name, in all nodes that write or read it."""
+    """Give a tensor another name in all nodes that write or read it; the lists of graph inputs and outputs stay."""
     for node in graph.node:
         for names in (node.input, node.output):
             for index, name in enumerate(names):
@@ -313,7 +314,7 @@ def _free_reshapes(graph: onnx.GraphProto) -> None:
             continue
         tensor = constants[node.input[1]]
         shape = numpy_helper.to_array(tensor).copy()
-        if shape.ndim == 1 and len(shape) > 1 and shape[0] > 0:
+        if shape.ndim == 1 and len(shape) > 1 and shape[0] > 0:  # -1 and 0 fit every batch size already
             infers_other_axis = -1 in shape
             shape[0] = 0 if infers_other_axis else -1
             tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
@@ -332,4 +333,5 @@ def _difference(path: Path, expected: FloatArray) -> str:
     except InputError as error:
         return one_line(str(error))
     difference = float(np.abs(found - expected).max())
+    # NaN is a difference, too.
     return "" if difference < _TOLERANCE else f"probabilities differ by {difference:.3f}"

@@ -105,7 +105,8 @@ def _model_api(info: Mapping[str, str], path: Path) -> Stated:
         by="OpenVINO Model API",
         labels=tuple(info["labels"].split()) if info.get("labels") else None,
         channels="rgb" if reverses_channels else "bgr",
-        values=(1.0, mean or (0.0,) * 3, std or (1.0,) * 3),  # pixels of 0 to 255
+        values=(1.0, mean or (0.0,) * 3, std or (1.0,) * 3),  # scale, mean, std for pixels of 0 to 255
+        # The other types, "fit_to_window" and "fit_to_window_letterbox", keep the aspect ratio and pad.
         fit=_MODEL_API_FITS.get(info.get("resize_type", "standard"), "pad"),
     )
 
@@ -119,7 +120,7 @@ def _timm(document: Mapping[str, Any]) -> Stated:
     return Stated(
         by="timm",
         labels=tuple(map(str, labels)) if labels else None,
-        size_px=int(config["input_size"][-1]) if "input_size" in config else None,
+        size_px=int(config["input_size"][-1]) if "input_size" in config else None,  # (channels, height, width)
         channels="rgb",
         values=(1 / 255, tuple(map(float, config["mean"])), tuple(map(float, config["std"]))),
         fit=_TIMM_FITS.get(config.get("crop_mode", "center"), "square"),
@@ -128,7 +129,10 @@ def _timm(document: Mapping[str, Any]) -> Stated:
 
 
 def _per_channel(text: str | None) -> tuple[float, ...] | None:
-    """Return the numbers of a text such as "123.7 116.3 103.5"; a single number is for all three channels."""
+    """Return the numbers of a text such as "123.7 116.3 103.5"; None without text.
+
+    A single number is for all three channels.
+    """
     if not text:
         return None
     values = tuple(map(float, text.split()))

@@ -107,12 +107,14 @@ def _rewrite_block(graph: ir.Graph, concats: list[ir.Node]) -> bool:
     for count, concat in enumerate(concats, start=2):  # `concat` returns the first `count` parts
         readers += _readers(graph, concat.outputs[0], parts=count)
     widths = [width for width in map(channels_of, parts) if width is not None]
+    # Not with unknown channels, one reader, different kernels, or an output that exceeds a small core's L1 cache.
     if len(widths) != len(parts) or len(readers) < 2 or not _alike(readers) or _wide_bytes(readers) > LARGEST_BYTES:
         return False
     start = 0  # of the part's channels in the block
     for index, (part, width) in enumerate(zip(parts, widths, strict=True)):
         # The new nodes stand before the first node that reads the part.
         before = readers[0].conv.node if index == 0 else concats[index - 1]
+        # A reader of n parts reads those with the indices 0 to n - 1.
         _convolve_part(
             part, slice(start, start + width), [reader for reader in readers if reader.parts > index], before
         )
@@ -172,6 +174,7 @@ def _convolve_part(part: ir.Value, channels: slice, readers: list[_Reader], befo
     weight = np.concatenate([reader.conv.weight[:, channels] for reader in readers])  # (out of all, in of the part, …)
     # A bias is added once: with the first part.
     bias = np.concatenate([reader.conv.bias for reader in readers]) if channels.start == 0 else None
+    # All readers have equal attributes, so any of them can be copied.
     wide = reweighted(readers[-1].conv, weight, bias, data=part, before=before)
     if len(readers) == 1:
         readers[0].terms.append(wide)

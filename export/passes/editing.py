@@ -107,7 +107,7 @@ def convolution(node: ir.Node | None) -> Convolution | None:
     weight = constant(node.inputs[1])
     if weight is None:
         return None
-    bias_input = node.inputs[2] if len(node.inputs) > 2 else None
+    bias_input = node.inputs[2] if len(node.inputs) > 2 else None  # optional
     bias = np.zeros(len(weight)) if bias_input is None else constant(bias_input)
     return None if bias is None else Convolution(node, weight, bias)
 

@@ -26,10 +26,12 @@ def fold_batchnorm(model: ir.Model) -> int:
 def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     """Fold one BatchNormalization node, see `fold_batchnorm`; return False if it cannot be folded."""
     convolved = norm.inputs[0]
+    # Another reader would need the output of the convolution without the norm.
     if convolved is None or not is_read_once(convolved):
         return False
     conv = convolution(convolved.producer())
     constants = [values for values in map(constant, norm.inputs[1:5]) if values is not None]
+    # A norm in training mode also outputs the running mean and variance.
     if conv is None or len(constants) != 4 or len(norm.outputs) != 1:
         return False
     scale, shift, mean, variance = constants  # (out,)

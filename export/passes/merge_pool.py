@@ -39,6 +39,7 @@ def _merge(pool: ir.Node) -> int:
     value = pool.inputs[0]
     kernel = ints(pool, "kernel_shape", ())
     strides = ints(pool, "strides", [1] * len(kernel))
+    # With `ceil_mode`, the last window may extend beyond the edge.
     has_padding = any(ints(pool, "pads", ())) or integer(pool, "ceil_mode", 0) != 0 or not has_plain_padding(pool)
     is_dilated = set(ints(pool, "dilations", [1])) != {1}
     is_square = len(set(kernel)) == 1 and len(set(strides)) == 1

@@ -242,12 +242,13 @@ def _macs(node: onnx.NodeProto, tensors: Mapping[str, _Tensor]) -> int | None:
     """
     if node.op_type not in _PRODUCTS:
         return 0
+    # Most quantised operators have scale and zero point of the first factor before the second one.
     kind, second_position = _PRODUCTS[node.op_type]
     if len(node.input) <= second_position:
         return None
     names = (node.input[0], node.input[second_position], node.output[0])
     first, second, output = (tensors[name].shape if name in tensors else None for name in names)
-    if not first or not second or output is None:
+    if not first or not second or output is None:  # unknown, or a scalar
         return None
     if kind == "Conv":
         summed = second[1:]  # weights: (out, in / groups, *kernel)
@@ -285,7 +286,7 @@ def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     for node in graph.node:
         if node.op_type == "Constant":
             for item in node.attribute:
-                if item.name == "value" and item.HasField("t"):
+                if item.name == "value" and item.HasField("t"):  # and not value_int, value_floats, …
                     constants[node.output[0]] = item.t
     return constants
 
@@ -302,7 +303,7 @@ def _tensors(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) 
     initialisers = {tensor.name for tensor in graph.initializer}  # old files list them among the inputs, too
     for value in graph.input:
         dims = value.type.tensor_type.shape.dim
-        if value.name not in initialisers and len(dims) > 1:
+        if value.name not in initialisers and len(dims) > 1:  # a vector has no batch dimension
             dims[0].dim_value = 1
     # Shapes stored in the file may be those of another batch size, so all of them are inferred.
     del graph.value_info[:]

@@ -93,7 +93,7 @@ class PipelineEstimate:
     def staged_fps(self) -> tuple[float, float] | None:
         """Frame rate (lowest, highest) if each stage has its own core, without contention for memory bandwidth.
 
-        None if a net uses more than one thread.
+        None if a net uses more than one thread, because the stages then share cores.
         """
         return None if self.threads > 1 else _fps(self.longest_stage[1])
 
@@ -128,7 +128,7 @@ class Loop:
         reference = self.reference.on(board, threads=1)  # as it was measured here
         detector = self.detector.on(board, threads) if self.detector else None
         reason = classifier.reason or reference.reason or (detector.reason if detector else None)
-        if reason or not classifier.estimate or not reference.estimate:
+        if reason or not classifier.estimate or not reference.estimate:  # without an estimate there is a reason
             return BoardEstimate(board, threads, estimate=None, reason=reason)
         slowdown = reference.estimate.middle_ms / self.here_ms["reference"]
         parts = [self._measured("capture: colour and copy", stage="capture", key="capture", slowdown=slowdown)]
@@ -155,7 +155,7 @@ class Loop:
 def measure_loop(model: Path, classifier: Profile, detector_model: Path | None) -> Loop:
     """Measure all parts of the loop that are no nets here, for frames of 640x480, and profile the nets.
 
-    OpenCV has one thread meanwhile.
+    OpenCV has one thread meanwhile, as has the reference net, from whose time `slowdown` is computed.
 
     Args:
         model: The classifier's file.
@@ -184,6 +184,7 @@ def _measure_here(model: Path, detector_model: Path | None) -> dict[str, float]:
     `detector_model` is None for a model that classifies whole images.
     """
     frames = _portraits()
+    # The format in which picamera2 delivers frames: capturing converts it to B, G, R.
     yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
     contract = Classifier(model, intra_op_threads=1).contract
     reference = Classifier(asset(REFERENCE), intra_op_threads=1)
@@ -215,6 +216,7 @@ def _measure_detector(model: Path, frames: list[ImageU8]) -> dict[str, float]:
         number = next(numbers)
         return face_tracker.find(Frame(number, number / _FPS, number / _FPS, frames[number % 2]), StageTimer())
 
+    # Two measurements: their difference could be below 0.
     return {"around detector": max(whole_ms - net_ms, 0.0), "track": _ms(track)}
 
 

@@ -69,7 +69,7 @@ def _fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, pat
         if value.name in weights:
             continue
         dims = value.type.tensor_type.shape.dim  # the `dim_value` of a dynamic one is 0
-        if len(dims) > 1:
+        if len(dims) > 1:  # a vector has no batch dimension
             dims[0].dim_value = 1
         if size_wh and len(dims) == 4:  # (N, channels, H, W)
             width, height = size_wh

@@ -283,9 +283,10 @@ def parity_faults(found: Parity, tolerance: Tolerance) -> list[str]:
             f"{found.crop_difference} of 255, first on '{found.first_different}'"
         )
     faults += found.faults(tolerance)
+    # There is no accuracy if the model lacks the label of a class of the data.
     if tolerance.drop is not None and found.reference is not None and found.device is not None:
         drop = accuracy_drop(found.reference, found.device, tolerance.drop)
-        if drop is not None:
+        if drop is not None:  # None if the drop is allowed, or not significant
             faults.append(drop)
     return faults
 

@@ -63,6 +63,7 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
     local = {(function.domain, function.name) for function in model.functions}  # defined in the file itself
     for domain, name in sorted(used - local):
         opset = opsets.get(domain, 1)
+        # The other domains are reported above.
         if domain in oldest.opsets and not _runs(oldest, domain, name, opset):
             faults.append(f"operator {name} of set {opset} is unknown to onnxruntime {oldest.version}")
     outside = [tensor.name for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]

@@ -77,9 +77,9 @@ def verify(options: VerifyOptions) -> VerifyReport:
     engine = engine_of(path)
     _check_source(source, path)
     set_torch_threads(options.threads)
-    is_itself = path.samefile(source)
+    is_itself = path.samefile(source)  # allowed: crops and batches are still compared
     faults: list[str] = []
-    oldest = None
+    oldest = None  # version of the oldest supported onnxruntime; None for other engines
     if engine == "onnxruntime":
         oldest = oldest_runtime().version
         faults = device_faults(load_graph(path))
@@ -124,6 +124,7 @@ def _check_source(source: Path, path: Path) -> None:
         raise InputError(
             f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
         )
+    # Level "none": the session only reads the metadata.
     if source.suffix == ONNX_SUFFIX and not has_contract(
         open_session(source, intra_op_threads=1, level="none"), source
     ):

@@ -164,12 +164,12 @@ def _bench(
     results: Sequence[HostResult[HostReport]] = ()  # of the boards
     try:
         with ExitStack() as stack:
-            write_report = files.open(stack)
+            write_report = files.open(stack)  # fails now if a file cannot be written
             if hosts:
                 report, results = _measure_on_hosts(out, _job(out, options, boards), boards, hosts)
                 if report is None:
                     raise_failures(results)  # within the stack, so that existing report files are kept
-                    return
+                    return  # not reached: without a report, all boards have failed
             else:
                 report, failure = _measure_here(out, options)
             write_report(report)
@@ -289,10 +289,11 @@ def _job(out: Output, options: BenchmarkOptions, boards: InstallingHostOptions) 
     from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
     from edgekit.remote.payload import pack
 
-    assert isinstance(options.models, tuple)
+    assert isinstance(options.models, tuple)  # as click returns an argument that can be repeated
     if len(set(options.models)) < len(options.models):
         raise InputError("a model is given twice: give each model once")
     uploads = {name: pack(resolve_model(name, DEVICE_SUFFIXES), "model") for name in options.models}
+    # `upload.name` is made from the hash of the content.
     if len({upload.name for upload in uploads.values()}) < len(uploads):
         raise InputError("two of the models are the same file: give each model once")
     files: dict[str, Upload] = {}
@@ -339,6 +340,6 @@ def _files_of_options(out: Output, options: BenchmarkOptions, models: Sequence[P
         files["detector"] = pack(Path(detector), "detector model")
     elif detector in (None, "yunet") and any(map(needs_detector, models)):
         yunet = yunet_upload(out)
-        if yunet is not None:
+        if yunet is not None:  # else the boards try to download it
             files["detector"] = yunet
     return files

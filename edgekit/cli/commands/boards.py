@@ -263,7 +263,7 @@ def _chosen_service(target: ServiceOptions) -> Service:
     from edgekit.device.service import check_name
     from edgekit.remote.deploy import Service
 
-    check_name(target.name)
+    check_name(target.name)  # before a board is reached
     return Service(target.name, target.scope)
 
 
@@ -284,8 +284,9 @@ def read_package(out: Output, model: str, config: Path, settle_s: float, install
     # None: `edgekit run` chooses YuNet for a model of faces.
     if settings["detector"] in (None, "yunet") and needs_detector(path):
         yunet = yunet_upload(out)
-        if yunet is not None:
+        if yunet is not None:  # else the board downloads it
             files["detector.onnx"] = yunet
+    # An option that is not set is None, or an empty list if it can be repeated.
     used_extras = [extra for key, extra in _EXTRAS.items() if settings[key] not in (None, [])]
     extras = (*dict.fromkeys(used_extras), *engine_extras([path]))  # each once
     camera: str | None = settings["camera"]

@@ -157,6 +157,7 @@ def _on_photos(
     from edgekit.models.evaluation.plots import save_evaluation
 
     classifiers = _opened(models, options.threads, shown.recall_of)
+    # The classifiers replace the names in `photos.models`.
     shared = {"models": classifiers, "split": options.split, "threads": options.threads}
     with reported(out) as callbacks:
         results = evaluate_photos(**vars(photos) | shared | callbacks)
@@ -183,7 +184,7 @@ def print_evaluation(out: Output, result: Evaluation, recall_of: Sequence[str]) 
     """Print confusion matrix, accuracy, mean recall, calibration error, and accuracy and coverage by threshold."""
     out.show(_confusion_table(result, result.per_class))
     left_out = f"{result.left_out:,} images of the split, for which FER+ has no majority"
-    # Only if the images with a majority for contempt are counted.
+    # Shown only with labels of FER+: otherwise `contempt` is None.
     eight = (
         f"{_percent(result.eight_class_accuracy)} ({result.correct} of {result.total + (result.contempt or 0)}): the "
         f"usual protocol of FER+, {result.contempt} images with a majority for contempt count as wrong"

@@ -124,12 +124,12 @@ def show_export(out: Output, exported: Exported, quantized: QuantizedExport | No
 
 
 def export_document(exported: Exported, quantized: QuantizedExport | None, options: ExportOptions) -> dict[str, Any]:
-    """Return the result of an export as the document of --json."""
+    """Return the result of an export as the document of --json; `exported` is the float32 file."""
     file = quantized or exported
     return {
         "path": str(file.path),
         "checkpoint": str(options.model),
-        "engine": "ncnn" if exported.opset is None else "onnx",
+        "engine": "ncnn" if exported.opset is None else "onnx",  # a file for ncnn has no opset
         "target": options.target,
         "rewrites": dict(exported.changed),
         "sha256": sha256_of(file.path),

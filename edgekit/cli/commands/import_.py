@@ -80,7 +80,10 @@ def command(
 def _convert_checkpoint(
     out: Output, file: Path, output: Path, labels: str | None, dataset_name: str, gray: bool
 ) -> None:
-    """Write a checkpoint of the EdgeCNN authors as a .safetensors file; `gray` is the colour of the net's input."""
+    """Write a checkpoint of the EdgeCNN authors as a .safetensors file.
+
+    Without `labels`, its classes are the seven of FER-2013. `gray`: whether its training images were.
+    """
     from edgekit.models.checkpoint import check_checkpoint_output, save_checkpoint
     from edgekit.models.data import EXPRESSIONS
     from edgekit.models.model_loading import import_authors_checkpoint

@@ -71,7 +71,7 @@ def _results(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name.startswith(("mqtt://", "mqtts://")):
-            parse_broker(name)
+            parse_broker(name)  # raises if it is no address
         elif name not in _RESULTS:
             raise ValueError(f"'{name}' is not one of {', '.join(_RESULTS)}")
     if not names:
@@ -164,7 +164,7 @@ def command(out: Output, given: InitOptions) -> None:
     check_writable(given.output)
     questions = _Questions(out, given)
     settings = questions.source() | questions.model()
-    settings |= questions.region(settings)
+    settings |= questions.region(settings)  # after these two, because the page shows their camera
     for result in questions.results(settings):
         settings |= questions.settings_of(result)
     _write(given.output, settings)
@@ -241,6 +241,7 @@ class _Questions:
             for name, text in _RESULTS.items():
                 self._out.say(f"  {name:12} {text}")
             names = self._ask("4. Results, with commas", _DEFAULT_RESULTS, _results)
+        # A name that is there twice gives the same settings twice.
         return (*names, "web") if _TEACH in settings else names
 
     def settings_of(self, result: str) -> dict[str, Any]:
@@ -279,7 +280,7 @@ class _Questions:
             try:
                 return parse(answer.strip())
             except (ValueError, InputError) as error:
-                raise click.UsageError(str(error)) from error
+                raise click.UsageError(str(error)) from error  # click prints it and prompts again
 
         return click.prompt(text, default=default, show_default=bool(default), value_proc=parsed, err=self._out.as_json)
 
@@ -316,7 +317,7 @@ def _preview(out: Output, folder: Path, settings: Mapping[str, Any]) -> Iterator
                     log.seek(0)
                     reason = log.read().splitlines()[-1:] or [f"no answer within {_MOST_START_S:.0f} s"]
                     out.warn(f"the page cannot show the camera: {reason[0]}")
-                yield
+                yield  # the region can be typed without the page
             finally:
                 process.terminate()
 
@@ -326,6 +327,7 @@ def _is_page_open(process: subprocess.Popen[bytes], address: str) -> bool:
     port = int(address.rpartition(":")[2])
     end_s = time.monotonic() + _MOST_START_S
     while process.poll() is None and time.monotonic() < end_s:
+        # The page listens on all addresses of this machine.
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return True
         time.sleep(0.1)
@@ -357,7 +359,7 @@ def _page(folder: Path, address: str) -> str:
     """Return a line with address and token of the page; the token is made if there is none."""
     path = folder / _TOKEN_FILE
     if not path.exists():
-        path.touch(mode=0o600)
+        path.touch(mode=0o600)  # before it is written, so that other users can never read the token
         path.write_text(f"{secrets.token_urlsafe()}\n")
     port = address.rpartition(":")[2]
     return f"page: http://{socket.gethostname()}:{port}/, token (in '{path}'): {path.read_text().strip()}"
@@ -370,7 +372,7 @@ def _write(path: Path, settings: Mapping[str, Any]) -> None:
     try:
         checked_settings(path)
     except EdgekitError:
-        path.unlink()
+        path.unlink()  # `command` has checked that there was no file before
         raise
 
 
@@ -381,6 +383,7 @@ def _install_service(out: Output, settings: Path) -> None:
         if shutil.which("sudo") is None:
             raise EdgekitError(f"only root can install a service: run {shlex.join(words)}")
         words = ["sudo", *words]
+    # With --json, stdout has only the document.
     if subprocess.run(words, cwd=settings.absolute().parent, stdout=sys.stderr if out.as_json else None).returncode:
         raise EdgekitError(f"the service is not installed; the settings are: after a repair, run {shlex.join(words)}")
 

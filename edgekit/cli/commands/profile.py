@@ -105,7 +105,10 @@ def profile_document(report: ProfileReport) -> dict[str, Any]:
 
 
 def _layer_table(layers: Sequence[LayerCost]) -> TextTable:
-    """Return a table with the millions of multiply-accumulates and the kilobytes of each layer."""
+    """Return a table with the millions of multiply-accumulates and the kilobytes of each layer.
+
+    No count is None here: `profile_file` refuses such a model.
+    """
     rows = [
         (
             layer.name,

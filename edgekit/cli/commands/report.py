@@ -74,4 +74,4 @@ def _label(board: BoardResult, count: Mapping[str, int], name: str, is_single: b
     if board.label is not None and count[board.label] == 1:
         return board.label
     unique = name if is_single else f"{name} {board.label or ''}".rstrip()
-    return printable(unique)[-_MAX_LABEL:]
+    return printable(unique)[-_MAX_LABEL:]  # the end of a path identifies it better than its beginning

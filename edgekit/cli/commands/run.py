@@ -84,5 +84,6 @@ def command(
         raise click.UsageError("no source is given: write --source FILE, --source demo, or --camera")
     from edgekit.cli.run_stream import run_stream
 
-    taught = option_of(outputs, TeachTabOptions).taught_file(stream_options.model)  # None without --teach
+    # The file of the model that the page teaches; None without --teach.
+    taught = option_of(outputs, TeachTabOptions).taught_file(stream_options.model)
     run_stream(out, stream_options, camera, outputs, taught)

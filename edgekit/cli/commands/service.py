@@ -112,6 +112,7 @@ def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_op
     run_as = chosen.run_as or os.environ.get("SUDO_USER")
     spec = ServiceSpec(
         name=service.name,
+        # -P: a file such as json.py in `folder` is not imported.
         command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *options),
         folder=folder,
         writable=tuple(map(real_path, chosen.writable)),
@@ -194,6 +195,7 @@ def logs(out: Output, service: ServiceOptions, lines: int, follow: bool) -> None
     """
     if out.as_json and follow:
         raise click.UsageError("--json is one document and --follow never ends: give one of them")
+    # Without --json, it prints to stdout itself.
     journal = _manager(service).logs_command(service.name, lines, follow)
     try:
         done = subprocess.run(journal, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if out.as_json else None)

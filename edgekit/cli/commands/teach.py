@@ -105,7 +105,7 @@ def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
     )
     with TemporaryDirectory() as folder:
         base = Path(folder) / "untaught.onnx"
-        write_untaught(base, options.subject)
+        write_untaught(base, options.subject)  # the model of the run until a taught one is used
         stream = StreamOptions(
             source=live.source,
             camera=live.camera,
@@ -132,7 +132,10 @@ def _changed_ns(path: Path) -> int | None:
 
 
 def _show_end(out: Output, taught: TaughtFile, is_changed: bool) -> None:
-    """Print which files the user of the page has made, and the next command; `is_changed`: of the model file."""
+    """Print which files the user of the page has made, and the next command.
+
+    `is_changed` is true if the model file was written in this run; it may also be one of an earlier run.
+    """
     pictures = f"; the pictures are in {taught.pictures}" if taught.pictures.is_dir() else ""
     if is_changed and taught.is_used:
         out.say(f"written {taught.path}{pictures}")
@@ -184,7 +187,7 @@ def _document(taught: Taught) -> dict[str, Any]:
             {"label": label, "predicted": predicted, "pictures": count}
             for label, predicted, count in fit.held_back.confusions(fit.classes)
         ],
-        "accuracy_with_twice": taught.with_twice,
+        "accuracy_with_twice": taught.with_twice,  # expected with twice the pictures; None if there are too few
         "image_size_px": taught.contract.input.size_hw[0],  # of a square
         "strength": fit.strength,
         "temperature": fit.temperature,

@@ -31,7 +31,7 @@ def command(out: Output, options: PromptOptions) -> None:
 
     with training_view(out, options.output) as view:
         result = train_prompts(**vars(options) | view.callbacks)
-    if result.evaluation is not None:  # in the first process
+    if result.evaluation is not None:  # None in all but the first process of torchrun
         _print_accuracies(out, result.evaluation)
         out.result(result.document())
 

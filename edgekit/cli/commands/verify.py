@@ -48,7 +48,10 @@ def command(out: Output, options: VerifyOptions) -> None:
 
 
 def show_report(out: Output, report: VerifyReport) -> None:
-    """Print the differences that were found."""
+    """Print the differences that were found.
+
+    `oldest_runtime` is None for engines other than ONNX Runtime, `check` for a file that a device cannot run.
+    """
     if report.oldest_runtime and report.check:
         out.say(f"onnxruntime {report.oldest_runtime}, the oldest supported, has all operators of the file")
     if report.check:

@@ -75,9 +75,10 @@ def _switch(releases: Releases, service: Service, plan: dict[str, Any]) -> dict[
         if plan["action"] == "rollback":
             target = _rollback_target(releases, plan["to"])
         else:
+            # Repeating a deploy makes no second release of the same content.
             target = before if before and releases.has_current(plan) else releases.create(plan)
         error = _activate(releases, service, target)
-        if plan["action"] == "deploy":
+        if plan["action"] == "deploy":  # a rollback adds no release
             releases.remove_old(plan["keep"])
     return {
         "release": target,
@@ -90,7 +91,7 @@ def _switch(releases: Releases, service: Service, plan: dict[str, Any]) -> dict[
 
 def _undeploy(releases: Releases, service: Service, keep_data: bool) -> dict[str, Any]:
     """Remove the service, then the releases; a call that was interrupted is completed by the next one."""
-    if not releases.root.is_dir():
+    if not releases.root.is_dir():  # nothing was deployed
         return {"service": False, "releases": [], "folders": [], "kept": []}
     with _locked(releases):
         had_service = service.remove()
@@ -102,7 +103,7 @@ def _undeploy(releases: Releases, service: Service, keep_data: bool) -> dict[str
 @contextlib.contextmanager
 def _locked(releases: Releases) -> Iterator[None]:
     """Lock the releases against other programs of this kind for the duration of the block."""
-    with open(releases.root / "lock", "w") as lock:
+    with open(releases.root / "lock", "w") as lock:  # closing it releases the lock
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -128,7 +129,7 @@ def _activate(releases: Releases, service: Service, release: str) -> str | None:
         if error is not None:
             raise HostError(f"{release} is already current, and does not run: {error}")
         return None
-    releases.begin(release, previous)
+    releases.begin(release, previous)  # if the switch is interrupted, the next call completes it
     releases.place(release)
     report(f"switched to {release}, waiting for its first frame")
     error = service.restart_and_check(release)
@@ -151,6 +152,7 @@ def _recover(releases: Releases, service: Service) -> None:
     if current is not None:
         report(f"an earlier call was interrupted: checking that {current} runs")
         error = service.restart_and_check(current)
+        # If the previous release fails, there is none to go back to.
         if error is not None and current == change["release"]:
             _go_back(releases, service, current, change["previous"], error)
     releases.end()
@@ -166,7 +168,7 @@ def _go_back(releases: Releases, service: Service, release: str, previous: str |
     releases.mark_failed(release, reason)
     if previous is None:
         service.remove()
-        releases.place(None)
+        releases.place(None)  # no release is current
         return
     report(f"going back to {previous}")
     releases.place(previous)
@@ -207,7 +209,7 @@ def _list_releases(releases: Releases, service: Service) -> dict[str, Any]:
     return {
         "releases": rows,
         "current": current,
-        "cut": releases.unfinished() is not None,
+        "cut": releases.unfinished() is not None,  # a change was interrupted
         "service": _service_state(releases, service, current),
     }
 

@@ -31,6 +31,7 @@ class _SentModules(MetaPathFinder, InspectLoader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """Return how to import a sent module; None for another one, which Python then finds as usual."""
         del path, target
         return spec_from_loader(fullname, self) if fullname in self._sources else None
 

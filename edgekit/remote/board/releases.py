@@ -126,7 +126,7 @@ class Releases:
             self.link.unlink(missing_ok=True)
         else:
             fresh = self.root / ".current"
-            fresh.unlink(missing_ok=True)
+            fresh.unlink(missing_ok=True)  # of a call that was interrupted
             fresh.symlink_to(Path("releases") / release)
             fresh.replace(self.link)
         sync(self.root)
@@ -248,7 +248,7 @@ def _content(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def _delete(path: Path) -> None:
     """Delete a file, a link, or a folder with its content."""
-    if path.is_dir() and not path.is_symlink():
+    if path.is_dir() and not path.is_symlink():  # of a link, only the link is deleted
         shutil.rmtree(path)
     else:
         path.unlink()
@@ -287,7 +287,7 @@ class Runtime:
         try:
             return subprocess.run(
                 [*command, *words],
-                cwd=self.data,
+                cwd=self.data,  # the working folder of the service, for relative paths in the settings
                 env={**os.environ, "LC_ALL": "C.UTF-8", **variables},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -311,6 +311,7 @@ class Runtime:
         """
         report("trying the settings and the model")
         settings = tomllib.loads((release / "edgekit.toml").read_text(encoding="utf-8-sig"))
+        # With --print-config, they are only checked.
         self._try("settings", timeout_s, "--config", str(release / "edgekit.toml"), "--print-config")
         self._check_files(settings)
         detector = [f"--detector={settings['detector']}"] if "detector" in settings else []
@@ -329,7 +330,7 @@ class Runtime:
     def _check_files(self, settings: Mapping[str, Any]) -> None:
         """Check that the files which the settings name are on the board."""
         for key, value in settings.items():
-            path = self.data / str(value)
+            path = self.data / str(value)  # the working folder of the service, for a relative path
             if key in _FILE_KEYS and not (path.is_file() and os.access(path, os.R_OK)):
                 raise HostError(f"settings: {key}: no readable file '{path}': copy it there. Nothing was changed")
 

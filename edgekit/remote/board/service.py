@@ -33,8 +33,8 @@ class Service:
         self._name = name
         self._scope = scope
         self._which = ["--name", name, f"--{scope}"]  # options of `edgekit service`
-        self._health_s = health_s
-        self._settle_s = settle_s
+        self._health_s = health_s  # longest wait for the first frame
+        self._settle_s = settle_s  # how long the run must go on after it
         self._note = releases.root / "service.json"  # written by `_start`
 
     def refuse_other_scope(self) -> None:
@@ -56,7 +56,7 @@ class Service:
         Raises:
             HostError: The service was not made by deploy.
         """
-        if self._read_note() is not None:
+        if self._read_note() is not None:  # deploy has made the service
             return
         if self.status(release)["state"] != "not installed":
             raise HostError(f"the service '{self._name}' was not made by deploy: choose another --name")
@@ -73,6 +73,7 @@ class Service:
             HostError: The command failed.
         """
         done = self._edgekit(release, "service", "status", "--name", self._name, f"--{scope or self._scope}", "--json")
+        # The exit code is not used: it is 1 also if the service does not run.
         try:
             document = json.loads(done.stdout)
         except ValueError:
@@ -124,7 +125,10 @@ class Service:
         return self._check(release, old_pid=before.get("pid"))
 
     def _check(self, release: str, old_pid: int | None) -> str | None:
-        """Wait until a new process has finished a frame and keeps running; return the reason of a failure, or None."""
+        """Wait until a new process has finished a frame and keeps running; return the reason of a failure, or None.
+
+        `old_pid` is the process that ran before, if there was one.
+        """
         first_frame_until_s = time.monotonic() + self._health_s
         # The new process, from its first frame on; the service then reports "running".
         running_pid: int | None = None
@@ -146,6 +150,7 @@ class Service:
             else:
                 bad_polls += 2 if state in _FAILED else 1  # "stopped" is a weaker sign of a failure
             has_ended = running_pid is not None and (bad_polls > 0 or pid != running_pid)
+            # A few bad polls are allowed: systemd restarts a service through states that look like a failure.
             if has_ended or bad_polls >= _MAX_BAD_POLLS:
                 return self._with_logged_error(release, _ended(state, found.get("last_exit")))
             time.sleep(_POLL_S)
@@ -184,7 +189,7 @@ class Service:
         if check and (done is None or done.returncode):
             reason = f"did not end within {_TOOL_TIMEOUT_S} s" if done is None else last_error(done.stderr)
             raise HostError(f"the service '{self._name}' cannot be removed: systemctl {words[0]}: {reason}")
-        return done.stdout if done else ""
+        return done.stdout if done else ""  # no result: it is missing or timed out, and `check` false
 
     def _edgekit(self, release: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Return the result of a command of the release's edgekit."""

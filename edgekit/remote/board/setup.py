@@ -50,7 +50,7 @@ def main(plan: dict[str, Any]) -> None:
                 raise HostError(f"{count} of {plan['files']} files arrived: start again")
             for environment in fresh.glob("envs/*"):
                 _try_imports(environment / "bin/python")
-            os.sync()
+            os.sync()  # content before names: after a power cut, what has its final name is complete
             for path in [*fresh.glob("envs/*"), *fresh.glob("code/*"), *fresh.glob("store/*")]:
                 target = root / path.relative_to(fresh)
                 target.parent.mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ def main(plan: dict[str, Any]) -> None:
                     path.rename(target)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-        for kind in ("envs", "code"):
+        for kind in ("envs", "code"):  # files in `store` stay until `clean`
             newest_first = sorted(root.glob(f"{kind}/*"), key=lambda path: path.stat().st_mtime, reverse=True)
             for old in newest_first[plan["keep"] :]:
                 shutil.rmtree(old, ignore_errors=True)
