@@ -92,7 +92,7 @@ def contract_for(
         raise InputError(f"image size {image_size_px}: expected {SIDE_PX} to {MAX_IMAGE_SIZE_PX} pixels")
     if image_size_px != SIDE_PX and not takes_any_size(architecture):
         raise InputError(f"{architecture} takes images of {SIDE_PX} pixels only: leave --image-size out")
-    with torch.device("meta"):
+    with torch.device("meta"):  # without memory for its weights
         create_model(architecture, len(labels))  # raises if the net is unknown
     values = values or InputValues()
     input_px = image_size_px * INPUT_SIZE_PX // SIDE_PX // 4 * 4  # rounded down to a multiple of 4

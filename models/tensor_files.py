@@ -276,7 +276,10 @@ def _first(value: object = None, *_: object) -> object:
 
 
 def _tensors(value: object, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield dotted name and values of each tensor in a module and its submodules; `name` is that of `value` itself."""
+    """Yield dotted name and values of each tensor in a module and its submodules; `name` is that of `value` itself.
+
+    The unpickler has set the tensors and submodules of a TorchScript module as attributes of a `_Module`.
+    """
     if depth > _MAX_DEPTH:
         raise pickle.UnpicklingError(f"its modules are nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Tensor):

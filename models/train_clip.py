@@ -146,7 +146,10 @@ class MiniClipTask(Task):
             description_tokens(name, sentences, self.config)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the architecture, the classes, their descriptions, and the sources of captions, trunk and targets."""
+        """Return the architecture, the classes, their descriptions, and the sources of captions, trunk and targets.
+
+        A training can only be resumed with equal values.
+        """
         texts = json.dumps(self.descriptions, sort_keys=True)
         return {
             "architecture": "clip-mini",
@@ -246,7 +249,10 @@ class MiniClipTask(Task):
         return captions_of(self.classes, self._examples.labels[indices], seed)
 
     def _description_tokens(self, seed: int) -> Tensor:
-        """Return the tokens of a few descriptions of each class, int64 (classes * sentences, context_length)."""
+        """Return the tokens of a few descriptions of each class, int64 (classes * sentences, context_length).
+
+        `seed` is that of the step, so that a repeated training draws the same descriptions.
+        """
         generator = torch.Generator().manual_seed(seed)
         chosen = []
         for tokens in self._sentences:
@@ -371,6 +377,7 @@ def _teacher_targets(options: MiniClipOptions, data: TrainingData) -> TeacherTar
     views = []
     for view, what in ((images, "images"), (images[:, :, ::-1], "mirror images")):  # (N, H, W, C)
         report = of_stage(options.progress, f"teacher {teacher.name}: {what}")
+        # Not `mirrored`, which averages the logits of both views: here their probabilities are averaged.
         views.append(softmax(targets_of(teacher, view, report, mirrored=False).logits))
     agreement = (views[0].argmax(1) == data.training.labels).mean()
     notify(f"teacher {teacher.name} agrees with {agreement:.2%} of the training labels")

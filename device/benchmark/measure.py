@@ -132,7 +132,7 @@ def measure(job: Job, make_detector: Callable[[int], Detector] | None = None) ->
         samples = _frame_samples(source, localizer, classifier, frames=1, threaded=False)
     detector = localizer.detector_name if localizer else None
 
-    with closing(samples):
+    with closing(samples):  # closing ends the threads of the loop
         warm_up = _warm_up(samples, min(job.seconds, MAX_WARM_UP_S))
         recorder = _Recorder(job)
         while not recorder.done:
@@ -311,7 +311,7 @@ class OtherLoad:
         self,
         root: Path = Path("/"),
         clock: Callable[[], float] = time.monotonic,
-        own_processor_s: Callable[[], float] = lambda: sum(os.times()[:4]),
+        own_processor_s: Callable[[], float] = lambda: sum(os.times()[:4]),  # without the last one, the elapsed time
     ) -> None:
         """Begin now. The arguments replace the machine and this process in tests.
 
@@ -341,6 +341,7 @@ class OtherLoad:
         match = re.match(r"cpu((?: +\d+){8})", self._stat.read_text()) if self._stat.exists() else None
         if match is None:
             return self._clock(), None
+        # Waiting for a disk takes no processor time; `steal` is time that other virtual machines have taken.
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, match.group(1).split())
         busy_s = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
         return self._clock(), busy_s - self._own_processor_s()

@@ -332,7 +332,7 @@ def _input_contradictions(node: ort.NodeArg, spec: InputSpec) -> list[str]:
     found = []
     expected = [None, channel_count(spec.channels), *spec.size_hw]  # None: any batch size
     # A side of the graph that is not a number is dynamic, and fits each number.
-    sides = zip(node.shape[1:], expected[1:], strict=False)
+    sides = zip(node.shape[1:], expected[1:], strict=False)  # different numbers of sides are found below
     has_other_side = any(isinstance(side, int) and side != wanted for side, wanted in sides)
     if len(node.shape) != len(expected) or has_other_side:
         found.append(f"the contract's input shape {expected} is not the graph's {node.shape}: export it again")

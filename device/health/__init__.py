@@ -217,7 +217,7 @@ class LoadShedder:
         The level rises at most every `_RISE_S`. It falls when a lower level has been enough for `_FALL_S`.
         """
         now_s, current = sample.monotonic_s, self.level.number
-        temperature_c = sample.conditions.temperature_c or 0.0
+        temperature_c = sample.conditions.temperature_c or 0.0  # an unknown temperature counts as cool
         required = self._required_level(sample, temperature_c)
         if required > current:
             self._calm_since_s = None

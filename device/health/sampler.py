@@ -205,7 +205,7 @@ class HealthSampler:
 
 
 def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -> Health:
-    """Return one sample of the board, this process and the disk of `folder`.
+    """Return one sample of the board, this process and the disk of `folder`, without the state of a camera.
 
     `root` is the folder of /proc and /sys, `run` executes the firmware tool.
     """

@@ -217,7 +217,7 @@ class LabelStore:
             if name not in self._labels and name not in self._missing:  # it waits for a decision
                 groups.setdefault(crop.group, []).append(crop)
         documents = [group_document(key, crops) for key, crops in groups.items()]
-        documents.sort(key=lambda group: group["margin"])
+        documents.sort(key=lambda group: group["margin"])  # difference of the two largest probabilities
         return {**self.summary(), "classes": self._classes, "groups": documents, "next": self.next_command()}
 
     def next_command(self) -> str:
@@ -308,7 +308,7 @@ class LabelStore:
         finally:  # after an error, too: what was moved before it can be undone
             self.version += 1
             decision = Decision(self._last_id + 1, label, tuple(moved), tuple(missing))
-            if moved:
+            if moved:  # otherwise there is nothing to undo, and the next decision gets this id
                 self._last_id += 1
                 self._decisions.append(decision)
         return decision

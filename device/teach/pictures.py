@@ -60,7 +60,7 @@ def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFi
     if not folder.is_dir():
         raise InputError(f"'{folder}' is not a folder: give one with a folder or a video per class")
     root = _taught_folder(folder, notify)
-    listed_groups = _listed_groups(root)
+    listed_groups = _listed_groups(root)  # recordings that groups.csv states, by file
     visible = _visible_files(root)
     by_class: dict[str, list[PictureFile]] = {}
     for path in visible:

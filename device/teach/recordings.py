@@ -83,7 +83,7 @@ class Recordings:
         self.most_bytes = most_bytes
         self._change: _Change | None = None
         self._recorded = 0  # pictures of the latest recording
-        shutil.rmtree(folder / _REMOVED, ignore_errors=True)
+        shutil.rmtree(folder / _REMOVED, ignore_errors=True)  # changes of an earlier session cannot be undone
         self.classes: dict[str, list[Picture]] = {}
         places = sorted(folder.iterdir()) if folder.is_dir() else []
         for place in places:
@@ -119,7 +119,7 @@ class Recordings:
         """
         self._check_new(name)
         with self._changing(f"add '{name}'") as change:
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            (self.folder / name).mkdir(parents=True, exist_ok=True)  # one may have been made by hand since the start
             self.classes[name] = []
             change.moves.append((self._removed(name), self.folder / name))  # where `undo` moves the new folder
 
@@ -169,7 +169,9 @@ class Recordings:
         return next((name for name in names if name not in taken), began)
 
     def add(self, label: str, group: str, jpeg: bytes, views: FloatArray) -> None:
-        """Add a picture to the recording `group`.
+        """Add a picture to the recording `group`, the result of `begin`.
+
+        `views` are the features of the picture and of its mirror image (`Embedder.views`).
 
         Raises:
             InputError: The class does not exist any more.
@@ -183,7 +185,8 @@ class Recordings:
         name = f"{group}-{self._recorded:03d}{SUFFIX}"
         write_atomic(self.folder / label / name, jpeg)
         pictures.append(Picture(name, len(jpeg), views))
-        if self._change is not None:  # where `undo` moves the picture
+        if self._change is not None:  # None after an `undo` during the recording
+            # `undo` moves the picture to the removed ones.
             self._change.moves.append((self._removed(f"{label}/{name}"), self.folder / label / name))
 
     def undo(self) -> str:

@@ -173,6 +173,7 @@ class TeachSession:
         """
         with self._changed:
             path = self._recordings.path(label, name)
+        # Read without the lock, so that a slow disk does not hold up the other threads.
         try:
             return path.read_bytes()
         except OSError as error:
@@ -232,7 +233,7 @@ class TeachSession:
             InputError: There is no model before.
             StorageError: The disk fails.
         """
-        with self._writing:
+        with self._writing:  # not the lock of the state: the run and the page do not wait for the disk
             self._parts.file.exchange()
             self._parts.use_model(self._parts.file.current)
             used_sha256 = sha256_of(self._parts.file.current)
@@ -246,7 +247,7 @@ class TeachSession:
             InputError: No taught model is in use.
         """
         file = self._parts.file
-        with self._writing:
+        with self._writing:  # no other request replaces the file meanwhile
             if not file.is_used:
                 raise InputError("no taught model is in use")
             return file.path.name, file.path.read_bytes()
@@ -275,6 +276,7 @@ class TeachSession:
                 "is_fit_used": self._stored == (result, self._region, self._used_sha256),
                 "base": None if file.is_for_any else file.base.name,
                 "region": None if self._region is None else vars(self._region),
+                # Whether the region can be drawn on the page: --roi sets it for the run, and faces need none.
                 "has_own_region": self._parts.roi is None and self._parts.subject == "image",
                 "is_fitting": self._is_fit_due(),
                 "fit": None if result is None else {"accuracy": result.accuracy, "advice": result.advice},
@@ -309,9 +311,10 @@ class TeachSession:
         """Fit after each change of the recorded pictures, until the end; this is the work of the second thread."""
         while not self._ended:
             with self._changed:
+                # `end` notifies only the other thread, so this one looks for the end at intervals.
                 if not self._changed.wait_for(self._is_fit_due, _END_POLL_S):
                     continue
-                revision = self._revision
+                revision = self._revision  # a picture that is recorded during the fit makes another fit due
                 # Copies, because pictures may be recorded during the fit.
                 classes = {label: list(pictures) for label, pictures in self._recordings.classes.items()}
             self._embed(classes)
@@ -328,7 +331,7 @@ class TeachSession:
                     return
                 if picture.views is None:
                     embedder = embedder or self._parts.make_embedder()  # loaded when it is first needed
-                    with suppress(InputError):  # the file was deleted or is damaged
+                    with suppress(InputError):  # the file was deleted or is damaged: fits leave the picture out
                         picture.views = embedder.views(read_image(self._recordings.folder / label / picture.name))
 
     def _is_fit_due(self) -> bool:
@@ -405,7 +408,7 @@ class TeachSession:
         if result is not None and features is not None:
             document |= result.judgement(features)
         document["age_ms"] = round((time.monotonic() - frame.monotonic_s) * 1e3, 1)
-        self.live = document
+        self.live = document  # replaced as a whole, so other threads read it without a lock
 
     def _end_recording(self) -> None:
         """End the recording, if one goes on; then a fit is due."""

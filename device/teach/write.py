@@ -185,6 +185,7 @@ def face_features(path: Path) -> onnx.ModelProto:
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(features, TensorProto.FLOAT, ["batch", width]))
     document = next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
+    # Features have neither labels nor probabilities that could be too low.
     contract = replace(
         Contract.from_json(document), labels=(), output=OutputSpec(features, meaning="features"), uncertain_below=0.0
     )

@@ -111,7 +111,7 @@ def example_captions(classes: Sequence[str]) -> list[str]:
 def every_form_and_word(forms: Sequence[str], words: Sequence[Mapping[str, list[str]]], kind: str) -> list[str]:
     """Return texts in which each form and each word of a kind occurs at least once."""
     candidates = [text for word in words for text in word[kind]]
-    texts = []
+    texts = []  # one per element of the longer list; the shorter one is repeated
     for index in range(max(len(forms), len(candidates))):
         texts.append(forms[index % len(forms)].format(candidates[index % len(candidates)]))
     return texts
@@ -278,6 +278,7 @@ class _Words:
         of_expressions, *of_groupings = _vocabularies(names)
         pick = partial(_pick, generator=generator)
         self.is_graded = bool(generator.random() < _GRADED_PROBABILITY)
+        # The templates of graded captions, such as "mostly {}, a little {}", take adjectives only.
         uses_nouns = not self.is_graded and bool(generator.random() < _VOTED_NOUN_PROBABILITY)
         self.stated: int | None = None
         if generator.random() < _PROPERTY_PROBABILITY:

@@ -119,6 +119,7 @@ class Mapper(nn.Module):
     """
 
     def __init__(self, width: int, proxy_width: int) -> None:
+        """Create the mapper with random weights; `width` is d, `proxy_width` is d'."""
         super().__init__()
         self.attn = nn.MultiheadAttention(width, HEADS)
         self.linear_q = nn.Linear(width, width)

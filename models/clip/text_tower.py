@@ -143,6 +143,7 @@ def read_text_tower(path: Path) -> TextTower:
         check_schema(data, _SCHEMA_MAJOR)
         document = convert(data, _Document, "field")
         check_values(state, "it", "make the student again")
+        # All tensors but the token numbers are floating-point ones, of which some are stored as float16.
         state = {name: value if name == _TOKENS else value.float() for name, value in state.items()}
         return _built(document, state)
     except (InputError, KeyError, ValueError, IndexError, OSError, RuntimeError) as error:

@@ -46,7 +46,8 @@ def disk_array(folder: Path, shape: tuple[int, ...]) -> ImageU8:
         folder.mkdir(parents=True, exist_ok=True)
         # The name is deleted at the end of `with`; the content exists as long as the array maps it.
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".images-") as file:
-            # Reserve the space, because writing to a map of a full disk would end the process.
+            # Reserve the space, because writing to a map of a full disk would end the process. At least 1 byte: 0 is
+            # not allowed.
             os.posix_fallocate(file.fileno(), 0, max(int(np.prod(shape)), 1))
             return np.memmap(file, np.uint8, "r+", shape=shape)
     except OSError as error:

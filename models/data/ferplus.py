@@ -214,7 +214,7 @@ def _by_order(dataset: DataSet, votes: Votes, path: Path) -> dict[str, NDArray[n
             f"FER+ file '{path}' refers to the rows of fer2013.csv, but the images are files: "
             "use fer2013.csv, or a CSV of votes with the column kaggle_path"
         )
-    usages = np.array(votes.usages)
+    usages = np.array(votes.usages)  # such as "PublicTest": in fer2013.csv these are the names of the splits
     result = {name: votes.counts[usages == name] for name in dataset.splits}
     for name, part in dataset.splits.items():
         if len(result[name]) != len(part):

@@ -97,6 +97,7 @@ def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
     with _damage_reported(path):
         archive = tarfile.open(path)  # noqa: SIM115 - closed below
     with archive:
+        # Not around the `yield`: errors in the caller's block are not those of the archive.
         with _damage_reported(path):
             members = _members(archive)
         names = _wanted(tuple(members), path, notify)

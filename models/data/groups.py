@@ -83,7 +83,7 @@ def video_times(
     times = {}
     for file, row in _files(table, content, images):
         time_s = _time_s(row)
-        if time_s is not None:
+        if time_s is not None:  # crops of photographs have no time
             video = table.parent / str(row.get("source"))
             times[file] = f"video-{video}", time_s
     return times

@@ -70,7 +70,7 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
 
 def _named_entries(files: Files, where: str, notify: Notify) -> tuple[str | None, list[ImageEntry]]:
     """Return the name of the data set, if its format contains one, and its images without groups."""
-    label_lists = [file for file in files.names if file.name.lower() in LABEL_LISTS]
+    label_lists = [file for file in files.names if file.name.lower() in LABEL_LISTS]  # official ones of RAF-DB
     if len(label_lists) > 1:
         raise InputError(f"data '{where}' has {len(label_lists)} label lists: give the folder of one, such as 'basic'")
     if label_lists:

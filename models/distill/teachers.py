@@ -118,7 +118,7 @@ def for_labels(teacher: Teacher, labels: Sequence[str], notify: Notify = ignore_
         notify(f"teacher '{teacher.name}' has classes that the data lacks; they are removed: {', '.join(surplus)}")
 
     def predict(crops: ImageU8) -> TeacherOutputs:
-        outputs = teacher.predict(crops)
+        outputs = teacher.predict(crops)  # its embeddings do not depend on the labels
         return replace(outputs, logits=outputs.logits[:, chosen])
 
     space = teacher.space
@@ -248,7 +248,7 @@ def open_teacher(
             clip = load_clip(place)
             sentences = descriptions_for(labels, options.descriptions, notify, dataset=options.dataset)
             teacher = zero_shot_teacher(clip, sentences, device)
-        teachers.append(for_labels(teacher, labels, notify))
+        teachers.append(for_labels(teacher, labels, notify))  # all with their logits in one order, for the mean
     return ensemble(teachers)
 
 
@@ -417,6 +417,7 @@ def _clip_teacher(
         sha256=sha256,
         predict=predict,
         space=EmbeddingSpace(vectors, scale),
+        # A tower's file has the token embeddings of these texts only; CLIPs of other projects do not state theirs.
         text_tower=TextTower(clip, prompted, sha256) if clip.texts else None,
         facts={"clip": asdict(identity)},
     )

@@ -346,7 +346,7 @@ class Calibration:
 
         Source: Guo et al., ICML 2017 (arXiv 1706.04599), equation 3.
         """
-        gaps = np.abs(self.accuracy - self.confidence)
+        gaps = np.abs(self.accuracy - self.confidence)  # NaN for empty bins
         return float(np.nansum(gaps * self.counts) / self.counts.sum())
 
 

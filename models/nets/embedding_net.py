@@ -28,6 +28,7 @@ class EmbeddingNet(nn.Module):
         self._num_classes = num_classes
         self.class_vectors: Tensor
         self.logit_scale: Tensor
+        # Buffers and not parameters: they are saved with the net, but not trained.
         self.register_buffer("class_vectors", torch.zeros(num_classes, embed_dim))
         self.register_buffer("logit_scale", torch.ones(()))
 
@@ -42,7 +43,7 @@ class EmbeddingNet(nn.Module):
         The number of vectors per class is a power of two; a class with fewer vectors has some of them more than once.
         """
         self._num_classes = vectors.shape[1]
-        self.class_vectors = vectors.flatten(0, 1).to(self.class_vectors)
+        self.class_vectors = vectors.flatten(0, 1).to(self.class_vectors)  # (per class * classes, embed_dim)
 
     def forward(self, images: Tensor, embeddings_only: bool = False) -> Tensor:
         """Return logits (N, classes), or with `embeddings_only` the unit vectors (N, embed_dim)."""

@@ -67,7 +67,7 @@ class InitialWeights:
         merged = {**own, **self.state}
         for name, old_tensor in self.rows.items():
             dimension = self.dimensions[name]
-            new_tensor = own[name].clone()
+            new_tensor = own[name].clone()  # the rows of new classes keep the random values
             for new_class, old_class in self.known:
                 new_tensor.select(dimension, new_class).copy_(old_tensor.select(dimension, old_class))
             merged[name] = new_tensor

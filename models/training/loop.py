@@ -160,7 +160,7 @@ def _run_epochs(trainer: _Trainer, output: Path, on_step: StepCallback | None, o
             save_metrics(output, trainer.history)
             if on_epoch:
                 on_epoch(report)
-        trainer.fabric.barrier()
+        trainer.fabric.barrier()  # the other processes wait until the files are written
 
 
 def _save_curves(trainer: _Trainer, output: Path) -> None:
@@ -199,8 +199,9 @@ class _Trainer:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # dropout draws from the global generator
         batches = self._batches(task.order(generator))
-        task.start_epoch(self.plain, epoch)
+        task.start_epoch(self.plain, epoch)  # `plain` is `net` without its wrapper for processes and bf16
         self.net.train()
+        # Again for each epoch, because `train` also switches the frozen BatchNorms to the statistics of the batch.
         freeze(self.learned, recipe.depth_decay, recipe.keeps_statistics)
         totals = torch.zeros(3, device=self.fabric.device)  # sum of losses, correct predictions, examples
         learning_rate = recipe.max_lr
@@ -275,6 +276,7 @@ class _Trainer:
             Sum of the losses, number of correct predictions, and number of examples of this share: (3,).
         """
         device = self.fabric.device
+        # `_share` is the slice of the batch that belongs to this process.
         indices, numbers = batch[self._share].to(device), numbers[self._share].to(device)  # (n,), (n, ...)
         loss, correct = self.job.task.loss(self.net, indices, numbers)
         self.optimizer.zero_grad()
@@ -287,7 +289,8 @@ class _Trainer:
         self.steps_taken += 1
         if self.average is not self.plain:  # the recipe averages the weights
             self._update_average()
-        return torch.stack([loss.detach() * len(indices), correct, torch.tensor(len(indices), device=device)])
+        loss_sum = loss.detach() * len(indices)  # `loss` is the mean
+        return torch.stack([loss_sum, correct, torch.tensor(len(indices), device=device)])
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -330,7 +333,8 @@ class _Trainer:
     def save_if_best(self, path: Path) -> None:
         """Save the averaged weights if the last epoch is the best so far, or if the recipe keeps the last epoch."""
         *earlier, last = self.history
-        is_best = all(last.rank > report.rank for report in earlier)  # of equal epochs, the first one is kept
+        # `rank` compares the accuracies, then the losses. Of equal epochs, the first one is kept.
+        is_best = all(last.rank > report.rank for report in earlier)
         if self.job.recipe.keep == "last" or is_best:
             # Without the fields of times: equal trainings have equal files.
             best = BestEpoch(**{each.name: getattr(last, each.name) for each in fields(BestEpoch)})

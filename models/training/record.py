@@ -85,7 +85,8 @@ class TrainingRecord:
     def read(training: Mapping[str, Any]) -> TrainingRecord:
         """Return the record in a checkpoint's field `training`.
 
-        `settings` stays empty, because `document` stores its entries beside the other fields.
+        `settings` stays empty, because `document` stores its entries beside the other fields. A resume does not need
+        it: the state has the fingerprint.
 
         Raises:
             InputError: A field has another type.

@@ -145,7 +145,7 @@ def read_training_data(
         contempt=options.contempt,
         notify=options.notify,
         fit=fit,
-        cache_folder=options.output,
+        cache_folder=options.output,  # for pixels that do not fit in memory
     )
     if isinstance(options, NetOptions) and options.ferplus:
         mode, train = options.ferplus_labels, options.train_split

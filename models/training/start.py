@@ -91,7 +91,10 @@ def choose_start(options: TrainOptions) -> Start:
 
 
 def _fit(options: TrainOptions, known: Contract | None, are_squares: bool) -> Fit:
-    """Return how pictures become square: from the options, the contract `known`, or the fit that suits the data."""
+    """Return how pictures become square: from the options, the contract `known`, or the fit that suits the data.
+
+    `are_squares`: the pictures are squares, or crops of faces; so the fits need no comparison, which takes time.
+    """
     if options.fit != "auto":
         return options.fit
     if known is not None:
@@ -141,7 +144,7 @@ def look_at(path: Path, contempt: str) -> Look:
         InputError: The data cannot be read.
     """
     if not is_of_files(path):
-        return Look("it has the format of FER-2013")
+        return Look("it has the format of FER-2013")  # no picture is counted: all of them are gray squares
     with open_layout(path, contempt, ignore_message) as (files, layout):
         names = [layout.entries[index].path for index in spread(len(layout.entries), _PICTURES)]
         pictures = []
