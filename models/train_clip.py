@@ -163,6 +163,7 @@ class MiniClipTask(Task):
 
     def build(self, device: torch.device) -> nn.Module:
         """Return open_clip's model with random weights, except for the trunk's, which are given and stay frozen."""
+        # Copied once to the device and not for each step.
         self._examples = on_device(self.training, device)
         self._targets = None if self.teacher is None else torch.from_numpy(self.teacher.probabilities).to(device)
         self._sentences = [tokenize(sentences, self.config) for sentences in self.descriptions.values()]  # per class
@@ -172,7 +173,7 @@ class MiniClipTask(Task):
         if self.recipe.patch_dropout:
             from open_clip.transformer import PatchDropout
 
-            net.visual.patch_dropout = PatchDropout(self.recipe.patch_dropout)
+            net.visual.patch_dropout = PatchDropout(self.recipe.patch_dropout)  # `start_epoch` changes its share
         built: nn.Module = net
         return built
 

@@ -190,6 +190,7 @@ def _frame_samples(
     `smoothing` are arguments of `frame_results`, which is that loop.
     """
     times = presentation_time_s(source)
+    # The loop needs a `LatencyMeter`; its figures are not used.
     loop = frame_results(
         source, localizer, classifier, LatencyMeter(), presentation_time_s=times, threaded=threaded, **smoothing
     )

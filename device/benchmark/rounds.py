@@ -127,6 +127,7 @@ def measure_all(
                 if is_valid or len(discarded) == MAX_REPEATS:
                     break
                 discarded.append(done)
+                # A longer pause than before a first run: the board was throttled, or has changed its clock.
                 cool_down(cool_state, cool_down_s, min_s=cool_down_s / 2)
             measured = cells.setdefault(job.cell, Measured(job.cell))
             measured.runs.append(done)

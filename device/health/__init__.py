@@ -127,7 +127,7 @@ class RuntimeMonitor:
             sinks.append(self._camera)
         notifier = find_notifier()
         if notifier is not None:
-            sinks.append(HeartbeatSink(notifier, self._status))
+            sinks.append(HeartbeatSink(notifier, self._status))  # which adds the health to the service's status
         for sink in sinks:
             controls.while_paused(sink.idle)
         return [*sinks]  # of the type `list[Sink]`

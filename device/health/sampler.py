@@ -201,7 +201,7 @@ class HealthSampler:
         cpu_ms = (time.thread_time() - started_s) * 1e3
         self.summary.add(sample, cpu_ms)
         self.latest = sample
-        self.watch(sample)
+        self.watch(sample)  # sheds load in a run
 
 
 def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -> Health:

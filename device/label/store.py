@@ -198,7 +198,7 @@ class LabelStore:
                 data = stream.read()
         except FileNotFoundError:
             return
-        complete_bytes = data.rfind(b"\n") + 1  # without a line that a run is still writing
+        complete_bytes = data.rfind(b"\n") + 1  # without a line that a run is still writing; the next call reads it
         self._index_bytes += complete_bytes
         damaged = 0
         for line in data[:complete_bytes].splitlines():
@@ -347,7 +347,7 @@ class LabelStore:
         for other in self._classes:
             if other == name:
                 raise InputError(f"class '{name}' is given twice")
-            if other.lower() == name.lower():
+            if other.lower() == name.lower():  # one folder on some file systems
                 raise InputError(f"classes '{other}' and '{name}' differ only in case: use one of them")
         self._classes.append(name)
         self.version += 1
@@ -362,7 +362,7 @@ class LabelStore:
         if crop.name not in self._labels:
             if crop.name in self._placed:
                 self._labels[crop.name] = self._placed[crop.name]
-            elif not self._place(crop.name).is_file():
+            elif not self._place(crop.name).is_file():  # deleted by hand: it is in no folder
                 self._missing.add(crop.name)
         if not self._has_given_classes:
             for name in crop.probabilities:

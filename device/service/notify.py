@@ -100,7 +100,7 @@ class HeartbeatSink(Sink):
         del frame, result
         self._frames += 1
         now_s = self.clock()
-        if self._sent_s is None:
+        if self._sent_s is None:  # nothing was sent yet
             self.notifier.send(READY="1", WATCHDOG="1", STATUS="first frame done")
         elif now_s - self._sent_s < self._pause_s:
             return

@@ -58,7 +58,7 @@ class SystemdManager:
         path = self._path(spec.name)
         self._require_own(path)
         self._require_free(path)
-        warnings = self._enable_linger(spec.name)
+        warnings = self._enable_linger(spec.name)  # for a user's service, which otherwise ends at the logout
         text = unit_text(
             spec,
             self._scope,

@@ -184,7 +184,7 @@ def _with_groups(files: list[PictureFile], root: Path, listed: dict[str, str]) -
         sub_folder = relative.parent.as_posix() if len(relative.parts) > 2 else None
         group = relative.as_posix() if file.is_video else listed.get(relative.as_posix(), sub_folder)
         time = None if group else _recording_time(file.path)
-        if time is None:
+        if time is None:  # without group and time, the picture's recording stays unknown: None
             grouped.append(PictureFile(file.path, file.label, group))
         else:
             timed.append((time, file))

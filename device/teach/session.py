@@ -387,10 +387,11 @@ class TeachSession:
             hold = self._hold
             if hold is None:  # ended meanwhile
                 return
+            # `record` extends the time while the button is held.
             is_over = time.monotonic() > hold.until_s
             try:
                 if not is_over or hold.taken == 0:  # at least one picture, also of a short press
-                    if shortage := self._parts.shortage():
+                    if shortage := self._parts.shortage():  # such as a nearly full disk; "" if there is none
                         raise StorageError(shortage)
                     self._recordings.add(hold.label, hold.group, jpeg.tobytes(), views)
                     hold.taken += 1

@@ -123,7 +123,7 @@ class TaughtFile:
         before = self._before.read_bytes() if self._before.is_file() else None
         current = self.path.read_bytes() if self.path.is_file() else None
         for path, content in ((self.path, before), (self._before, current)):
-            if content is None:
+            if content is None:  # then `path` exists, because at most one of the two files is missing
                 path.unlink()
             else:
                 write_atomic(path, content)

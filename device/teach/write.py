@@ -120,7 +120,7 @@ def taught_contract(
         region=region,
         distance=DistanceSpec(_DISTANCE, fit.threshold),
         provenance=Provenance(dataset, source.provenance.checkpoint_sha256, edgekit_version=__version__),
-        schema=SCHEMA_VERSION,
+        schema=SCHEMA_VERSION,  # that of the source may be older
     )
 
 

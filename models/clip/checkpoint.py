@@ -81,7 +81,7 @@ class PromptCheckpoint:
             [prompts.n_ctx, prompts.depth, prompts.cross_layer, prompts.context_words, _METHOD["flow"]],
             [_METHOD[name] for name in ("ensemble", "upstream_compat", "proxy", "mapper")],
             list(self.descriptions.items()),
-            bool(self.training.get("gray")),
+            bool(self.training.get("gray")),  # gray images give other outputs than images in colour
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -267,6 +267,7 @@ class PromptedClip(nn.Module):
         context, prefix = _context(clip, config)
         self.learner = learner or PromptLearner(config, clip.config, context)
         texts = [f"{prefix} {as_words(name)}." for name in self.class_descriptions]
+        # Not saved with the prompts: both follow from the CLIP and the descriptions.
         self.class_tokens: Tensor  # (C, context_length)
         self.frozen_text_features: Tensor  # (C, embed_dim)
         self.register_buffer("class_tokens", clip.tokenize(texts), persistent=False)

@@ -113,7 +113,7 @@ def write_text_tower(path: Path, tower: TextTower) -> None:
     # All tensors but those of the image tower.
     state = {name: value for name, value in clip.model.state_dict().items() if not name.startswith(_IMAGE)}
     embedding = state.pop(_EMBEDDING)
-    state = {name: value.half() for name, value in state.items()}
+    state = {name: value.half() for name, value in state.items()}  # float16: half the size
     state |= {_TOKENS: tokens.int(), _ROWS: embedding[tokens].half()}
     if prompted is not None:
         state[_PROMPTS] = prompted.learner().text.half()

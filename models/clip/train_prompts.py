@@ -193,7 +193,10 @@ class PromptTask(Task):
         return bool(self.training.images.shape[-1] == 1)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the hyper-parameters, the CLIP's checksum and the descriptions."""
+        """Return the hyper-parameters, the CLIP's checksum and the descriptions.
+
+        A training can only be resumed with equal values.
+        """
         return {
             "architecture": "hicropl",
             "prompts": asdict(self.config),

@@ -207,7 +207,7 @@ def _collect(
     for place, image in zip(places, images, strict=True):
         record = Record(*place, problem=str(image)) if isinstance(image, InputError) else _record(place, image)
         records.append(record)
-        if len(records) % 256 == 0 or len(records) == len(places):
+        if len(records) % 256 == 0 or len(records) == len(places):  # not for each image, and at the end
             progress(len(records), len(places))
     return tuple(records)
 

@@ -237,7 +237,7 @@ def crop_region(image: ImageU8, face: Face, max_side_px: int) -> ImageU8:
 def _write_crops(crops: Iterable[tuple[CropRow, ImageU8 | None]], output: Path) -> None:
     """Write the crops of one photograph as PNG files."""
     for row, crop in crops:
-        if crop is None:  # a photograph without a face has only a row in the table
+        if crop is None:  # no face was found or chosen: the photograph has only a row in the table
             continue
         path = output / row.path
         if path.exists():

@@ -148,6 +148,7 @@ def vote_counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[n
             f"FER+ votes belong to FER-2013, but data set '{dataset.name}' has other classes: leave ferplus out"
         )
     votes = read_votes(path)
+    # Without paths, the votes are in the order of the images in fer2013.csv.
     counts = _by_order(dataset, votes, path) if votes.paths is None else _by_path(dataset, votes, votes.paths, path)
     _check(train, dataset.split(train), counts[train], path)
     return counts

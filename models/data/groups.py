@@ -129,7 +129,7 @@ def _time_s(row: Mapping[str, object]) -> float | None:
         time_s = float(str(row.get("time_s")))
     except ValueError:
         return None
-    return time_s if 0 <= time_s < math.inf else None
+    return time_s if 0 <= time_s < math.inf else None  # also None for "nan", which is in no range
 
 
 def listed_image(text: str, folder: PurePosixPath, images: Set[PurePosixPath]) -> PurePosixPath | None:

@@ -235,7 +235,7 @@ def _require_utf8(folders: Iterable[PurePosixPath], where: str) -> None:
     for folder in folders:
         try:
             str(folder).encode()
-        except UnicodeEncodeError as error:
+        except UnicodeEncodeError as error:  # Python represents other bytes in names by surrogates
             raise InputError(f"data '{where}': the folder name '{folder}' is not valid UTF-8: rename it") from error
 
 

@@ -123,6 +123,7 @@ def labelled_photos(files: Files, where: str, notify: Notify) -> list[ImageEntry
         return list(find_layout(files, where, contempt="keep", notify=notify).entries)
     if unlabelled := len(files.images) - len(labels):
         notify(f"{unlabelled} pictures without a label in {PHOTO_TABLE} are left out")
+    # The order is that of `files.images`, the fastest one to read, and not that of the table.
     return [ImageEntry(path, str(path), ALL_IMAGES, labels[path]) for path in files.images if path in labels]
 
 

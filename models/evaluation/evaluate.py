@@ -273,7 +273,7 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
             "or merge the classes of the data (edgekit eval --merge)"
         )
     number_of = np.array(numbers, np.int64)  # the contract's number of each class of the data; -1: left out
-    images = replace(images, targets=None)
+    images = replace(images, targets=None)  # an evaluation compares with the labels only
     # Without classes to leave out, the pixels are not copied.
     part = renumbered(images, number_of) if -1 in numbers else replace(images, labels=number_of[images.labels])
     return with_contract_channels(part, contract)

@@ -52,7 +52,8 @@ class EmbeddingNet(nn.Module):
         if embeddings_only:
             return embeddings
         logits = embeddings @ (self.logit_scale * self.class_vectors).T  # (N, per class * classes)
-        # The maximum over the vectors of each class, by halves: pnnx does not convert a maximum reduction.
+        # The maximum over the vectors of each class, by halves: pnnx does not convert a maximum reduction. Each half
+        # has all classes in the same order.
         while logits.shape[1] > self._num_classes:
             logits = torch.maximum(*torch.split(logits, logits.shape[1] // 2, dim=1))
         return logits

@@ -127,7 +127,7 @@ class Recipe:
         if self.schedule == "warm-epoch-cosine":
             if epoch == 0:
                 return self.warmup_lr
-            return self.max_lr * _cosine_decay((epoch - 1) / self.epochs)
+            return self.max_lr * _cosine_decay((epoch - 1) / self.epochs)  # above 0 in the last epoch, too
         # Share of all steps, including this one: the last step has the rate 0.
         progress = (epoch * steps_per_epoch + step + 1) / (self.epochs * steps_per_epoch)
         if progress < self.warmup:

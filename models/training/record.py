@@ -147,7 +147,9 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
 
 
 def state_fingerprint(path: Path) -> Mapping[str, Any]:
-    """Return the fingerprint in a file of a training's state: the settings that a resumed training must share, if any.
+    """Return the fingerprint in a file of a training's state: the settings that a resumed training must share.
+
+    It is empty for a file without one.
 
     Raises:
         InputError: The file is damaged.

@@ -146,6 +146,7 @@ def look_at(path: Path, contempt: str) -> Look:
     if not is_of_files(path):
         return Look("it has the format of FER-2013")  # no picture is counted: all of them are gray squares
     with open_layout(path, contempt, ignore_message) as (files, layout):
+        # A few images, evenly spaced over the whole data set.
         names = [layout.entries[index].path for index in spread(len(layout.entries), _PICTURES)]
         pictures = []
         for name in names:
