@@ -200,6 +200,7 @@ def check_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], archit
                 f"the weights do not fit {architecture}: tensor '{name}' has shape {list(state[name].shape)}, "
                 f"expected {list(own[name].shape)}"
             )
+        # Floating-point types of another size, such as float16, are converted when they are loaded.
         if own[name].is_floating_point() and not state[name].is_floating_point():
             kinds = [str(each[name].dtype).removeprefix("torch.") for each in (state, own)]
             raise InputError(

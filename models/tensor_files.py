@@ -236,7 +236,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         """Return the values of a storage, (count,), that the pickle refers to; pickle calls this."""
-        kind, dtype, key, _device, count = pid
+        kind, dtype, key, _device, count = pid  # as torch.save writes them; the number of values comes last
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise pickle.UnpicklingError("a storage has an unknown description")
         if key not in self._storages:

@@ -239,7 +239,7 @@ class MiniClipTask(Task):
         """
         by_class = sentences.float().view(len(self.classes), -1, sentences.shape[1])  # (classes, sentences, embed_dim)
         class_vectors = F.normalize(by_class.mean(dim=1), dim=1)  # (classes, embed_dim)
-        with torch.autocast(image.device.type, enabled=False):
+        with torch.autocast(image.device.type, enabled=False):  # in float32, also if the towers compute in bf16
             logits = scale.float() * image.float() @ class_vectors.T  # (N, classes)
         return F.cross_entropy(logits, targets)
 
@@ -293,7 +293,7 @@ def caption_loss(image: Tensor, captions: Tensor, caption_of: Tensor, scale: Ten
         caption_of: Index of each image's caption, int64 (N,).
         scale: Scale of the logits, a scalar.
     """
-    with torch.autocast(image.device.type, enabled=False):
+    with torch.autocast(image.device.type, enabled=False):  # in float32, also if the towers compute in bf16
         logits = scale.float() * image.float() @ captions.float().T  # (N, texts)
         loss_of_images = F.cross_entropy(logits, caption_of)
         # Log-probability of each image, given its caption: (N,).
@@ -315,7 +315,7 @@ def _feature_maps(patches: TrunkPatches, images: Tensor) -> Tensor:
             pixels = view.float().div(255).expand(-1, 3, -1, -1)  # three channels, of gray images three equal ones
             with torch.autocast(images.device.type, torch.bfloat16, enabled=processor_has_bf16()):
                 found = patches.feature_maps(pixels.contiguous(memory_format=torch.channels_last))
-            maps.append(found.bfloat16().contiguous())
+            maps.append(found.bfloat16().contiguous())  # half the memory of float32
         views.append(torch.cat(maps))
     return torch.stack(views)
 
@@ -350,7 +350,7 @@ def train_clip(options: MiniClipOptions) -> TrainingResult:
         contents=_contents(options, data),
         teacher=_teacher_targets(options, data),
     )
-    precision = "fp32" if options.precision == "auto" else options.precision
+    precision = "fp32" if options.precision == "auto" else options.precision  # bf16 is chosen for nets only
     votes_sha256 = None if options.ferplus is None else sha256_of(options.ferplus)
     job = make_job(options, data, task, recipe, precision, ferplus_sha256=votes_sha256)
     return run_training(job, options, data)

@@ -222,7 +222,7 @@ def _jobs(
     for cell in cells:
         if cell.kind == "net":
             jobs.append(Job(cell, seconds, iterations, options.batch))
-        else:
+        else:  # the batch size is an option of the kind "net" only
             jobs.append(Job(cell, seconds, iterations, batch=1, cache=cache, detector=detector))
     return jobs
 

@@ -180,7 +180,8 @@ class HealthSampler:
                 if not is_failing:
                     self.notify(f"health sampling failed, the run continues: {type(error).__name__}: {error}")
                 is_failing = True
-            # Relative to the previous planned time, so that a sample's duration does not lengthen the period.
+            # Relative to the previous planned time, so that a sample's duration does not lengthen the period. Samples
+            # that are missed are not made up for.
             next_s = max(next_s + self.period_s, time.monotonic())
             if self._stop.wait(next_s - time.monotonic()):
                 return

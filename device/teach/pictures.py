@@ -203,7 +203,7 @@ def _recording_time(path: Path) -> datetime | None:
         if match := _NAME_TIME.search(path.stem):
             return datetime.strptime("".join(match.groups()), "%Y%m%d%H%M%S")
         with path.open("rb") as file:
-            exif = _EXIF_TIME.search(file.read(_EXIF_BYTES))
+            exif = _EXIF_TIME.search(file.read(_EXIF_BYTES))  # cameras write it at the start of a file
         return datetime.strptime(exif[1].decode(), "%Y:%m:%d %H:%M:%S") if exif else None
     except (ValueError, OSError):
         return None

@@ -107,7 +107,7 @@ class Recordings:
         Raises:
             InputError: There is no such picture.
         """
-        self._find(label, name)
+        self._find(label, name)  # raises if there is no such picture
         return self.folder / label / name
 
     def add_class(self, name: str) -> None:
@@ -164,7 +164,8 @@ class Recordings:
             self._recorded = 0
         began = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         taken = {picture.group for pictures in self.classes.values() for picture in pictures}
-        # A board without a clock battery starts at the same time again: then a letter follows.
+        # A board without a clock battery starts at the same time again: then a letter follows. After the last letter,
+        # the recordings with the time alone become one group.
         names = [began, *(f"{began}{letter}" for letter in "bcdefghijklmnopqrstuvwxyz")]
         return next((name for name in names if name not in taken), began)
 

@@ -339,7 +339,10 @@ class TeachSession:
         return self._hold is None and self._revision != self._fitted_revision
 
     def _take(self) -> tuple[Frame, FrameResult] | None:
-        """Wait until there is a new frame and somebody watches or records, and return the frame; None at the end."""
+        """Wait until there is a new frame and somebody watches or records, and return the frame; None at the end.
+
+        Only the newest frame is kept, so frames that arrive during the work on one are skipped.
+        """
         with self._arrived:
             self._arrived.wait_for(lambda: self._ended or (self._newest is not None and self._is_needed()))
             if self._ended:

@@ -275,7 +275,7 @@ class _Words:
         The draws must keep their order, because a seed stands for the same words in every version.
         """
         templates = _templates(_OF_VOTES)
-        of_expressions, *of_groupings = _vocabularies(names)
+        of_expressions, *of_groupings = _vocabularies(names)  # of single expressions, and of each way to group them
         pick = partial(_pick, generator=generator)
         self.is_graded = bool(generator.random() < _GRADED_PROBABILITY)
         # The templates of graded captions, such as "mostly {}, a little {}", take adjectives only.

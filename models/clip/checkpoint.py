@@ -105,6 +105,7 @@ def prompt_checkpoint(prompted: PromptedClip, training: Mapping[str, Any]) -> Pr
         config=prompted.config,
         clip=ClipIdentity(clip.source, clip.sha256, clip.weights_sha256, clip.config),
         descriptions=prompted.class_descriptions,
+        # Copies, because a training may go on and change the prompts.
         state={name: tensor.detach().cpu().clone() for name, tensor in prompted.learner.state_dict().items()},
         training=training,
     )

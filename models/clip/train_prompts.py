@@ -104,7 +104,7 @@ def train_prompts(options: PromptOptions) -> PromptTrainingResult:
     descriptions = describe(data.trained, dataset=name)
     task = PromptTask(clip, config, descriptions, crop, data.training, data.validation, name)
     training_data = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
-    precision = "fp32" if options.precision == "auto" else options.precision
+    precision = "fp32" if options.precision == "auto" else options.precision  # bf16 is chosen for nets only
     job = make_job(options, training_data, task, recipe, precision, task=options.task, shots=options.shots)
     trained = run_training(job, options, training_data)
     if not is_first_process():

@@ -74,7 +74,7 @@ def _rows(rows: object, split: str) -> Iterator[tuple[str, int, str]]:
         if not (isinstance(row, list) and len(row) == 3):
             raise InputError(f"entry {number} of '{split}' must be [path, class number, class name]")
         file, label, class_name = row
-        is_number = isinstance(label, int) and not isinstance(label, bool)
+        is_number = isinstance(label, int) and not isinstance(label, bool)  # JSON's true is an int in Python
         if not (isinstance(file, str) and is_number and isinstance(class_name, str) and class_name.strip()):
             raise InputError(f"entry {number} of '{split}' must be [path, class number, class name]")
         yield file, label, class_name

@@ -195,7 +195,8 @@ def _read_member(
         stream = _linked(archive, members[name])
         if stream is None:
             raise InputError(f"data '{path}': '{name}' is a link to '{members[name].linkname}', which is no file in it")
-        content = stream.read(_MAX_FILE_BYTES + 1)  # the size of a link is 0
+        # Checked again by its content, because the stated size of a link is 0; one byte too many is enough.
+        content = stream.read(_MAX_FILE_BYTES + 1)
     _check_size(len(content), path, name)
     return content
 

@@ -190,7 +190,7 @@ def _read_group_tables(files: Files) -> tuple[dict[str, dict[PurePosixPath, str]
         name = table.name.lower()
         if name in TABLES:
             content = files.read(table)
-            groups[name] |= groups_in_table(table, content, images)
+            groups[name] |= groups_in_table(table, content, images)  # several folders may have a table of this name
             if name == CROP_TABLE:
                 videos |= video_times(table, content, images)
     return groups, videos

@@ -63,7 +63,7 @@ class PhotoDetector:
     def detect(self, image: ImageU8) -> Detections:
         """Return the faces of a uint8 (H, W) or (H, W, 3) B, G, R image, the largest first."""
         frame = Frame(0, 0.0, 0.0, as_frame(image))  # its number and times have no effect
-        if self._min_face_px > 0 and isinstance(self._detector, Sizable):  # others have an input of one size
+        if self._min_face_px > 0 and isinstance(self._detector, Sizable):  # others choose their input size themselves
             self._detector.input_size_px = detector_input_px(frame.size_wh, self._min_face_px)
         # A new tracker for each photograph, so that no face is followed from one to the next.
         face_tracker = FaceTracker(self._detector, schedule=None, min_face_px=self._min_face_px)

@@ -77,7 +77,7 @@ def save_learning_curves(path: Path, history: Sequence[EpochReport], saved: Epoc
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     epochs = [report.epoch for report in history]
-    marker = "o" if len(history) < 20 else ""
+    marker = "o" if len(history) < 20 else ""  # many markers would hide the line
     figure = Figure(figsize=(5.5, 7), layout="constrained")
     accuracy, loss = figure.subplots(2, 1, sharex=True)
     loss.plot(epochs, [report.loss for report in history], marker=marker, label="training (augmented)")

@@ -165,6 +165,8 @@ def _calibration_images(
 ) -> ImageSet:
     """Return `TrainingData.calibration`: the validation images, with their labels or the majorities of FER+ votes.
 
+    The votes are used if they are most of the training targets, because they then decide how confident the net is.
+
     `unmerged` is the data with its own classes, `name` the validation split or a description of held-back images.
     """
     if not isinstance(options, NetOptions) or options.ferplus is None or not options.calibrate:
