@@ -345,6 +345,7 @@ class OtherLoad:
         # Waiting for a disk takes no processor time; `steal` is time that other virtual machines have taken.
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, match.group(1).split())
         busy_s = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        # Own time counts from the start of this process, not from boot: only differences of two calls have a meaning.
         return self._clock(), busy_s - self._own_processor_s()
 
 

@@ -228,7 +228,7 @@ class LoadShedder:
         elif self._calm_since_s is None:  # a lower level is enough from now on
             self._calm_since_s = now_s
         elif now_s - self._calm_since_s >= _FALL_S:
-            self._calm_since_s = now_s
+            self._calm_since_s = now_s  # before the next step down, the same time passes again
             self._change(current - 1, sample)
 
     def _required_level(self, sample: Health, temperature_c: float) -> int:

@@ -68,7 +68,7 @@ def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFi
         # A video beside the class folders is a class of its own.
         if suffix in VIDEO_SUFFIXES or (suffix in IMAGE_SUFFIXES and is_in_class_folder):
             label = path.relative_to(root).parts[0] if is_in_class_folder else path.stem
-            by_class.setdefault(label, []).append(PictureFile(path, label, group=None))
+            by_class.setdefault(label, []).append(PictureFile(path, label, group=None))  # `_with_groups` sets it
     _check_classes(root, visible, set(by_class))
     report_unread(visible, notify)
     if loose := _loose_images(root, visible):

@@ -189,7 +189,7 @@ class TeachSession:
             ]
 
     def set_region(self, region: Region | None) -> None:
-        """Teach and classify this part of the frame only; None: the whole frame.
+        """Teach and classify this part of the frame only; None: the whole frame. Recorded pictures stay as they are.
 
         Raises:
             InputError: The run has a region of its own, or faces are taught, which the run finds itself.
@@ -317,7 +317,7 @@ class TeachSession:
                 revision = self._revision  # a picture that is recorded during the fit makes another fit due
                 # Copies, because pictures may be recorded during the fit.
                 classes = {label: list(pictures) for label, pictures in self._recordings.classes.items()}
-            self._embed(classes)
+            self._embed(classes)  # sets `views` of the recorded pictures themselves, so it is done once for each
             result = fit_recorded(classes)
             with self._changing():
                 self._result, self._fitted_revision = result, revision

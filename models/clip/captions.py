@@ -97,7 +97,7 @@ def captions_with_names(classes: Sequence[str]) -> list[str]:
 
 def example_captions(classes: Sequence[str]) -> list[str]:
     """Return captions that together have every form and every word of the captions of `classes`."""
-    if named := captions_with_names(classes):
+    if named := captions_with_names(classes):  # empty if all classes are known expressions
         return named
     templates = _templates(_OF_LABELS)
     words = [templates["classes"][name] for name in classes]

@@ -51,7 +51,7 @@ def prompted_classifier(
     """
     net = net.eval()
     with torch.no_grad():
-        text_features = net.text_features()
+        text_features = net.text_features()  # once for all images
 
     def logits(images: Tensor) -> Tensor:
         prompted, plain = net.prompted_and_plain(images, text_features)

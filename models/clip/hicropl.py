@@ -381,7 +381,7 @@ def _context(clip: FrozenClip, config: PromptConfig) -> tuple[Tensor | None, str
             f"context words '{config.context_words}' are {word_tokens} tokens, n_ctx is {config.n_ctx}: "
             "give more words, or none to start from noise"
         )
-    embedded: Tensor = clip.model.token_embedding(tokens)[1 : 1 + config.n_ctx]
+    embedded: Tensor = clip.model.token_embedding(tokens)[1 : 1 + config.n_ctx]  # from after the start token
     return embedded, config.context_words
 
 

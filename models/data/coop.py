@@ -85,6 +85,7 @@ def _root(existing: set[PurePosixPath], first: PurePosixPath, path: Path) -> Pur
 
     It is the one that contains the first listed file, `first`; `existing` are the images below the split file's folder.
     """
+    # The first listed file decides; the caller looks for the others.
     folders = {PurePosixPath(name.parts[0]) for name in existing if len(name.parts) > 1}
     for root in sorted({PurePosixPath(), *folders}):  # the split file's own folder first
         if root / first in existing:

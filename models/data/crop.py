@@ -248,7 +248,10 @@ def _write_crops(crops: Iterable[tuple[CropRow, ImageU8 | None]], output: Path) 
 
 @contextmanager
 def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple[int | None, Iterator[_Photo]]]:
-    """Open the photographs: their number, if it is known, and an iterator of them."""
+    """Open a folder or an archive of photographs, or one video or image: their number, if it is known, and an iterator.
+
+    Each frame of a video that is to be cropped counts as a photograph.
+    """
     if photos.is_dir() or photos.name.lower().endswith(ARCHIVE_SUFFIXES):
         with open_files(photos, notify) as files:
             if not files.images:

@@ -80,6 +80,6 @@ def selected_images(images: ImageU8, chosen: NDArray[np.bool_] | NDArray[np.int6
         return images[chosen]
     indices = np.arange(len(images))[chosen]
     result = disk_array(folder, (len(indices), *images.shape[1:]))
-    for start in range(0, len(indices), _COPY_ROWS):
+    for start in range(0, len(indices), _COPY_ROWS):  # in parts, because all images may not fit in memory
         result[start : start + _COPY_ROWS] = images[indices[start : start + _COPY_ROWS]]
     return result

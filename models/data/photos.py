@@ -98,7 +98,7 @@ def read_photo_table(files: Files, where: str, notify: Notify) -> Mapping[PurePo
             continue
         if path in facts:
             raise InputError(f"data '{where}', '{table}' lists '{path}' twice: keep one row")
-        person = row.get("person", "") or row.get("group", "")
+        person = row.get("person", "") or row.get("group", "")  # the column has one of two names
         facts[path] = PhotoFacts(canonical_class(row.get("label", "")), person)
     if not facts:
         raise InputError(f"data '{where}', '{table}': none of its paths is an image of the data: check the column path")

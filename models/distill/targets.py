@@ -147,6 +147,7 @@ def images_for_teacher(part: ImageSet, teacher: Teacher, options: TrainingOption
     shape = (len(part), side_px, side_px, channels)
     images = new_array(folder_on_disk(math.prod(shape), options.output, options.notify), shape)
     for index, _, image in stored_files(options.data, part, options.contempt, reading):
-        square = to_size(image, side_px, fit)  # a gray image gets three equal channels if others are in colour
+        square = to_size(image, side_px, fit)
+        # If the data set has images in colour, a gray one gets three equal channels.
         images[index] = single_channel_if_gray(square) if channels == 1 else np.broadcast_to(square, shape[1:])
     return images

@@ -159,7 +159,7 @@ def subject_of(teacher: Teacher) -> Subject:
         InputError: The members have different subjects.
     """
     members = teacher.members or (teacher,)
-    # For each stated subject, the name of a member that states it.
+    # For each stated subject, the name of a member that states it. A CLIP states none.
     stated = {member.subject: member.name for member in members if member.subject}
     if len(stated) > 1:
         raise InputError(
@@ -193,7 +193,7 @@ def _position(teacher: Teacher, label: str) -> int:
     if label in teacher.labels:
         return teacher.labels.index(label)
     found = [index for index, name in enumerate(teacher.labels) if name.casefold() == label.casefold()]
-    if len(found) != 1:
+    if len(found) != 1:  # none, or several that differ in case only
         raise InputError(
             f"teacher '{teacher.name}' lacks the data's class '{label}': its labels are {', '.join(teacher.labels)}"
         )

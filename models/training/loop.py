@@ -104,11 +104,12 @@ def train_job(
     check_output(output, resume)
     fabric = launch(job.accelerator, job.record.precision)
     is_first = fabric.is_global_zero
+    # The first process locks the folder for all.
     with exclusive_folder(output) if is_first else nullcontext():
         check_output(output, resume)  # again, because another training may have finished since
         for name in (STATE_NAME, BEST_NAME):
             remove_leftovers(output / name)
-        torch.manual_seed(job.record.seed)
+        torch.manual_seed(job.record.seed)  # for the initial weights
         trainer = _Trainer(job, fabric)
         if resume and (output / STATE_NAME).exists():
             trainer.restore(load_state(output / STATE_NAME, job.record.fingerprint()))

@@ -205,6 +205,7 @@ class NetTask(Task):
         """
         checkpoint = Checkpoint(self.contract, net.state_dict(), training)
         if self.calibration is not None:
+            # The same images (the same object): their predictions are known.
             evaluation = self._latest if self.calibration is self.validation else None
             checkpoint = calibrated(checkpoint, self.calibration, self.device, evaluation)
         save_checkpoint(path, checkpoint)
