@@ -293,7 +293,7 @@ class LabelStore:
         if any(name in self._labels for name in names):
             raise ConflictError("this was decided on another page: nothing is changed")
         if label is not None:
-            self._append_groups(names, label)
+            self._append_groups(names, label)  # before the files are moved, so that none is without its group
         moved: list[str] = []
         missing: list[str] = []
         try:

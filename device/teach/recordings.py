@@ -200,7 +200,7 @@ class Recordings:
         change = self._change
         if change is None:
             raise InputError("there is nothing to undo")
-        self._change = None
+        self._change = None  # also if a move fails: another call would meet files that are moved already
         with _as_storage_error(self.folder):
             for source, target in reversed(change.moves):
                 source.parent.mkdir(parents=True, exist_ok=True)

@@ -184,7 +184,8 @@ def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed
     if words.is_graded:
         first, second, form = _graded(shares)
     else:
-        # The name in whose part of the cumulated shares, 0..1, the random number lies.
+        # The name in whose part of the cumulated shares, 0..1, the random number lies. By rounding, all shares together
+        # can be a little less than 1: then it is the last name.
         first = (shares.cumsum(dim=1) <= uniform[:, None]).sum(dim=1).clamp(max=shares.shape[1] - 1)
         second = torch.zeros_like(first)
         form = torch.full_like(first, _FORMS.index("alone"))

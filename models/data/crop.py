@@ -272,6 +272,7 @@ def _image_files(files: Files, photos: Path, facts: Mapping[PurePosixPath, Photo
         # Photographs that differ in their suffix only, such as a.jpg and a.png, keep it: their crops need two names.
         crop_stem = name if stem_counts[stem] > 1 else stem
         yield _Photo(
+            # With the name of the folder, because later calls can add the photographs of others to the table.
             source=str(PurePosixPath(real_path(photos).name) / name),
             time_s=None,
             target=_inside(crop_stem, photos),  # raises for a name that leads out of the folder of crops

@@ -360,7 +360,8 @@ def calibration(probabilities: FloatArray, truths: NDArray[np.int64], bins: int 
     """
     confidence = probabilities.max(axis=1)
     is_correct = probabilities.argmax(axis=1) == truths
-    # The bin of each image: `ceil` puts a confidence on an edge into the lower bin.
+    # The bin of each image: `ceil` puts a confidence on an edge into the lower bin. By rounding, a confidence can be a
+    # little above 1: `clip` puts it into the last bin.
     bin_of = np.clip(np.ceil(confidence * np.float32(bins)).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore"):  # 0 / 0 of empty bins

@@ -84,7 +84,7 @@ def choose_start(options: TrainOptions) -> Start:
             recipe = TrainingRecord.read(resumed.training).recipe_name or recipe
     if image_size_px is None:
         image_size_px = PRETRAINED_IMAGE_PX if is_fine_tuned else SIDE_PX
-        if known and known.architecture == model:
+        if known and known.architecture == model:  # the size of another net has no meaning for this one
             image_size_px = known.crop.resize_hw[0]
     fit = _fit(options, known, subject == "face" or look.is_square)
     return Start(subject, model, init, recipe, image_size_px, fit, input_values(model, init))
