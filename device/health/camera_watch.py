@@ -57,7 +57,7 @@ class CameraWatch(Sink):
         self._seen_s = time.monotonic()  # time of the latest frame
         self._sampled_s = float("-inf")
         self._sample: ImageU8 | None = None
-        self._shown = _TimedState("ok", 0.0)  # what the latest samples show
+        self._shown = _TimedState("ok", 0.0)  # what the latest samples show; the time matters for faults only
         # Set by the thread that calls `check`: what is reported.
         self._state: CameraState = "ok"
         self._fault_began_s = 0.0

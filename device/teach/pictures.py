@@ -113,7 +113,7 @@ def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
         return folders[_LABELLED]
     train = next((folders[name] for name in _TRAIN if name in folders), None)
     if train is not None:
-        if others := sorted(folders.keys() - set(_SPLITS)):
+        if others := sorted(folders.keys() - set(_SPLITS)):  # nobody expects that other splits are taught
             notify(f"only '{train}' is taught; not used: {', '.join(others)}")
         return train
     for name, each in folders.items():

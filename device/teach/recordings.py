@@ -89,6 +89,7 @@ class Recordings:
         for place in places:
             if place.is_dir() and not place.name.startswith("."):
                 files = sorted(place.glob(f"*{SUFFIX}"))
+                # Without features, whose computation takes long: the session computes them later.
                 self.classes[place.name] = [Picture(file.name, file.stat().st_size) for file in files]
 
     @property

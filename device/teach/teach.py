@@ -98,7 +98,7 @@ def teach(options: Teaching) -> Taught:
     if options.output is None:
         raise InputError("the name of the model file is missing: give -o FILE.onnx (output=)")
     output, folder = Path(options.output), Path(options.pictures)
-    check_output(output)
+    check_output(output)  # before the long work
     files = find_pictures(folder, options.notify)
     embedder = Embedder(options.image_size_px, options.subject, options.threads)
     pictures = _embedded(files, embedder, options)

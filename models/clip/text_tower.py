@@ -166,7 +166,7 @@ def _built(document: _Document, state: dict[str, Tensor]) -> TextTower:
         activation=document.activation,
         context_length=positions,
     )
-    model = seeded_model(config, seed=0)
+    model = seeded_model(config, seed=0)  # only the image tower keeps weights that are drawn
     # The file has neither the image tower nor all rows of the token embedding.
     image_tower = {name: value for name, value in model.state_dict().items() if name.startswith(_IMAGE)}
     embedding = torch.zeros(config.vocabulary, width)

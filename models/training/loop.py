@@ -342,7 +342,7 @@ class _Trainer:
             self.job.task.save(path, self.result(), replace(self.job.record, best=best).document())
 
     def state(self) -> TrainingState:
-        """Return the state from which a training resumes at the next epoch."""
+        """Return the state from which a training resumes at the next epoch, of the trained part of the net only."""
         return TrainingState(
             fingerprint=self.job.record.fingerprint(),
             net=self.learned.state_dict(),
