@@ -237,7 +237,7 @@ def _cache_of(user: str | None) -> Path | None:
 
     The service uses the downloads in this folder, because a board without internet cannot download them again.
     """
-    if user is None:  # no other user: the service has a cache of its own
+    if user is None:  # root, for which systemd creates a cache, or a user's own service, which ignores the result
         return None
     folder = Path(pwd.getpwnam(user).pw_dir) / ".cache/edgekit"
     return folder if folder.is_dir() else None
