@@ -122,8 +122,8 @@ def read_authors_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 def _renamed(name: str) -> str:
     """Return the name in `edgekit.models.nets.edgecnn` of a tensor of the authors' net."""
-    name = name.removeprefix("module.")
+    name = name.removeprefix("module.")  # the prefix of a net that was trained with DataParallel
     if match := _DENSE.fullmatch(name):
-        block, layer, part, rest = match.groups()
+        block, layer, part, rest = match.groups()  # the authors count blocks and layers from 1
         return f"blocks.{int(block) - 1}.{int(layer) - 1}.{_PARTS[part]}.{rest}"
     return name.replace("features.conv0.", "stem.")

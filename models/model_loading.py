@@ -92,7 +92,7 @@ def contract_for(
         raise InputError(f"image size {image_size_px}: expected {SIDE_PX} to {MAX_IMAGE_SIZE_PX} pixels")
     if image_size_px != SIDE_PX and not takes_any_size(architecture):
         raise InputError(f"{architecture} takes images of {SIDE_PX} pixels only: leave --image-size out")
-    with torch.device("meta"):
+    with torch.device("meta"):  # without memory for its weights
         create_model(architecture, len(labels))  # raises if the net is unknown
     values = values or InputValues()
     input_px = image_size_px * INPUT_SIZE_PX // SIDE_PX // 4 * 4  # rounded down to a multiple of 4
@@ -200,6 +200,7 @@ def check_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], archit
                 f"the weights do not fit {architecture}: tensor '{name}' has shape {list(state[name].shape)}, "
                 f"expected {list(own[name].shape)}"
             )
+        # Floating-point types of another size, such as float16, are converted when they are loaded.
         if own[name].is_floating_point() and not state[name].is_floating_point():
             kinds = [str(each[name].dtype).removeprefix("torch.") for each in (state, own)]
             raise InputError(

@@ -236,7 +236,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         """Return the values of a storage, (count,), that the pickle refers to; pickle calls this."""
-        kind, dtype, key, _device, count = pid
+        kind, dtype, key, _device, count = pid  # as torch.save writes them; the number of values comes last
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise pickle.UnpicklingError("a storage has an unknown description")
         if key not in self._storages:
@@ -276,7 +276,10 @@ def _first(value: object = None, *_: object) -> object:
 
 
 def _tensors(value: object, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield dotted name and values of each tensor in a module and its submodules; `name` is that of `value` itself."""
+    """Yield dotted name and values of each tensor in a module and its submodules; `name` is that of `value` itself.
+
+    The unpickler has set the tensors and submodules of a TorchScript module as attributes of a `_Module`.
+    """
     if depth > _MAX_DEPTH:
         raise pickle.UnpicklingError(f"its modules are nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Tensor):

@@ -146,7 +146,10 @@ class MiniClipTask(Task):
             description_tokens(name, sentences, self.config)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the architecture, the classes, their descriptions, and the sources of captions, trunk and targets."""
+        """Return the architecture, the classes, their descriptions, and the sources of captions, trunk and targets.
+
+        A training can only be resumed with equal values.
+        """
         texts = json.dumps(self.descriptions, sort_keys=True)
         return {
             "architecture": "clip-mini",
@@ -160,6 +163,7 @@ class MiniClipTask(Task):
 
     def build(self, device: torch.device) -> nn.Module:
         """Return open_clip's model with random weights, except for the trunk's, which are given and stay frozen."""
+        # Copied once to the device and not for each step.
         self._examples = on_device(self.training, device)
         self._targets = None if self.teacher is None else torch.from_numpy(self.teacher.probabilities).to(device)
         self._sentences = [tokenize(sentences, self.config) for sentences in self.descriptions.values()]  # per class
@@ -169,7 +173,7 @@ class MiniClipTask(Task):
         if self.recipe.patch_dropout:
             from open_clip.transformer import PatchDropout
 
-            net.visual.patch_dropout = PatchDropout(self.recipe.patch_dropout)
+            net.visual.patch_dropout = PatchDropout(self.recipe.patch_dropout)  # `start_epoch` changes its share
         built: nn.Module = net
         return built
 
@@ -235,7 +239,7 @@ class MiniClipTask(Task):
         """
         by_class = sentences.float().view(len(self.classes), -1, sentences.shape[1])  # (classes, sentences, embed_dim)
         class_vectors = F.normalize(by_class.mean(dim=1), dim=1)  # (classes, embed_dim)
-        with torch.autocast(image.device.type, enabled=False):
+        with torch.autocast(image.device.type, enabled=False):  # in float32, also if the towers compute in bf16
             logits = scale.float() * image.float() @ class_vectors.T  # (N, classes)
         return F.cross_entropy(logits, targets)
 
@@ -246,7 +250,10 @@ class MiniClipTask(Task):
         return captions_of(self.classes, self._examples.labels[indices], seed)
 
     def _description_tokens(self, seed: int) -> Tensor:
-        """Return the tokens of a few descriptions of each class, int64 (classes * sentences, context_length)."""
+        """Return the tokens of a few descriptions of each class, int64 (classes * sentences, context_length).
+
+        `seed` is that of the step, so that a repeated training draws the same descriptions.
+        """
         generator = torch.Generator().manual_seed(seed)
         chosen = []
         for tokens in self._sentences:
@@ -286,7 +293,7 @@ def caption_loss(image: Tensor, captions: Tensor, caption_of: Tensor, scale: Ten
         caption_of: Index of each image's caption, int64 (N,).
         scale: Scale of the logits, a scalar.
     """
-    with torch.autocast(image.device.type, enabled=False):
+    with torch.autocast(image.device.type, enabled=False):  # in float32, also if the towers compute in bf16
         logits = scale.float() * image.float() @ captions.float().T  # (N, texts)
         loss_of_images = F.cross_entropy(logits, caption_of)
         # Log-probability of each image, given its caption: (N,).
@@ -308,7 +315,7 @@ def _feature_maps(patches: TrunkPatches, images: Tensor) -> Tensor:
             pixels = view.float().div(255).expand(-1, 3, -1, -1)  # three channels, of gray images three equal ones
             with torch.autocast(images.device.type, torch.bfloat16, enabled=processor_has_bf16()):
                 found = patches.feature_maps(pixels.contiguous(memory_format=torch.channels_last))
-            maps.append(found.bfloat16().contiguous())
+            maps.append(found.bfloat16().contiguous())  # half the memory of float32
         views.append(torch.cat(maps))
     return torch.stack(views)
 
@@ -343,7 +350,7 @@ def train_clip(options: MiniClipOptions) -> TrainingResult:
         contents=_contents(options, data),
         teacher=_teacher_targets(options, data),
     )
-    precision = "fp32" if options.precision == "auto" else options.precision
+    precision = "fp32" if options.precision == "auto" else options.precision  # bf16 is chosen for nets only
     votes_sha256 = None if options.ferplus is None else sha256_of(options.ferplus)
     job = make_job(options, data, task, recipe, precision, ferplus_sha256=votes_sha256)
     return run_training(job, options, data)
@@ -371,6 +378,7 @@ def _teacher_targets(options: MiniClipOptions, data: TrainingData) -> TeacherTar
     views = []
     for view, what in ((images, "images"), (images[:, :, ::-1], "mirror images")):  # (N, H, W, C)
         report = of_stage(options.progress, f"teacher {teacher.name}: {what}")
+        # Not `mirrored`, which averages the logits of both views: here their probabilities are averaged.
         views.append(softmax(targets_of(teacher, view, report, mirrored=False).logits))
     agreement = (views[0].argmax(1) == data.training.labels).mean()
     notify(f"teacher {teacher.name} agrees with {agreement:.2%} of the training labels")

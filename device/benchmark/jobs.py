@@ -239,7 +239,8 @@ def default_thread_counts() -> tuple[int, ...]:
 def plan_rounds(cells: Sequence[T], rounds: int, seed: int) -> list[T]:
     """Return the cells (or their jobs) shuffled, `rounds` times, each time in another order that the seed determines.
 
-    A short period in which the machine is hot or busy then slows one process of each cell, not all of one cell.
+    A short period in which the machine is hot or busy then slows one process of each cell, not all of one cell. Each
+    cell is measured by `rounds` processes.
     """
     random_ = random.Random(seed)  # noqa: S311 (an order, not a secret)
     return [cell for _round in range(rounds) for cell in random_.sample(list(cells), len(cells))]

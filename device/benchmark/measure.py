@@ -132,7 +132,7 @@ def measure(job: Job, make_detector: Callable[[int], Detector] | None = None) ->
         samples = _frame_samples(source, localizer, classifier, frames=1, threaded=False)
     detector = localizer.detector_name if localizer else None
 
-    with closing(samples):
+    with closing(samples):  # closing ends the threads of the loop
         warm_up = _warm_up(samples, min(job.seconds, MAX_WARM_UP_S))
         recorder = _Recorder(job)
         while not recorder.done:
@@ -190,6 +190,7 @@ def _frame_samples(
     `smoothing` are arguments of `frame_results`, which is that loop.
     """
     times = presentation_time_s(source)
+    # The loop needs a `LatencyMeter`; its figures are not used.
     loop = frame_results(
         source, localizer, classifier, LatencyMeter(), presentation_time_s=times, threaded=threaded, **smoothing
     )
@@ -311,7 +312,7 @@ class OtherLoad:
         self,
         root: Path = Path("/"),
         clock: Callable[[], float] = time.monotonic,
-        own_processor_s: Callable[[], float] = lambda: sum(os.times()[:4]),
+        own_processor_s: Callable[[], float] = lambda: sum(os.times()[:4]),  # without the last one, the elapsed time
     ) -> None:
         """Begin now. The arguments replace the machine and this process in tests.
 
@@ -341,8 +342,10 @@ class OtherLoad:
         match = re.match(r"cpu((?: +\d+){8})", self._stat.read_text()) if self._stat.exists() else None
         if match is None:
             return self._clock(), None
+        # Waiting for a disk takes no processor time; `steal` is time that other virtual machines have taken.
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, match.group(1).split())
         busy_s = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        # Own time counts from the start of this process, not from boot: only differences of two calls have a meaning.
         return self._clock(), busy_s - self._own_processor_s()
 
 

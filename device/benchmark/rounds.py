@@ -127,6 +127,7 @@ def measure_all(
                 if is_valid or len(discarded) == MAX_REPEATS:
                     break
                 discarded.append(done)
+                # A longer pause than before a first run: the board was throttled, or has changed its clock.
                 cool_down(cool_state, cool_down_s, min_s=cool_down_s / 2)
             measured = cells.setdefault(job.cell, Measured(job.cell))
             measured.runs.append(done)
@@ -156,7 +157,7 @@ def cool_down(
     while waited_s < max_s:
         now = read()
         is_throttled = now.throttling is not None and now.throttling.now
-        start_c = start.temperature_c or now.temperature_c or 0
+        start_c = start.temperature_c or now.temperature_c or 0  # without a known start, the board is cool enough
         is_cool = (now.temperature_c or 0) <= start_c + _COOL_WITHIN_C
         if is_cool and not is_throttled:
             break

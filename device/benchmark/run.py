@@ -60,6 +60,7 @@ def describe_model(name: str, path: Path) -> ModelInfo:
     Raises:
         InputError: The file cannot be loaded or has no valid contract, or its engine is not installed.
     """
+    # Loaded completely, not only its contract: a model that does not load is reported before the measurement.
     contract = open_engine(path, intra_op_threads=1).contract
     return ModelInfo(
         name=name,
@@ -221,7 +222,7 @@ def _jobs(
     for cell in cells:
         if cell.kind == "net":
             jobs.append(Job(cell, seconds, iterations, options.batch))
-        else:
+        else:  # the batch size is an option of the kind "net" only
             jobs.append(Job(cell, seconds, iterations, batch=1, cache=cache, detector=detector))
     return jobs
 

@@ -85,7 +85,7 @@ class Classifier:
         self.intra_op_threads = intra_op_threads or default_intra_op_threads()
         self._engine = open_engine(path, self.intra_op_threads)
         self.contract = self._engine.contract
-        self.mirror = False  # callers set it
+        self.mirror = False  # whether to average over each crop and its mirror image; callers set it
 
     def __repr__(self) -> str:
         """Return what the model is: file, architecture, subject, input and labels."""

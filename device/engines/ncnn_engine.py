@@ -215,7 +215,7 @@ def _load_library(path: Path) -> Any:
     try:
         import ncnn
     except ModuleNotFoundError as error:
-        if error.name != "ncnn":
+        if error.name != "ncnn":  # another module, which ncnn needs
             raise
         raise InputError(f"model '{path}' runs on ncnn, which is not installed: {install_command('ncnn')}") from error
     finally:

@@ -249,7 +249,7 @@ class OnnxRuntimeEngine:
         self._session = open_session(path, intra_op_threads)
         self.contract = read_contract(self._session, path)
         found = contradictions(self._session, self.contract)
-        if found:
+        if found:  # the first contradiction, of which others may be consequences
             raise InputError(f"model '{path}': {found[0]}")
 
     def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
@@ -307,7 +307,7 @@ def contradictions(session: ort.InferenceSession, contract: Contract) -> list[st
     named_outputs = [contract.output.name]
     if contract.distance:
         named_outputs.append(contract.distance.name)
-    if list(inputs) != [spec.name] or not outputs.keys() >= set(named_outputs):
+    if list(inputs) != [spec.name] or not outputs.keys() >= set(named_outputs):  # the other checks need these names
         return [
             f"the contract names input '{spec.name}' and output {', '.join(map(repr, named_outputs))}, "
             f"but the graph has {list(inputs)} and {list(outputs)}: export it again"
@@ -332,7 +332,7 @@ def _input_contradictions(node: ort.NodeArg, spec: InputSpec) -> list[str]:
     found = []
     expected = [None, channel_count(spec.channels), *spec.size_hw]  # None: any batch size
     # A side of the graph that is not a number is dynamic, and fits each number.
-    sides = zip(node.shape[1:], expected[1:], strict=False)
+    sides = zip(node.shape[1:], expected[1:], strict=False)  # different numbers of sides are found below
     has_other_side = any(isinstance(side, int) and side != wanted for side, wanted in sides)
     if len(node.shape) != len(expected) or has_other_side:
         found.append(f"the contract's input shape {expected} is not the graph's {node.shape}: export it again")

@@ -127,7 +127,7 @@ class RuntimeMonitor:
             sinks.append(self._camera)
         notifier = find_notifier()
         if notifier is not None:
-            sinks.append(HeartbeatSink(notifier, self._status))
+            sinks.append(HeartbeatSink(notifier, self._status))  # which adds the health to the service's status
         for sink in sinks:
             controls.while_paused(sink.idle)
         return [*sinks]  # of the type `list[Sink]`
@@ -217,7 +217,7 @@ class LoadShedder:
         The level rises at most every `_RISE_S`. It falls when a lower level has been enough for `_FALL_S`.
         """
         now_s, current = sample.monotonic_s, self.level.number
-        temperature_c = sample.conditions.temperature_c or 0.0
+        temperature_c = sample.conditions.temperature_c or 0.0  # an unknown temperature counts as cool
         required = self._required_level(sample, temperature_c)
         if required > current:
             self._calm_since_s = None
@@ -228,7 +228,7 @@ class LoadShedder:
         elif self._calm_since_s is None:  # a lower level is enough from now on
             self._calm_since_s = now_s
         elif now_s - self._calm_since_s >= _FALL_S:
-            self._calm_since_s = now_s
+            self._calm_since_s = now_s  # before the next step down, the same time passes again
             self._change(current - 1, sample)
 
     def _required_level(self, sample: Health, temperature_c: float) -> int:

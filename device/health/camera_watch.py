@@ -57,7 +57,7 @@ class CameraWatch(Sink):
         self._seen_s = time.monotonic()  # time of the latest frame
         self._sampled_s = float("-inf")
         self._sample: ImageU8 | None = None
-        self._shown = _TimedState("ok", 0.0)  # what the latest samples show
+        self._shown = _TimedState("ok", 0.0)  # what the latest samples show; the time matters for faults only
         # Set by the thread that calls `check`: what is reported.
         self._state: CameraState = "ok"
         self._fault_began_s = 0.0
@@ -92,7 +92,7 @@ class CameraWatch(Sink):
             now = shown
         elif self._state == "lost":  # frames arrive again
             now = _TimedState("ok", shown.since_s)
-        else:
+        else:  # the samples show a fault that has not lasted long enough
             return self._state
         if now.state != self._state:
             self._change(now.state, now.since_s)
@@ -138,6 +138,7 @@ def _state_in(sample: ImageU8, previous: ImageU8 | None) -> CameraState:
     vertical, horizontal = np.diff(grid, axis=0), np.diff(grid, axis=1)
     # In ascending order, so that the index -n is the n-th largest.
     differences = np.sort(np.abs(np.concatenate([vertical.ravel(), horizontal.ravel()])))
+    # Before "frozen", because images without light can be equal although the camera works.
     if differences[-_PERCENTILE_RANK] < _MIN_DETAIL:
         return "dark" if grid.mean() < _MAX_DARK_LEVEL else "covered"
     return "frozen" if previous is not None and np.array_equal(sample, previous) else "ok"

@@ -180,7 +180,8 @@ class HealthSampler:
                 if not is_failing:
                     self.notify(f"health sampling failed, the run continues: {type(error).__name__}: {error}")
                 is_failing = True
-            # Relative to the previous planned time, so that a sample's duration does not lengthen the period.
+            # Relative to the previous planned time, so that a sample's duration does not lengthen the period. Samples
+            # that are missed are not made up for.
             next_s = max(next_s + self.period_s, time.monotonic())
             if self._stop.wait(next_s - time.monotonic()):
                 return
@@ -201,11 +202,11 @@ class HealthSampler:
         cpu_ms = (time.thread_time() - started_s) * 1e3
         self.summary.add(sample, cpu_ms)
         self.latest = sample
-        self.watch(sample)
+        self.watch(sample)  # sheds load in a run
 
 
 def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -> Health:
-    """Return one sample of the board, this process and the disk of `folder`.
+    """Return one sample of the board, this process and the disk of `folder`, without the state of a camera.
 
     `root` is the folder of /proc and /sys, `run` executes the firmware tool.
     """

@@ -198,7 +198,7 @@ class LabelStore:
                 data = stream.read()
         except FileNotFoundError:
             return
-        complete_bytes = data.rfind(b"\n") + 1  # without a line that a run is still writing
+        complete_bytes = data.rfind(b"\n") + 1  # without a line that a run is still writing; the next call reads it
         self._index_bytes += complete_bytes
         damaged = 0
         for line in data[:complete_bytes].splitlines():
@@ -217,7 +217,7 @@ class LabelStore:
             if name not in self._labels and name not in self._missing:  # it waits for a decision
                 groups.setdefault(crop.group, []).append(crop)
         documents = [group_document(key, crops) for key, crops in groups.items()]
-        documents.sort(key=lambda group: group["margin"])
+        documents.sort(key=lambda group: group["margin"])  # difference of the two largest probabilities
         return {**self.summary(), "classes": self._classes, "groups": documents, "next": self.next_command()}
 
     def next_command(self) -> str:
@@ -293,7 +293,7 @@ class LabelStore:
         if any(name in self._labels for name in names):
             raise ConflictError("this was decided on another page: nothing is changed")
         if label is not None:
-            self._append_groups(names, label)
+            self._append_groups(names, label)  # before the files are moved, so that none is without its group
         moved: list[str] = []
         missing: list[str] = []
         try:
@@ -308,7 +308,7 @@ class LabelStore:
         finally:  # after an error, too: what was moved before it can be undone
             self.version += 1
             decision = Decision(self._last_id + 1, label, tuple(moved), tuple(missing))
-            if moved:
+            if moved:  # otherwise there is nothing to undo, and the next decision gets this id
                 self._last_id += 1
                 self._decisions.append(decision)
         return decision
@@ -347,7 +347,7 @@ class LabelStore:
         for other in self._classes:
             if other == name:
                 raise InputError(f"class '{name}' is given twice")
-            if other.lower() == name.lower():
+            if other.lower() == name.lower():  # one folder on some file systems
                 raise InputError(f"classes '{other}' and '{name}' differ only in case: use one of them")
         self._classes.append(name)
         self.version += 1
@@ -359,10 +359,10 @@ class LabelStore:
         """
         self._crops[crop.name] = crop
         self.version += 1
-        if crop.name not in self._labels:
+        if crop.name not in self._labels:  # a decision of this process is newer than those found at the start
             if crop.name in self._placed:
                 self._labels[crop.name] = self._placed[crop.name]
-            elif not self._place(crop.name).is_file():
+            elif not self._place(crop.name).is_file():  # deleted by hand: it is in no folder
                 self._missing.add(crop.name)
         if not self._has_given_classes:
             for name in crop.probabilities:

@@ -33,7 +33,7 @@ class Notifier:
         # `@` stands for the zero byte at the start of an abstract address.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.setblocking(False)
+        self._socket.setblocking(False)  # the run never waits for the service manager
 
     def send(self, **states: str) -> None:
         """Send `NAME=value` lines in one message."""
@@ -52,7 +52,7 @@ def find_notifier(environ: Mapping[str, str] = os.environ) -> Notifier | None:
     systemd states its socket and the time of its watchdog in environment variables. The watchdog is for the process
     WATCHDOG_PID only, because children inherit the variables.
     """
-    address = environ.get("NOTIFY_SOCKET", "")
+    address = environ.get("NOTIFY_SOCKET", "")  # a path, or with "@" the name of an abstract socket
     if not address.startswith(("/", "@")):
         return None
     own_pid = str(os.getpid())
@@ -100,7 +100,7 @@ class HeartbeatSink(Sink):
         del frame, result
         self._frames += 1
         now_s = self.clock()
-        if self._sent_s is None:
+        if self._sent_s is None:  # nothing was sent yet
             self.notifier.send(READY="1", WATCHDOG="1", STATUS="first frame done")
         elif now_s - self._sent_s < self._pause_s:
             return

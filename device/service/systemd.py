@@ -58,7 +58,7 @@ class SystemdManager:
         path = self._path(spec.name)
         self._require_own(path)
         self._require_free(path)
-        warnings = self._enable_linger(spec.name)
+        warnings = self._enable_linger(spec.name)  # for a user's service, which otherwise ends at the logout
         text = unit_text(
             spec,
             self._scope,
@@ -126,6 +126,7 @@ class SystemdManager:
         self._systemctl("disable", "--quiet", "--now", path.name, check=False)
         path.unlink(missing_ok=True)
         self._systemctl("daemon-reload")
+        # A failed service stays in systemd's list without its file. An error means that it had not failed.
         self._systemctl("reset-failed", path.name, check=False)
 
     def _restart(self, unit: str) -> None:
@@ -138,7 +139,7 @@ class SystemdManager:
         """Return the path of a service's unit file, in the folder for units of the administrator or of the user."""
         if self._scope == "system":
             return Path("/etc/systemd/system") / f"{name}.service"
-        base = os.environ.get("XDG_CONFIG_HOME", "")
+        base = os.environ.get("XDG_CONFIG_HOME", "")  # by the XDG specification, relative paths are ignored
         folder = Path(base) if Path(base).is_absolute() else Path.home() / ".config"
         return folder / "systemd/user" / f"{name}.service"
 
@@ -163,6 +164,7 @@ class SystemdManager:
         """
         output = self._systemctl("show", path.name, "--property=FragmentPath")  # the file that systemd uses
         used_file = output.strip().removeprefix("FragmentPath=")
+        # An existing file at `path` is edgekit's own, see `_require_own`; "": there is no unit of this name.
         if not path.exists() and used_file not in ("", str(path)):
             raise InputError(f"'{used_file}' was not written by edgekit: choose another --name")
 
@@ -235,7 +237,7 @@ def _cache_of(user: str | None) -> Path | None:
 
     The service uses the downloads in this folder, because a board without internet cannot download them again.
     """
-    if user is None:
+    if user is None:  # root, for which systemd creates a cache, or a user's own service, which ignores the result
         return None
     folder = Path(pwd.getpwnam(user).pw_dir) / ".cache/edgekit"
     return folder if folder.is_dir() else None

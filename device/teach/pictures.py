@@ -60,7 +60,7 @@ def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFi
     if not folder.is_dir():
         raise InputError(f"'{folder}' is not a folder: give one with a folder or a video per class")
     root = _taught_folder(folder, notify)
-    listed_groups = _listed_groups(root)
+    listed_groups = _listed_groups(root)  # recordings that groups.csv states, by file
     visible = _visible_files(root)
     by_class: dict[str, list[PictureFile]] = {}
     for path in visible:
@@ -68,7 +68,7 @@ def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFi
         # A video beside the class folders is a class of its own.
         if suffix in VIDEO_SUFFIXES or (suffix in IMAGE_SUFFIXES and is_in_class_folder):
             label = path.relative_to(root).parts[0] if is_in_class_folder else path.stem
-            by_class.setdefault(label, []).append(PictureFile(path, label, group=None))
+            by_class.setdefault(label, []).append(PictureFile(path, label, group=None))  # `_with_groups` sets it
     _check_classes(root, visible, set(by_class))
     report_unread(visible, notify)
     if loose := _loose_images(root, visible):
@@ -113,7 +113,7 @@ def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
         return folders[_LABELLED]
     train = next((folders[name] for name in _TRAIN if name in folders), None)
     if train is not None:
-        if others := sorted(folders.keys() - set(_SPLITS)):
+        if others := sorted(folders.keys() - set(_SPLITS)):  # nobody expects that other splits are taught
             notify(f"only '{train}' is taught; not used: {', '.join(others)}")
         return train
     for name, each in folders.items():
@@ -184,7 +184,7 @@ def _with_groups(files: list[PictureFile], root: Path, listed: dict[str, str]) -
         sub_folder = relative.parent.as_posix() if len(relative.parts) > 2 else None
         group = relative.as_posix() if file.is_video else listed.get(relative.as_posix(), sub_folder)
         time = None if group else _recording_time(file.path)
-        if time is None:
+        if time is None:  # without group and time, the picture's recording stays unknown: None
             grouped.append(PictureFile(file.path, file.label, group))
         else:
             timed.append((time, file))
@@ -203,7 +203,7 @@ def _recording_time(path: Path) -> datetime | None:
         if match := _NAME_TIME.search(path.stem):
             return datetime.strptime("".join(match.groups()), "%Y%m%d%H%M%S")
         with path.open("rb") as file:
-            exif = _EXIF_TIME.search(file.read(_EXIF_BYTES))
+            exif = _EXIF_TIME.search(file.read(_EXIF_BYTES))  # cameras write it at the start of a file
         return datetime.strptime(exif[1].decode(), "%Y:%m:%d %H:%M:%S") if exif else None
     except (ValueError, OSError):
         return None

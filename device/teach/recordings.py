@@ -83,12 +83,13 @@ class Recordings:
         self.most_bytes = most_bytes
         self._change: _Change | None = None
         self._recorded = 0  # pictures of the latest recording
-        shutil.rmtree(folder / _REMOVED, ignore_errors=True)
+        shutil.rmtree(folder / _REMOVED, ignore_errors=True)  # changes of an earlier session cannot be undone
         self.classes: dict[str, list[Picture]] = {}
         places = sorted(folder.iterdir()) if folder.is_dir() else []
         for place in places:
             if place.is_dir() and not place.name.startswith("."):
                 files = sorted(place.glob(f"*{SUFFIX}"))
+                # Without features, whose computation takes long: the session computes them later.
                 self.classes[place.name] = [Picture(file.name, file.stat().st_size) for file in files]
 
     @property
@@ -107,7 +108,7 @@ class Recordings:
         Raises:
             InputError: There is no such picture.
         """
-        self._find(label, name)
+        self._find(label, name)  # raises if there is no such picture
         return self.folder / label / name
 
     def add_class(self, name: str) -> None:
@@ -119,7 +120,7 @@ class Recordings:
         """
         self._check_new(name)
         with self._changing(f"add '{name}'") as change:
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            (self.folder / name).mkdir(parents=True, exist_ok=True)  # one may have been made by hand since the start
             self.classes[name] = []
             change.moves.append((self._removed(name), self.folder / name))  # where `undo` moves the new folder
 
@@ -164,12 +165,15 @@ class Recordings:
             self._recorded = 0
         began = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         taken = {picture.group for pictures in self.classes.values() for picture in pictures}
-        # A board without a clock battery starts at the same time again: then a letter follows.
+        # A board without a clock battery starts at the same time again: then a letter follows. After the last letter,
+        # the recordings with the time alone become one group.
         names = [began, *(f"{began}{letter}" for letter in "bcdefghijklmnopqrstuvwxyz")]
         return next((name for name in names if name not in taken), began)
 
     def add(self, label: str, group: str, jpeg: bytes, views: FloatArray) -> None:
-        """Add a picture to the recording `group`.
+        """Add a picture to the recording `group`, the result of `begin`.
+
+        `views` are the features of the picture and of its mirror image (`Embedder.views`).
 
         Raises:
             InputError: The class does not exist any more.
@@ -183,7 +187,8 @@ class Recordings:
         name = f"{group}-{self._recorded:03d}{SUFFIX}"
         write_atomic(self.folder / label / name, jpeg)
         pictures.append(Picture(name, len(jpeg), views))
-        if self._change is not None:  # where `undo` moves the picture
+        if self._change is not None:  # None after an `undo` during the recording
+            # `undo` moves the picture to the removed ones.
             self._change.moves.append((self._removed(f"{label}/{name}"), self.folder / label / name))
 
     def undo(self) -> str:
@@ -196,7 +201,7 @@ class Recordings:
         change = self._change
         if change is None:
             raise InputError("there is nothing to undo")
-        self._change = None
+        self._change = None  # also if a move fails: another call would meet files that are moved already
         with _as_storage_error(self.folder):
             for source, target in reversed(change.moves):
                 source.parent.mkdir(parents=True, exist_ok=True)

@@ -173,6 +173,7 @@ class TeachSession:
         """
         with self._changed:
             path = self._recordings.path(label, name)
+        # Read without the lock, so that a slow disk does not hold up the other threads.
         try:
             return path.read_bytes()
         except OSError as error:
@@ -188,7 +189,7 @@ class TeachSession:
             ]
 
     def set_region(self, region: Region | None) -> None:
-        """Teach and classify this part of the frame only; None: the whole frame.
+        """Teach and classify this part of the frame only; None: the whole frame. Recorded pictures stay as they are.
 
         Raises:
             InputError: The run has a region of its own, or faces are taught, which the run finds itself.
@@ -232,7 +233,7 @@ class TeachSession:
             InputError: There is no model before.
             StorageError: The disk fails.
         """
-        with self._writing:
+        with self._writing:  # not the lock of the state: the run and the page do not wait for the disk
             self._parts.file.exchange()
             self._parts.use_model(self._parts.file.current)
             used_sha256 = sha256_of(self._parts.file.current)
@@ -246,7 +247,7 @@ class TeachSession:
             InputError: No taught model is in use.
         """
         file = self._parts.file
-        with self._writing:
+        with self._writing:  # no other request replaces the file meanwhile
             if not file.is_used:
                 raise InputError("no taught model is in use")
             return file.path.name, file.path.read_bytes()
@@ -275,6 +276,7 @@ class TeachSession:
                 "is_fit_used": self._stored == (result, self._region, self._used_sha256),
                 "base": None if file.is_for_any else file.base.name,
                 "region": None if self._region is None else vars(self._region),
+                # Whether the region can be drawn on the page: --roi sets it for the run, and faces need none.
                 "has_own_region": self._parts.roi is None and self._parts.subject == "image",
                 "is_fitting": self._is_fit_due(),
                 "fit": None if result is None else {"accuracy": result.accuracy, "advice": result.advice},
@@ -309,12 +311,13 @@ class TeachSession:
         """Fit after each change of the recorded pictures, until the end; this is the work of the second thread."""
         while not self._ended:
             with self._changed:
+                # `end` notifies only the other thread, so this one looks for the end at intervals.
                 if not self._changed.wait_for(self._is_fit_due, _END_POLL_S):
                     continue
-                revision = self._revision
+                revision = self._revision  # a picture that is recorded during the fit makes another fit due
                 # Copies, because pictures may be recorded during the fit.
                 classes = {label: list(pictures) for label, pictures in self._recordings.classes.items()}
-            self._embed(classes)
+            self._embed(classes)  # sets `views` of the recorded pictures themselves, so it is done once for each
             result = fit_recorded(classes)
             with self._changing():
                 self._result, self._fitted_revision = result, revision
@@ -328,7 +331,7 @@ class TeachSession:
                     return
                 if picture.views is None:
                     embedder = embedder or self._parts.make_embedder()  # loaded when it is first needed
-                    with suppress(InputError):  # the file was deleted or is damaged
+                    with suppress(InputError):  # the file was deleted or is damaged: fits leave the picture out
                         picture.views = embedder.views(read_image(self._recordings.folder / label / picture.name))
 
     def _is_fit_due(self) -> bool:
@@ -336,7 +339,10 @@ class TeachSession:
         return self._hold is None and self._revision != self._fitted_revision
 
     def _take(self) -> tuple[Frame, FrameResult] | None:
-        """Wait until there is a new frame and somebody watches or records, and return the frame; None at the end."""
+        """Wait until there is a new frame and somebody watches or records, and return the frame; None at the end.
+
+        Only the newest frame is kept, so frames that arrive during the work on one are skipped.
+        """
         with self._arrived:
             self._arrived.wait_for(lambda: self._ended or (self._newest is not None and self._is_needed()))
             if self._ended:
@@ -384,10 +390,11 @@ class TeachSession:
             hold = self._hold
             if hold is None:  # ended meanwhile
                 return
+            # `record` extends the time while the button is held.
             is_over = time.monotonic() > hold.until_s
             try:
                 if not is_over or hold.taken == 0:  # at least one picture, also of a short press
-                    if shortage := self._parts.shortage():
+                    if shortage := self._parts.shortage():  # such as a nearly full disk; "" if there is none
                         raise StorageError(shortage)
                     self._recordings.add(hold.label, hold.group, jpeg.tobytes(), views)
                     hold.taken += 1
@@ -405,7 +412,7 @@ class TeachSession:
         if result is not None and features is not None:
             document |= result.judgement(features)
         document["age_ms"] = round((time.monotonic() - frame.monotonic_s) * 1e3, 1)
-        self.live = document
+        self.live = document  # replaced as a whole, so other threads read it without a lock
 
     def _end_recording(self) -> None:
         """End the recording, if one goes on; then a fit is due."""

@@ -83,7 +83,7 @@ class TaughtFile:
         with atomic_path(self.path) as new:
             write(new)
             new_sha256 = sha256_of(new)
-            taught = self._keep_originals(new_sha256)
+            taught = self._keep_originals(new_sha256)  # SHA-256 of the models that were taught here
             if not self.is_used:  # `base` is in use
                 self._before.unlink(missing_ok=True)
             elif sha256_of(self.path) != new_sha256:
@@ -123,7 +123,7 @@ class TaughtFile:
         before = self._before.read_bytes() if self._before.is_file() else None
         current = self.path.read_bytes() if self.path.is_file() else None
         for path, content in ((self.path, before), (self._before, current)):
-            if content is None:
+            if content is None:  # then `path` exists, because at most one of the two files is missing
                 path.unlink()
             else:
                 write_atomic(path, content)

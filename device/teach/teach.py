@@ -98,7 +98,7 @@ def teach(options: Teaching) -> Taught:
     if options.output is None:
         raise InputError("the name of the model file is missing: give -o FILE.onnx (output=)")
     output, folder = Path(options.output), Path(options.pictures)
-    check_output(output)
+    check_output(output)  # before the long work
     files = find_pictures(folder, options.notify)
     embedder = Embedder(options.image_size_px, options.subject, options.threads)
     pictures = _embedded(files, embedder, options)
@@ -170,7 +170,7 @@ def _warn(taught: Taught, pictures: _Pictures, notify: Callable[[str], None]) ->
                 f"class '{label}' has one recording only: its accuracy in another place or light is not known; "
                 "add a second recording"
             )
-    # Faces are always alike.
+    # Faces are always alike, so likeness shows hidden recordings of whole images only.
     is_image = taught.contract.subject == "image"
     alike = [label for label in pictures.classes if is_image and _has_hidden_recordings(pictures, label)]
     if alike:
@@ -232,7 +232,8 @@ def accuracy_with_twice(fit: Fit, views: FloatArray, labels: IntArray, groups: S
         return None
     _names, recordings = np.unique(np.asarray(groups), return_inverse=True)  # number of each picture's recording
     error_now = 1 - float(fit.held_back.correct.mean())
-    shares, errors = [_FITTED_SHARE], [error_now]  # points of the learning curve
+    # Points of the learning curve: the first one is the cross-validation, which fits four of five parts.
+    shares, errors = [_FITTED_SHARE], [error_now]
     for share in _SHARES:
         errors_of_draws = []
         for draw in range(_DRAWS):
@@ -241,7 +242,7 @@ def accuracy_with_twice(fit: Fit, views: FloatArray, labels: IntArray, groups: S
                 return None  # too few recordings to hold some of each class back
             features = views[chosen].reshape(-1, views.shape[-1])  # each view is a picture
             part = fit_linear(features, np.repeat(labels[chosen], views.shape[1]), fit.classes, fit.strength)
-            predicted = part.logits(views[~chosen, 0]).argmax(axis=1)
+            predicted = part.logits(views[~chosen, 0]).argmax(axis=1)  # view 0: the picture, not its mirror image
             errors_of_draws.append(float((predicted != labels[~chosen]).mean()))
         shares.append(share)
         errors.append(float(np.mean(errors_of_draws)))

@@ -67,7 +67,7 @@ def write_model(
     contract = taught_contract(fit, embedder, dataset, region)
     with atomic_path(path) as temporary:
         temporary.write_bytes(taught_graph(fit, embedder, contract).SerializeToString(deterministic=True))
-        _verify(fit, temporary, embedder)
+        _verify(fit, temporary, embedder)  # before it takes the place of an existing file
     return contract
 
 
@@ -80,7 +80,7 @@ def _verify(fit: Fit, path: Path, embedder: Embedder) -> None:
     crops = portrait_crops(embedder.contract)
     features = embedder.crop_features(crops)
     probabilities, distances = Classifier(path).outputs(crops)
-    assert distances is not None
+    assert distances is not None  # every taught model returns them
     for what, found, expected in (
         ("probabilities", probabilities, fit.probabilities(features)),
         ("distances", distances, fit.distances(features)),
@@ -120,7 +120,7 @@ def taught_contract(
         region=region,
         distance=DistanceSpec(_DISTANCE, fit.threshold),
         provenance=Provenance(dataset, source.provenance.checkpoint_sha256, edgekit_version=__version__),
-        schema=SCHEMA_VERSION,
+        schema=SCHEMA_VERSION,  # that of the source may be older
     )
 
 
@@ -145,6 +145,8 @@ def taught_graph(fit: Fit, embedder: Embedder, contract: Contract) -> onnx.Model
     }
     for name, values in constants.items():
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+    # The direction is the square roots of the features, scaled to length 1. The distance is 1 minus the largest cosine
+    # with a taught vector.
     nodes: list[tuple[str, list[str], str, dict[str, Any]]] = [  # operator, inputs, output, attributes
         ("Relu", [features], "taught.positive", {}),
         ("Sqrt", ["taught.positive"], "taught.roots", {}),
@@ -185,6 +187,7 @@ def face_features(path: Path) -> onnx.ModelProto:
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(features, TensorProto.FLOAT, ["batch", width]))
     document = next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
+    # Features have neither labels nor probabilities that could be too low.
     contract = replace(
         Contract.from_json(document), labels=(), output=OutputSpec(features, meaning="features"), uncertain_below=0.0
     )

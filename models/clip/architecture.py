@@ -214,6 +214,7 @@ def _tower(state: Mapping[str, Tensor], prefix: str, width: int) -> Tower:
             f"a CLIP tower's width is {width}, not a multiple of the usual head width {_HEAD_WIDTH}: give a file that "
             "states its architecture, as those saved by edgekit do"
         )
+    # The numbers of the blocks: a name goes on with it after the prefix, as in "0.mlp.c_fc.weight".
     layers = {name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)}
     return Tower(width, len(layers), width // _HEAD_WIDTH, hidden / width)
 

@@ -97,7 +97,7 @@ def captions_with_names(classes: Sequence[str]) -> list[str]:
 
 def example_captions(classes: Sequence[str]) -> list[str]:
     """Return captions that together have every form and every word of the captions of `classes`."""
-    if named := captions_with_names(classes):
+    if named := captions_with_names(classes):  # empty if all classes are known expressions
         return named
     templates = _templates(_OF_LABELS)
     words = [templates["classes"][name] for name in classes]
@@ -111,7 +111,7 @@ def example_captions(classes: Sequence[str]) -> list[str]:
 def every_form_and_word(forms: Sequence[str], words: Sequence[Mapping[str, list[str]]], kind: str) -> list[str]:
     """Return texts in which each form and each word of a kind occurs at least once."""
     candidates = [text for word in words for text in word[kind]]
-    texts = []
+    texts = []  # one per element of the longer list; the shorter one is repeated
     for index in range(max(len(forms), len(candidates))):
         texts.append(forms[index % len(forms)].format(candidates[index % len(candidates)]))
     return texts
@@ -184,7 +184,8 @@ def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed
     if words.is_graded:
         first, second, form = _graded(shares)
     else:
-        # The name in whose part of the cumulated shares, 0..1, the random number lies.
+        # The name in whose part of the cumulated shares, 0..1, the random number lies. By rounding, all shares together
+        # can be a little less than 1: then it is the last name.
         first = (shares.cumsum(dim=1) <= uniform[:, None]).sum(dim=1).clamp(max=shares.shape[1] - 1)
         second = torch.zeros_like(first)
         form = torch.full_like(first, _FORMS.index("alone"))
@@ -275,9 +276,10 @@ class _Words:
         The draws must keep their order, because a seed stands for the same words in every version.
         """
         templates = _templates(_OF_VOTES)
-        of_expressions, *of_groupings = _vocabularies(names)
+        of_expressions, *of_groupings = _vocabularies(names)  # of single expressions, and of each way to group them
         pick = partial(_pick, generator=generator)
         self.is_graded = bool(generator.random() < _GRADED_PROBABILITY)
+        # The templates of graded captions, such as "mostly {}, a little {}", take adjectives only.
         uses_nouns = not self.is_graded and bool(generator.random() < _VOTED_NOUN_PROBABILITY)
         self.stated: int | None = None
         if generator.random() < _PROPERTY_PROBABILITY:

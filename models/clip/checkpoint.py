@@ -81,7 +81,7 @@ class PromptCheckpoint:
             [prompts.n_ctx, prompts.depth, prompts.cross_layer, prompts.context_words, _METHOD["flow"]],
             [_METHOD[name] for name in ("ensemble", "upstream_compat", "proxy", "mapper")],
             list(self.descriptions.items()),
-            bool(self.training.get("gray")),
+            bool(self.training.get("gray")),  # gray images give other outputs than images in colour
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -105,6 +105,7 @@ def prompt_checkpoint(prompted: PromptedClip, training: Mapping[str, Any]) -> Pr
         config=prompted.config,
         clip=ClipIdentity(clip.source, clip.sha256, clip.weights_sha256, clip.config),
         descriptions=prompted.class_descriptions,
+        # Copies, because a training may go on and change the prompts.
         state={name: tensor.detach().cpu().clone() for name, tensor in prompted.learner.state_dict().items()},
         training=training,
     )
@@ -152,7 +153,7 @@ def load_prompts(path: Path) -> PromptCheckpoint:
         data = parse_json(metadata[METADATA_KEY], "it")
         check_schema(data, SCHEMA_MAJOR)
         document = convert(data, _Document, "field")
-        for name, value in _METHOD.items():
+        for name, value in _METHOD.items():  # fields of edgekit 0.2, of which one value is left
             if (found := data["config"].get(name, value)) != value:
                 raise InputError(f"{name} {found!r} is a variant of the method that only edgekit 0.2 has: train again")
         descriptions = parse_descriptions(document.descriptions)

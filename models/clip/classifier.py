@@ -51,7 +51,7 @@ def prompted_classifier(
     """
     net = net.eval()
     with torch.no_grad():
-        text_features = net.text_features()
+        text_features = net.text_features()  # once for all images
 
     def logits(images: Tensor) -> Tensor:
         prompted, plain = net.prompted_and_plain(images, text_features)
@@ -86,7 +86,7 @@ def zero_shot_classifier(
 
     def logits(images: Tensor) -> Tensor:
         features = torch.nn.functional.normalize(clip.encode_image(images).float(), dim=-1)
-        return clip.logit_scale * features @ vectors.T
+        return clip.logit_scale * features @ vectors.T  # (N, embed_dim) @ (embed_dim, classes)
 
     contract = clip_contract(PLAIN, clip.config, tuple(class_descriptions), dataset_name, gray)
     return TorchClassifier(logits, contract, vectors.device)

@@ -119,6 +119,7 @@ class Mapper(nn.Module):
     """
 
     def __init__(self, width: int, proxy_width: int) -> None:
+        """Create the mapper with random weights; `width` is d, `proxy_width` is d'."""
         super().__init__()
         self.attn = nn.MultiheadAttention(width, HEADS)
         self.linear_q = nn.Linear(width, width)
@@ -266,6 +267,7 @@ class PromptedClip(nn.Module):
         context, prefix = _context(clip, config)
         self.learner = learner or PromptLearner(config, clip.config, context)
         texts = [f"{prefix} {as_words(name)}." for name in self.class_descriptions]
+        # Not saved with the prompts: both follow from the CLIP and the descriptions.
         self.class_tokens: Tensor  # (C, context_length)
         self.frozen_text_features: Tensor  # (C, embed_dim)
         self.register_buffer("class_tokens", clip.tokenize(texts), persistent=False)
@@ -379,7 +381,7 @@ def _context(clip: FrozenClip, config: PromptConfig) -> tuple[Tensor | None, str
             f"context words '{config.context_words}' are {word_tokens} tokens, n_ctx is {config.n_ctx}: "
             "give more words, or none to start from noise"
         )
-    embedded: Tensor = clip.model.token_embedding(tokens)[1 : 1 + config.n_ctx]
+    embedded: Tensor = clip.model.token_embedding(tokens)[1 : 1 + config.n_ctx]  # from after the start token
     return embedded, config.context_words
 
 

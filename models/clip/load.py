@@ -180,6 +180,7 @@ def load_clip(source: str | Path, activation: Activation | None = None) -> Froze
     path = Path(source)
     if path.is_dir():
         path = weights_file(path) or resolve_model(str(path), (CHECKPOINT_SUFFIX,))
+    # A missing file with such a suffix is reported as missing, and not taken for a name in open_clip.
     if path.exists() or path.suffix.lower() in _FILE_SUFFIXES:
         return _load_file(path, named=None, activation=activation)
     config, path = _download(str(source), activation)
@@ -191,7 +192,7 @@ def seeded_model(config: ClipConfig, seed: int) -> nn.Module:
 
     The state of torch's global random generator is left unchanged.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # no GPU's generator, because the weights are drawn on the CPU
         torch.manual_seed(seed)
         return build_model(config)
 
@@ -232,7 +233,8 @@ def _load_file(
             raise InputError(f"its activation is {config.activation}, not {activation}: leave activation out")
         with torch.device("meta"):  # checks the shapes before a model of any size is allocated
             check_tensors(build_model(config).state_dict(), file.state, "CLIP")
-        model = seeded_model(config, seed=0)  # leaves torch's generator unchanged; all weights are replaced
+        # The seed has no effect on the result, because all weights are replaced; torch's generator stays unchanged.
+        model = seeded_model(config, seed=0)
         load_weights(model, file.state, "CLIP")
     except InputError as error:
         raise InputError(f"CLIP file '{path}': {error}") from error

@@ -121,6 +121,7 @@ def _through(block: Any, x: Tensor, wanted: Tensor | None = None, mask: Tensor |
     with trained_attention(keys.shape[2], x.device):
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)  # (N, h, Q, d / h)
     joined = attended.transpose(1, 2).flatten(2)  # (N, Q, h, d / h) → (N, Q, d)
+    # `ls_1` and `ls_2` are open_clip's layer scales: the identity in a plain CLIP.
     hidden = wanted + block.ls_1(attention.out_proj(joined))
     out: Tensor = hidden + block.ls_2(block.mlp(block.ln_2(hidden)))
     return out

@@ -221,6 +221,7 @@ def measure(
         return _score(name, classifier, images, dataset.is_gray)
 
     if task == "base-to-novel":
+        # `of_classes` numbers the labels from 0 again.
         base_images = of_classes(data.test, range(base_classes))
         novel_images = of_classes(data.test, range(base_classes, len(dataset.classes)))
         base = score("base", dataset.name, data.trained, base_images)

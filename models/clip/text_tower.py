@@ -113,7 +113,7 @@ def write_text_tower(path: Path, tower: TextTower) -> None:
     # All tensors but those of the image tower.
     state = {name: value for name, value in clip.model.state_dict().items() if not name.startswith(_IMAGE)}
     embedding = state.pop(_EMBEDDING)
-    state = {name: value.half() for name, value in state.items()}
+    state = {name: value.half() for name, value in state.items()}  # float16: half the size
     state |= {_TOKENS: tokens.int(), _ROWS: embedding[tokens].half()}
     if prompted is not None:
         state[_PROMPTS] = prompted.learner().text.half()
@@ -143,6 +143,7 @@ def read_text_tower(path: Path) -> TextTower:
         check_schema(data, _SCHEMA_MAJOR)
         document = convert(data, _Document, "field")
         check_values(state, "it", "make the student again")
+        # All tensors but the token numbers are floating-point ones, of which some are stored as float16.
         state = {name: value if name == _TOKENS else value.float() for name, value in state.items()}
         return _built(document, state)
     except (InputError, KeyError, ValueError, IndexError, OSError, RuntimeError) as error:
@@ -165,7 +166,7 @@ def _built(document: _Document, state: dict[str, Tensor]) -> TextTower:
         activation=document.activation,
         context_length=positions,
     )
-    model = seeded_model(config, seed=0)
+    model = seeded_model(config, seed=0)  # only the image tower keeps weights that are drawn
     # The file has neither the image tower nor all rows of the token embedding.
     image_tower = {name: value for name, value in model.state_dict().items() if name.startswith(_IMAGE)}
     embedding = torch.zeros(config.vocabulary, width)

@@ -104,7 +104,7 @@ def train_prompts(options: PromptOptions) -> PromptTrainingResult:
     descriptions = describe(data.trained, dataset=name)
     task = PromptTask(clip, config, descriptions, crop, data.training, data.validation, name)
     training_data = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
-    precision = "fp32" if options.precision == "auto" else options.precision
+    precision = "fp32" if options.precision == "auto" else options.precision  # bf16 is chosen for nets only
     job = make_job(options, training_data, task, recipe, precision, task=options.task, shots=options.shots)
     trained = run_training(job, options, training_data)
     if not is_first_process():
@@ -193,7 +193,10 @@ class PromptTask(Task):
         return bool(self.training.images.shape[-1] == 1)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the hyper-parameters, the CLIP's checksum and the descriptions."""
+        """Return the hyper-parameters, the CLIP's checksum and the descriptions.
+
+        A training can only be resumed with equal values.
+        """
         return {
             "architecture": "hicropl",
             "prompts": asdict(self.config),

@@ -279,7 +279,7 @@ def _quota(count: int) -> int:
 
 
 def _tenth(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """Return a mask of random images, about a tenth of each class."""
+    """Return a mask of random images, about a tenth of each class: `_quota` of its number of images."""
     chosen = np.zeros(len(labels), bool)
     generator = np.random.default_rng(seed)
     for label in np.unique(labels):
@@ -330,7 +330,10 @@ def near_copies(training: ImageU8, held_back: ImageU8) -> float:
 
 
 def _small(images: ImageU8) -> FloatArray:
-    """Return the images as small gray ones with mean 0 and norm 1: float32 (N, pixels)."""
+    """Return the images as small gray ones with mean 0 and norm 1: float32 (N, pixels).
+
+    The scalar product of two of them is their correlation.
+    """
     gray = [np.ascontiguousarray(image.mean(axis=-1).astype(np.uint8)) for image in images]
     pixels = np.stack([resize(image, (_SMALL_PX, _SMALL_PX)) for image in gray]).reshape(len(images), -1)
     centred: FloatArray = pixels.astype(np.float32) - pixels.mean(axis=1, keepdims=True, dtype=np.float32)

@@ -88,7 +88,7 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
     else:
         pixels = _fractions(_crop(images, columns, augmentation))
     if augmentation.camera:
-        # The crops of some images are replaced by crops of their photographs.
+        # The crops of some images are replaced by crops of the images as a camera would take them.
         chosen = torch.nonzero(columns[_IS_PHOTOGRAPHED] < augmentation.camera.probability).flatten()
         if len(chosen):
             pixels[chosen] = _photographed_crop(images[chosen], numbers[chosen], augmentation, augmentation.camera)

@@ -78,6 +78,7 @@ def photographed(images: Tensor, numbers: Tensor, camera: Camera) -> Tensor:
     Returns:
         float32 (N, C, S, S) in 0..1.
     """
+    # `noise_start` is the place in a table of noise from which an image takes its part.
     exponent, gain, angle, shading, noise_start = numbers[:, :5].unbind(dim=1)
     # Squares of uniform numbers, so that mild values are frequent.
     blur, lost_resolution, noise_level, compression = numbers[:, 5:].square().unbind(dim=1)

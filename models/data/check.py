@@ -113,7 +113,7 @@ def scan_dataset(
         name, classes = layout.name, layout.classes
     else:
         require_contempt(contempt, EXPRESSIONS)
-        records = _scan_arrays(path, progress)
+        records = _scan_arrays(path, progress)  # a .csv or HDF5 file of FER-2013, whose classes are the expressions
         name, classes = None, EXPRESSIONS
     splits = tuple(split_order({record.split for record in records}))
     return Scan(name or dataset_name(path, classes, splits), classes, splits, records)
@@ -199,12 +199,15 @@ def _read(files: Files, path: PurePosixPath) -> ImageU8 | InputError:
 def _collect(
     places: list[tuple[str, str, str]], images: Iterator[ImageU8 | InputError], progress: Progress
 ) -> tuple[Record, ...]:
-    """Return the records of images; `places` has name, split and class of each."""
+    """Return the records of images; `places` has name, split and class of each.
+
+    An unreadable image is given by its error, in the place of its pixels.
+    """
     records: list[Record] = []
     for place, image in zip(places, images, strict=True):
         record = Record(*place, problem=str(image)) if isinstance(image, InputError) else _record(place, image)
         records.append(record)
-        if len(records) % 256 == 0 or len(records) == len(places):
+        if len(records) % 256 == 0 or len(records) == len(places):  # not for each image, and at the end
             progress(len(records), len(places))
     return tuple(records)
 

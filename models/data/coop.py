@@ -74,7 +74,7 @@ def _rows(rows: object, split: str) -> Iterator[tuple[str, int, str]]:
         if not (isinstance(row, list) and len(row) == 3):
             raise InputError(f"entry {number} of '{split}' must be [path, class number, class name]")
         file, label, class_name = row
-        is_number = isinstance(label, int) and not isinstance(label, bool)
+        is_number = isinstance(label, int) and not isinstance(label, bool)  # JSON's true is an int in Python
         if not (isinstance(file, str) and is_number and isinstance(class_name, str) and class_name.strip()):
             raise InputError(f"entry {number} of '{split}' must be [path, class number, class name]")
         yield file, label, class_name
@@ -85,6 +85,7 @@ def _root(existing: set[PurePosixPath], first: PurePosixPath, path: Path) -> Pur
 
     It is the one that contains the first listed file, `first`; `existing` are the images below the split file's folder.
     """
+    # The first listed file decides; the caller looks for the others.
     folders = {PurePosixPath(name.parts[0]) for name in existing if len(name.parts) > 1}
     for root in sorted({PurePosixPath(), *folders}):  # the split file's own folder first
         if root / first in existing:

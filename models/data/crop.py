@@ -180,7 +180,10 @@ def _check_output(photos: Path, output: Path) -> None:
 def _crop_all(
     items: Iterator[_Photo], total: int | None, face_detector: PhotoDetector, options: CropOptions
 ) -> CropReport:
-    """Write the crops of all photographs, and one table of them, also if an error or the user ends the call."""
+    """Write the crops of all photographs, and one table of them, also if an error or the user ends the call.
+
+    `total` is the number of photographs, or None if it is not known before the end, as for some videos.
+    """
     output = Path(options.output)
     table = output / CROP_TABLE
     earlier_text = _table_before(table)  # the rows are added to it
@@ -234,7 +237,7 @@ def crop_region(image: ImageU8, face: Face, max_side_px: int) -> ImageU8:
 def _write_crops(crops: Iterable[tuple[CropRow, ImageU8 | None]], output: Path) -> None:
     """Write the crops of one photograph as PNG files."""
     for row, crop in crops:
-        if crop is None:
+        if crop is None:  # no face was found or chosen: the photograph has only a row in the table
             continue
         path = output / row.path
         if path.exists():
@@ -245,7 +248,10 @@ def _write_crops(crops: Iterable[tuple[CropRow, ImageU8 | None]], output: Path) 
 
 @contextmanager
 def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple[int | None, Iterator[_Photo]]]:
-    """Open the photographs: their number, if it is known, and an iterator of them."""
+    """Open a folder or an archive of photographs, or one video or image: their number, if it is known, and an iterator.
+
+    Each frame of a video that is to be cropped counts as a photograph.
+    """
     if photos.is_dir() or photos.name.lower().endswith(ARCHIVE_SUFFIXES):
         with open_files(photos, notify) as files:
             if not files.images:
@@ -266,9 +272,10 @@ def _image_files(files: Files, photos: Path, facts: Mapping[PurePosixPath, Photo
         # Photographs that differ in their suffix only, such as a.jpg and a.png, keep it: their crops need two names.
         crop_stem = name if stem_counts[stem] > 1 else stem
         yield _Photo(
+            # With the name of the folder, because later calls can add the photographs of others to the table.
             source=str(PurePosixPath(real_path(photos).name) / name),
             time_s=None,
-            target=_inside(crop_stem, photos),
+            target=_inside(crop_stem, photos),  # raises for a name that leads out of the folder of crops
             facts=facts.get(name, PhotoFacts()),
             image=partial(_read, files, name),  # read when it is called
         )
@@ -305,7 +312,7 @@ def _frame_total(source: Source, every_s: float) -> int | None:
 
 
 def _table_before(table: Path) -> str:
-    """Return the table of an earlier call, or the header of a new one.
+    """Return the text of an earlier call's table, or the header of a new one; the caller appends its rows.
 
     Raises:
         InputError: The file is no table of crops.

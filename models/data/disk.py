@@ -46,7 +46,8 @@ def disk_array(folder: Path, shape: tuple[int, ...]) -> ImageU8:
         folder.mkdir(parents=True, exist_ok=True)
         # The name is deleted at the end of `with`; the content exists as long as the array maps it.
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".images-") as file:
-            # Reserve the space, because writing to a map of a full disk would end the process.
+            # Reserve the space, because writing to a map of a full disk would end the process. At least 1 byte: 0 is
+            # not allowed.
             os.posix_fallocate(file.fileno(), 0, max(int(np.prod(shape)), 1))
             return np.memmap(file, np.uint8, "r+", shape=shape)
     except OSError as error:
@@ -79,6 +80,6 @@ def selected_images(images: ImageU8, chosen: NDArray[np.bool_] | NDArray[np.int6
         return images[chosen]
     indices = np.arange(len(images))[chosen]
     result = disk_array(folder, (len(indices), *images.shape[1:]))
-    for start in range(0, len(indices), _COPY_ROWS):
+    for start in range(0, len(indices), _COPY_ROWS):  # in parts, because all images may not fit in memory
         result[start : start + _COPY_ROWS] = images[indices[start : start + _COPY_ROWS]]
     return result

@@ -62,7 +62,7 @@ def read_csv(path: Path, square: Square | None, report: Callable[[int, int | Non
     splits = {}
     for split, entries in groups.items():
         images, labels = zip(*entries, strict=True)
-        splits[split] = ImageSet(_stack(images, gray=True), np.array(labels, np.int64))
+        splits[split] = ImageSet(_stack(images, gray=True), np.array(labels, np.int64))  # (N, H, W, 1)
     return splits
 
 
@@ -126,7 +126,10 @@ def _hdf5_numbers(dataset: Any, where: str, largest: int) -> NDArray[Any]:
 
 
 def _hdf5_split(images: ImageU8, labels: NDArray[np.int64], square: Square | None, where: str) -> ImageSet:
-    """Return a split of images (N, H, W) or (N, H, W, C); `where` names it in errors."""
+    """Return a split of images (N, H, W) or (N, H, W, C); `where` names it in errors.
+
+    `square` changes each image; None: the images stay as stored.
+    """
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:

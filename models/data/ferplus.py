@@ -148,6 +148,7 @@ def vote_counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[n
             f"FER+ votes belong to FER-2013, but data set '{dataset.name}' has other classes: leave ferplus out"
         )
     votes = read_votes(path)
+    # Without paths, the votes are in the order of the images in fer2013.csv.
     counts = _by_order(dataset, votes, path) if votes.paths is None else _by_path(dataset, votes, votes.paths, path)
     _check(train, dataset.split(train), counts[train], path)
     return counts
@@ -214,7 +215,7 @@ def _by_order(dataset: DataSet, votes: Votes, path: Path) -> dict[str, NDArray[n
             f"FER+ file '{path}' refers to the rows of fer2013.csv, but the images are files: "
             "use fer2013.csv, or a CSV of votes with the column kaggle_path"
         )
-    usages = np.array(votes.usages)
+    usages = np.array(votes.usages)  # such as "PublicTest": in fer2013.csv these are the names of the splits
     result = {name: votes.counts[usages == name] for name in dataset.splits}
     for name, part in dataset.splits.items():
         if len(result[name]) != len(part):

@@ -97,6 +97,7 @@ def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
     with _damage_reported(path):
         archive = tarfile.open(path)  # noqa: SIM115 - closed below
     with archive:
+        # Not around the `yield`: errors in the caller's block are not those of the archive.
         with _damage_reported(path):
             members = _members(archive)
         names = _wanted(tuple(members), path, notify)
@@ -194,7 +195,8 @@ def _read_member(
         stream = _linked(archive, members[name])
         if stream is None:
             raise InputError(f"data '{path}': '{name}' is a link to '{members[name].linkname}', which is no file in it")
-        content = stream.read(_MAX_FILE_BYTES + 1)  # the size of a link is 0
+        # Checked again by its content, because the stated size of a link is 0; one byte too many is enough.
+        content = stream.read(_MAX_FILE_BYTES + 1)
     _check_size(len(content), path, name)
     return content
 

@@ -83,7 +83,7 @@ def video_times(
     times = {}
     for file, row in _files(table, content, images):
         time_s = _time_s(row)
-        if time_s is not None:
+        if time_s is not None:  # crops of photographs have no time
             video = table.parent / str(row.get("source"))
             times[file] = f"video-{video}", time_s
     return times
@@ -129,7 +129,7 @@ def _time_s(row: Mapping[str, object]) -> float | None:
         time_s = float(str(row.get("time_s")))
     except ValueError:
         return None
-    return time_s if 0 <= time_s < math.inf else None
+    return time_s if 0 <= time_s < math.inf else None  # also None for "nan", which is in no range
 
 
 def listed_image(text: str, folder: PurePosixPath, images: Set[PurePosixPath]) -> PurePosixPath | None:

@@ -70,7 +70,7 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
 
 def _named_entries(files: Files, where: str, notify: Notify) -> tuple[str | None, list[ImageEntry]]:
     """Return the name of the data set, if its format contains one, and its images without groups."""
-    label_lists = [file for file in files.names if file.name.lower() in LABEL_LISTS]
+    label_lists = [file for file in files.names if file.name.lower() in LABEL_LISTS]  # official ones of RAF-DB
     if len(label_lists) > 1:
         raise InputError(f"data '{where}' has {len(label_lists)} label lists: give the folder of one, such as 'basic'")
     if label_lists:
@@ -190,7 +190,7 @@ def _read_group_tables(files: Files) -> tuple[dict[str, dict[PurePosixPath, str]
         name = table.name.lower()
         if name in TABLES:
             content = files.read(table)
-            groups[name] |= groups_in_table(table, content, images)
+            groups[name] |= groups_in_table(table, content, images)  # several folders may have a table of this name
             if name == CROP_TABLE:
                 videos |= video_times(table, content, images)
     return groups, videos
@@ -235,7 +235,7 @@ def _require_utf8(folders: Iterable[PurePosixPath], where: str) -> None:
     for folder in folders:
         try:
             str(folder).encode()
-        except UnicodeEncodeError as error:
+        except UnicodeEncodeError as error:  # Python represents other bytes in names by surrogates
             raise InputError(f"data '{where}': the folder name '{folder}' is not valid UTF-8: rename it") from error
 
 

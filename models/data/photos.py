@@ -63,7 +63,7 @@ class PhotoDetector:
     def detect(self, image: ImageU8) -> Detections:
         """Return the faces of a uint8 (H, W) or (H, W, 3) B, G, R image, the largest first."""
         frame = Frame(0, 0.0, 0.0, as_frame(image))  # its number and times have no effect
-        if self._min_face_px > 0 and isinstance(self._detector, Sizable):
+        if self._min_face_px > 0 and isinstance(self._detector, Sizable):  # others choose their input size themselves
             self._detector.input_size_px = detector_input_px(frame.size_wh, self._min_face_px)
         # A new tracker for each photograph, so that no face is followed from one to the next.
         face_tracker = FaceTracker(self._detector, schedule=None, min_face_px=self._min_face_px)
@@ -98,7 +98,7 @@ def read_photo_table(files: Files, where: str, notify: Notify) -> Mapping[PurePo
             continue
         if path in facts:
             raise InputError(f"data '{where}', '{table}' lists '{path}' twice: keep one row")
-        person = row.get("person", "") or row.get("group", "")
+        person = row.get("person", "") or row.get("group", "")  # the column has one of two names
         facts[path] = PhotoFacts(canonical_class(row.get("label", "")), person)
     if not facts:
         raise InputError(f"data '{where}', '{table}': none of its paths is an image of the data: check the column path")
@@ -123,6 +123,7 @@ def labelled_photos(files: Files, where: str, notify: Notify) -> list[ImageEntry
         return list(find_layout(files, where, contempt="keep", notify=notify).entries)
     if unlabelled := len(files.images) - len(labels):
         notify(f"{unlabelled} pictures without a label in {PHOTO_TABLE} are left out")
+    # The order is that of `files.images`, the fastest one to read, and not that of the table.
     return [ImageEntry(path, str(path), ALL_IMAGES, labels[path]) for path in files.images if path in labels]
 
 

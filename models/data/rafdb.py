@@ -110,7 +110,7 @@ def _tables(files: Files) -> dict[str, str]:
             continue
         try:
             for row in csv.reader(io.StringIO(files.read(name).decode("utf-8-sig", "replace"))):
-                if len(row) == 2:
+                if len(row) == 2:  # a header has no effect, because no file has its name
                     labels[row[0].strip()] = row[1].strip()
         except csv.Error as error:
             raise InputError(f"'{name}' is a damaged CSV file: {error}") from error

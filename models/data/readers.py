@@ -180,7 +180,7 @@ def _decoded(
     unreadable: list[str] = []
     for done, index in enumerate(indices, start=1):
         entry = layout.entries[index]
-        content = files.read(entry.path)
+        content = files.read(entry.path)  # an error of the disk or the archive is raised at once
         try:
             image = single_channel_if_gray(square(decode_image(content, f"{path}/{entry.path}")))
         except InputError as error:

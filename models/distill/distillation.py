@@ -238,7 +238,10 @@ def distill(options: DistillOptions) -> DistillationResult:
 def _compared(
     result: DistillationResult, teacher: Teacher, validation: ImageSet, images_for_teacher: ImageU8, progress: Progress
 ) -> DistillationResult:
-    """Return the result with the teacher's accuracy, and its agreement with the student, on the validation images."""
+    """Return the result with the teacher's accuracy, and its agreement with the student, on the validation images.
+
+    `images_for_teacher` are the same images, read again in a larger size if the teacher takes one.
+    """
     student = open_classifier(result.training.checkpoint)
     student_labels = evaluate(student, validation, "center-crop").logits.argmax(axis=1)
     teacher_labels = targets_of(teacher, images_for_teacher, progress, mirrored=False).logits.argmax(axis=1)

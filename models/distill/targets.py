@@ -148,5 +148,6 @@ def images_for_teacher(part: ImageSet, teacher: Teacher, options: TrainingOption
     images = new_array(folder_on_disk(math.prod(shape), options.output, options.notify), shape)
     for index, _, image in stored_files(options.data, part, options.contempt, reading):
         square = to_size(image, side_px, fit)
+        # If the data set has images in colour, a gray one gets three equal channels.
         images[index] = single_channel_if_gray(square) if channels == 1 else np.broadcast_to(square, shape[1:])
     return images

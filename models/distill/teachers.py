@@ -118,7 +118,7 @@ def for_labels(teacher: Teacher, labels: Sequence[str], notify: Notify = ignore_
         notify(f"teacher '{teacher.name}' has classes that the data lacks; they are removed: {', '.join(surplus)}")
 
     def predict(crops: ImageU8) -> TeacherOutputs:
-        outputs = teacher.predict(crops)
+        outputs = teacher.predict(crops)  # its embeddings do not depend on the labels
         return replace(outputs, logits=outputs.logits[:, chosen])
 
     space = teacher.space
@@ -159,7 +159,7 @@ def subject_of(teacher: Teacher) -> Subject:
         InputError: The members have different subjects.
     """
     members = teacher.members or (teacher,)
-    # For each stated subject, the name of a member that states it.
+    # For each stated subject, the name of a member that states it. A CLIP states none.
     stated = {member.subject: member.name for member in members if member.subject}
     if len(stated) > 1:
         raise InputError(
@@ -193,7 +193,7 @@ def _position(teacher: Teacher, label: str) -> int:
     if label in teacher.labels:
         return teacher.labels.index(label)
     found = [index for index, name in enumerate(teacher.labels) if name.casefold() == label.casefold()]
-    if len(found) != 1:
+    if len(found) != 1:  # none, or several that differ in case only
         raise InputError(
             f"teacher '{teacher.name}' lacks the data's class '{label}': its labels are {', '.join(teacher.labels)}"
         )
@@ -248,7 +248,7 @@ def open_teacher(
             clip = load_clip(place)
             sentences = descriptions_for(labels, options.descriptions, notify, dataset=options.dataset)
             teacher = zero_shot_teacher(clip, sentences, device)
-        teachers.append(for_labels(teacher, labels, notify))
+        teachers.append(for_labels(teacher, labels, notify))  # all with their logits in one order, for the mean
     return ensemble(teachers)
 
 
@@ -417,6 +417,7 @@ def _clip_teacher(
         sha256=sha256,
         predict=predict,
         space=EmbeddingSpace(vectors, scale),
+        # A tower's file has the token embeddings of these texts only; CLIPs of other projects do not state theirs.
         text_tower=TextTower(clip, prompted, sha256) if clip.texts else None,
         facts={"clip": asdict(identity)},
     )

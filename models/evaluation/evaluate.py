@@ -273,7 +273,7 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
             "or merge the classes of the data (edgekit eval --merge)"
         )
     number_of = np.array(numbers, np.int64)  # the contract's number of each class of the data; -1: left out
-    images = replace(images, targets=None)
+    images = replace(images, targets=None)  # an evaluation compares with the labels only
     # Without classes to leave out, the pixels are not copied.
     part = renumbered(images, number_of) if -1 in numbers else replace(images, labels=number_of[images.labels])
     return with_contract_channels(part, contract)
@@ -346,7 +346,7 @@ class Calibration:
 
         Source: Guo et al., ICML 2017 (arXiv 1706.04599), equation 3.
         """
-        gaps = np.abs(self.accuracy - self.confidence)
+        gaps = np.abs(self.accuracy - self.confidence)  # NaN for empty bins
         return float(np.nansum(gaps * self.counts) / self.counts.sum())
 
 
@@ -360,7 +360,8 @@ def calibration(probabilities: FloatArray, truths: NDArray[np.int64], bins: int 
     """
     confidence = probabilities.max(axis=1)
     is_correct = probabilities.argmax(axis=1) == truths
-    # The bin of each image: `ceil` puts a confidence on an edge into the lower bin.
+    # The bin of each image: `ceil` puts a confidence on an edge into the lower bin. By rounding, a confidence can be a
+    # little above 1: `clip` puts it into the last bin.
     bin_of = np.clip(np.ceil(confidence * np.float32(bins)).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore"):  # 0 / 0 of empty bins

@@ -74,7 +74,7 @@ class PhotoEvaluation:
         """Recall per class, 0..1; undetected faces count as wrong, and a class without photographs has None."""
         recalls: dict[str, float | None] = {}
         for index, (label, counts) in enumerate(zip(self.with_face.labels, self.with_face.confusion, strict=True)):
-            total = int(counts.sum()) + self.missed[label]
+            total = int(counts.sum()) + self.missed[label]  # `counts`: predictions of the photographs of class `label`
             recalls[label] = int(counts[index]) / total if total else None
         return recalls
 
@@ -126,10 +126,11 @@ class _Tally:
         self.classifier = classifier
         self._contract = classifier.contract
         self._protocol: Protocols = "center-flip" if mirror and self.needs_faces else "center-crop"
+        # The photographs to classify: what the model gets of each, and the number of its label.
         self._crops: list[ImageU8] = []
         self._truths: list[int] = []
         self._missed: Counter[str] = Counter()  # photographs without a detected face, by label
-        self.left_out: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()  # photographs of classes that the model does not have, by class
         self._several = 0  # photographs with several faces
 
     @property

@@ -77,7 +77,7 @@ def save_learning_curves(path: Path, history: Sequence[EpochReport], saved: Epoc
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     epochs = [report.epoch for report in history]
-    marker = "o" if len(history) < 20 else ""
+    marker = "o" if len(history) < 20 else ""  # many markers would hide the line
     figure = Figure(figsize=(5.5, 7), layout="constrained")
     accuracy, loss = figure.subplots(2, 1, sharex=True)
     loss.plot(epochs, [report.loss for report in history], marker=marker, label="training (augmented)")
@@ -118,7 +118,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def _draw_confusion(axes: Axes, evaluation: Evaluation, is_named: bool) -> None:
     """Draw the confusion matrix; without `is_named`, for many classes, cells have no text and classes no names."""
     counts = evaluation.confusion
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)  # all 0 for a class without images
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
     axes.set_xlabel("predicted class" if is_named else "number of the predicted class, from 0")

@@ -28,6 +28,7 @@ class EmbeddingNet(nn.Module):
         self._num_classes = num_classes
         self.class_vectors: Tensor
         self.logit_scale: Tensor
+        # Buffers and not parameters: they are saved with the net, but not trained.
         self.register_buffer("class_vectors", torch.zeros(num_classes, embed_dim))
         self.register_buffer("logit_scale", torch.ones(()))
 
@@ -42,7 +43,7 @@ class EmbeddingNet(nn.Module):
         The number of vectors per class is a power of two; a class with fewer vectors has some of them more than once.
         """
         self._num_classes = vectors.shape[1]
-        self.class_vectors = vectors.flatten(0, 1).to(self.class_vectors)
+        self.class_vectors = vectors.flatten(0, 1).to(self.class_vectors)  # (per class * classes, embed_dim)
 
     def forward(self, images: Tensor, embeddings_only: bool = False) -> Tensor:
         """Return logits (N, classes), or with `embeddings_only` the unit vectors (N, embed_dim)."""
@@ -51,7 +52,8 @@ class EmbeddingNet(nn.Module):
         if embeddings_only:
             return embeddings
         logits = embeddings @ (self.logit_scale * self.class_vectors).T  # (N, per class * classes)
-        # The maximum over the vectors of each class, by halves: pnnx does not convert a maximum reduction.
+        # The maximum over the vectors of each class, by halves: pnnx does not convert a maximum reduction. Each half
+        # has all classes in the same order.
         while logits.shape[1] > self._num_classes:
             logits = torch.maximum(*torch.split(logits, logits.shape[1] // 2, dim=1))
         return logits

@@ -151,7 +151,7 @@ def condensed(net: nn.Module) -> nn.Module:
     if not any(isinstance(module, LearnedGroupConv2d) and module.is_condensable for module in net.modules()):
         return net
     result = copy.deepcopy(net)
-    for parent in list(result.modules()):
+    for parent in list(result.modules()):  # a list, because the loop replaces modules
         for name, module in parent.named_children():
             if isinstance(module, LearnedGroupConv2d) and module.is_condensable:
                 setattr(parent, name, module.condensed().train(module.training))

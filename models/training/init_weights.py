@@ -67,7 +67,7 @@ class InitialWeights:
         merged = {**own, **self.state}
         for name, old_tensor in self.rows.items():
             dimension = self.dimensions[name]
-            new_tensor = own[name].clone()
+            new_tensor = own[name].clone()  # the rows of new classes keep the random values
             for new_class, old_class in self.known:
                 new_tensor.select(dimension, new_class).copy_(old_tensor.select(dimension, old_class))
             merged[name] = new_tensor
@@ -205,7 +205,7 @@ def _tensors_in(path: Path) -> dict[str, Tensor]:
     require_file(path, "init")
     document: Mapping[str, Any] = read_tensors(path)[0] if path.suffix == CHECKPOINT_SUFFIX else load_tensors(path)
     state = next((document[key] for key in _NESTED if isinstance(document.get(key), dict)), document)
-    # DataParallel adds a prefix to the names.
+    # DataParallel adds a prefix to the names. Entries other than dense tensors, such as numbers, are left out.
     return {str(name).removeprefix("module."): each for name, each in state.items() if is_dense(each)}
 
 
@@ -221,6 +221,7 @@ def initial_weights(options: NetOptions, contract: Contract) -> InitialWeights |
         return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, options.notify)
     state = pretrained_state(contract.architecture, options.init)
     options.notify(f"init '{options.init}': {contract.architecture} starts from it except for the last layer")
+    # Without the last layer, every class is a new one.
     return InitialWeights(state, weights_digest(state), new_classes=contract.labels)
 
 

@@ -98,6 +98,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, 
         result.backward()  # type: ignore[no-untyped-call]
         return result
 
+    # One call makes up to `_STEPS` iterations.
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     scaled = weight.detach() / std  # for features that are not standardised
     return scaled, bias.detach() - scaled @ mean
@@ -122,6 +123,7 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
     folds, images = None, 0
     for fit in get_args(Fit):
         crop = CropSpec(margin=0.0, grayscale=False, resize_hw=size_hw, center_crop_hw=size_hw, fit=fit)
+        # Without messages and progress, because the training reads the data again and then reports.
         data, part = load_some(
             path, split, _PICTURES, crop, contempt=contempt, notify=ignore_message, progress=of_stage(None, "")
         )

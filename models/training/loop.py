@@ -104,11 +104,12 @@ def train_job(
     check_output(output, resume)
     fabric = launch(job.accelerator, job.record.precision)
     is_first = fabric.is_global_zero
+    # The first process locks the folder for all.
     with exclusive_folder(output) if is_first else nullcontext():
         check_output(output, resume)  # again, because another training may have finished since
         for name in (STATE_NAME, BEST_NAME):
             remove_leftovers(output / name)
-        torch.manual_seed(job.record.seed)
+        torch.manual_seed(job.record.seed)  # for the initial weights
         trainer = _Trainer(job, fabric)
         if resume and (output / STATE_NAME).exists():
             trainer.restore(load_state(output / STATE_NAME, job.record.fingerprint()))
@@ -160,7 +161,7 @@ def _run_epochs(trainer: _Trainer, output: Path, on_step: StepCallback | None, o
             save_metrics(output, trainer.history)
             if on_epoch:
                 on_epoch(report)
-        trainer.fabric.barrier()
+        trainer.fabric.barrier()  # the other processes wait until the files are written
 
 
 def _save_curves(trainer: _Trainer, output: Path) -> None:
@@ -199,8 +200,9 @@ class _Trainer:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # dropout draws from the global generator
         batches = self._batches(task.order(generator))
-        task.start_epoch(self.plain, epoch)
+        task.start_epoch(self.plain, epoch)  # `plain` is `net` without its wrapper for processes and bf16
         self.net.train()
+        # Again for each epoch, because `train` also switches the frozen BatchNorms to the statistics of the batch.
         freeze(self.learned, recipe.depth_decay, recipe.keeps_statistics)
         totals = torch.zeros(3, device=self.fabric.device)  # sum of losses, correct predictions, examples
         learning_rate = recipe.max_lr
@@ -275,6 +277,7 @@ class _Trainer:
             Sum of the losses, number of correct predictions, and number of examples of this share: (3,).
         """
         device = self.fabric.device
+        # `_share` is the slice of the batch that belongs to this process.
         indices, numbers = batch[self._share].to(device), numbers[self._share].to(device)  # (n,), (n, ...)
         loss, correct = self.job.task.loss(self.net, indices, numbers)
         self.optimizer.zero_grad()
@@ -287,7 +290,8 @@ class _Trainer:
         self.steps_taken += 1
         if self.average is not self.plain:  # the recipe averages the weights
             self._update_average()
-        return torch.stack([loss.detach() * len(indices), correct, torch.tensor(len(indices), device=device)])
+        loss_sum = loss.detach() * len(indices)  # `loss` is the mean
+        return torch.stack([loss_sum, correct, torch.tensor(len(indices), device=device)])
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -330,14 +334,15 @@ class _Trainer:
     def save_if_best(self, path: Path) -> None:
         """Save the averaged weights if the last epoch is the best so far, or if the recipe keeps the last epoch."""
         *earlier, last = self.history
-        is_best = all(last.rank > report.rank for report in earlier)  # of equal epochs, the first one is kept
+        # `rank` compares the accuracies, then the losses. Of equal epochs, the first one is kept.
+        is_best = all(last.rank > report.rank for report in earlier)
         if self.job.recipe.keep == "last" or is_best:
             # Without the fields of times: equal trainings have equal files.
             best = BestEpoch(**{each.name: getattr(last, each.name) for each in fields(BestEpoch)})
             self.job.task.save(path, self.result(), replace(self.job.record, best=best).document())
 
     def state(self) -> TrainingState:
-        """Return the state from which a training resumes at the next epoch."""
+        """Return the state from which a training resumes at the next epoch, of the trained part of the net only."""
         return TrainingState(
             fingerprint=self.job.record.fingerprint(),
             net=self.learned.state_dict(),

@@ -94,6 +94,7 @@ class Recipe:
         start = self.epochs - round(self.epochs * self.finish.share)
         if epoch < start:
             return replace(self, epochs=start, finish=None), epoch
+        # Pictures and labels as in the evaluation, see `Finish`: weak augmentation, no smoothed labels.
         finish = replace(
             self,
             epochs=self.epochs - start,
@@ -126,8 +127,9 @@ class Recipe:
         if self.schedule == "warm-epoch-cosine":
             if epoch == 0:
                 return self.warmup_lr
-            return self.max_lr * _cosine_decay((epoch - 1) / self.epochs)
-        progress = (epoch * steps_per_epoch + step + 1) / (self.epochs * steps_per_epoch)  # share of all steps
+            return self.max_lr * _cosine_decay((epoch - 1) / self.epochs)  # above 0 in the last epoch, too
+        # Share of all steps, including this one: the last step has the rate 0.
+        progress = (epoch * steps_per_epoch + step + 1) / (self.epochs * steps_per_epoch)
         if progress < self.warmup:
             return self.max_lr * progress / self.warmup
         return self.max_lr * _cosine_decay((progress - self.warmup) / (1 - self.warmup))

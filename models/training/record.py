@@ -85,7 +85,8 @@ class TrainingRecord:
     def read(training: Mapping[str, Any]) -> TrainingRecord:
         """Return the record in a checkpoint's field `training`.
 
-        `settings` stays empty, because `document` stores its entries beside the other fields.
+        `settings` stays empty, because `document` stores its entries beside the other fields. A resume does not need
+        it: the state has the fingerprint.
 
         Raises:
             InputError: A field has another type.
@@ -146,7 +147,9 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
 
 
 def state_fingerprint(path: Path) -> Mapping[str, Any]:
-    """Return the fingerprint in a file of a training's state: the settings that a resumed training must share, if any.
+    """Return the fingerprint in a file of a training's state: the settings that a resumed training must share.
+
+    It is empty for a file without one.
 
     Raises:
         InputError: The file is damaged.

@@ -145,7 +145,7 @@ def read_training_data(
         contempt=options.contempt,
         notify=options.notify,
         fit=fit,
-        cache_folder=options.output,
+        cache_folder=options.output,  # for pixels that do not fit in memory
     )
     if isinstance(options, NetOptions) and options.ferplus:
         mode, train = options.ferplus_labels, options.train_split
@@ -164,6 +164,8 @@ def _calibration_images(
     options: TrainingOptions, unmerged: DataSet, name: str, merges: Sequence[str], validation: ImageSet
 ) -> ImageSet:
     """Return `TrainingData.calibration`: the validation images, with their labels or the majorities of FER+ votes.
+
+    The votes are used if they are most of the training targets, because they then decide how confident the net is.
 
     `unmerged` is the data with its own classes, `name` the validation split or a description of held-back images.
     """

@@ -84,14 +84,17 @@ def choose_start(options: TrainOptions) -> Start:
             recipe = TrainingRecord.read(resumed.training).recipe_name or recipe
     if image_size_px is None:
         image_size_px = PRETRAINED_IMAGE_PX if is_fine_tuned else SIDE_PX
-        if known and known.architecture == model:
+        if known and known.architecture == model:  # the size of another net has no meaning for this one
             image_size_px = known.crop.resize_hw[0]
     fit = _fit(options, known, subject == "face" or look.is_square)
     return Start(subject, model, init, recipe, image_size_px, fit, input_values(model, init))
 
 
 def _fit(options: TrainOptions, known: Contract | None, are_squares: bool) -> Fit:
-    """Return how pictures become square: from the options, the contract `known`, or the fit that suits the data."""
+    """Return how pictures become square: from the options, the contract `known`, or the fit that suits the data.
+
+    `are_squares`: the pictures are squares, or crops of faces; so the fits need no comparison, which takes time.
+    """
     if options.fit != "auto":
         return options.fit
     if known is not None:
@@ -141,8 +144,9 @@ def look_at(path: Path, contempt: str) -> Look:
         InputError: The data cannot be read.
     """
     if not is_of_files(path):
-        return Look("it has the format of FER-2013")
+        return Look("it has the format of FER-2013")  # no picture is counted: all of them are gray squares
     with open_layout(path, contempt, ignore_message) as (files, layout):
+        # A few images, evenly spaced over the whole data set.
         names = [layout.entries[index].path for index in spread(len(layout.entries), _PICTURES)]
         pictures = []
         for name in names:

@@ -143,12 +143,15 @@ class NetTask(Task):
         self.examples: Examples  # set by `build`
         self._latest: Evaluation | None = None  # the result of the last call of `validate`
         # Until `start_epoch` sets those of the epoch's stage.
-        self._augmentation = self._scaled(self.recipe.plain_augmentation)
+        self._augmentation = self._scaled(self.recipe.plain_augmentation)  # for the size of the net's images
         self._label_smoothing = self.recipe.label_smoothing
         self.balance = self.balance or self.recipe.balance
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return architecture, labels, subject, fit, balance, and the checksum of the initial weights."""
+        """Return architecture, labels, subject, fit, balance, and the checksum of the initial weights.
+
+        A training can only be resumed with equal values.
+        """
         contract = self.contract
         return {
             "architecture": contract.architecture,
@@ -202,6 +205,7 @@ class NetTask(Task):
         """
         checkpoint = Checkpoint(self.contract, net.state_dict(), training)
         if self.calibration is not None:
+            # The same images (the same object): their predictions are known.
             evaluation = self._latest if self.calibration is self.validation else None
             checkpoint = calibrated(checkpoint, self.calibration, self.device, evaluation)
         save_checkpoint(path, checkpoint)
