@@ -144,7 +144,7 @@ def check_bounds(name: str, declared: Option, value: object) -> None:
     Raises:
         InputError: The value is a number that is out of bounds, or NaN. Other values have no bounds.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):  # for Python, a bool is an int
         return
     least = -math.inf if declared.least is None else declared.least
     most = math.inf if declared.most is None else declared.most

@@ -56,7 +56,8 @@ def with_fitted_layer(initial: InitialWeights, contract: Contract, training: Ima
     part = training.subset(spread(len(training), _MOST_IMAGES))
     features = frozen_features(net, layer, part.images, contract)
     weight, bias = fit_linear(features, torch.from_numpy(part.labels), len(contract.labels))
-    return replace(initial, state={**initial.state, f"{last_layer}.weight": weight, f"{last_layer}.bias": bias})
+    fitted = {f"{last_layer}.weight": weight, f"{last_layer}.bias": bias}
+    return replace(initial, state={**initial.state, **fitted}, rows={})  # the fitted layer has a row for each class
 
 
 @torch.no_grad()

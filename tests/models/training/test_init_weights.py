@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.data import ImageSet
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import NETS, create_model
 from edgekit.models.training.init_weights import read_initial_weights
+from edgekit.models.training.linear_layer import with_fitted_layer
 
 LABELS = ("a", "b", "c")
 
@@ -57,3 +60,16 @@ def test_into_a_space_and_out_of_it(own: str, new: str, tmp_path: Path) -> None:
     }
     loaded, old = ({name.removeprefix("net."): tensor for name, tensor in each.items()} for each in (found, state))
     assert all(torch.equal(tensor, old[name]) for name, tensor in loaded.items())
+
+
+def test_a_fitted_last_layer_replaces_the_rows_of_common_classes(tmp_path: Path) -> None:
+    path = tmp_path / "start.safetensors"
+    old = _checkpoint(path, "edgecnn")["classifier.weight"]
+    contract = contract_for("edgecnn", ("c", "d"), "any", True)
+    initial = read_initial_weights(path, contract, print)
+    own = create_model("edgecnn", 2).state_dict()
+    assert torch.equal(initial.merged_into(own)["classifier.weight"][0], old[LABELS.index("c")])
+    images = np.random.default_rng(0).integers(0, 256, (8, 48, 48, 1), np.uint8)
+    fitted = with_fitted_layer(initial, contract, ImageSet(images, np.arange(8) % 2))
+    assert not torch.equal(fitted.merged_into(own)["classifier.weight"][0], old[LABELS.index("c")])
+    assert torch.equal(fitted.merged_into(own)["classifier.weight"], fitted.state["classifier.weight"])
