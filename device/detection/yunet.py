@@ -63,12 +63,11 @@ class YuNet:
         # May be set at any time, see `Sizable`.
         self.input_size_px = max(self.fixed_size_hw) if self.fixed_size_hw else input_size_px
         self._input_name = self._session.get_inputs()[0].name
-        # The net's input, which `_letterbox` makes anew for another frame size or input size: these sizes, and that of
-        # the scaled frame.
+        # The input of the net. `_letterbox` makes a new one if one of the next two sizes changes.
         self._tensor: FloatArray = np.zeros((1, 3, 0, 0), np.float32)
-        self._prepared_px = 0
-        self._frame_wh = (0, 0)
-        self._scaled_wh = (0, 0)
+        self._prepared_px = 0  # `input_size_px` for which it was made
+        self._frame_wh = (0, 0)  # size of the frame for which it was made
+        self._scaled_wh = (0, 0)  # size of the scaled frame in it
 
     def detect(self, image_bgr: ImageU8) -> Detections:
         """Return the faces of a uint8 (H, W, 3) image, with landmarks.

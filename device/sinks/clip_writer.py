@@ -52,7 +52,7 @@ _MOST_PACKETS, _MOST_FRAMES = 128, 3
 _MOST_EVENTS = 64
 _ASSUMED_FPS = 15.0
 # What a file has beside its images, at most: for the file, and for each image.
-_FILE_BYTES, _IMAGE_BYTES = 4096, 64
+_BYTES_PER_FILE, _BYTES_PER_IMAGE = 4096, 64
 _SLOW = "encoder or disk too slow"
 
 
@@ -302,8 +302,8 @@ class ClipFiles(Target[Item]):
         if path.exists():  # a later event of this clip, which was ended early for lack of room or by a fault
             raise LostError("the clip was cut off")
         _, poster = cv2.imencode(POSTER_SUFFIX, at_most(self._image(wanted.shot), _POSTER_SIDE_PX))
-        self._name, self._size_bytes = wanted.name, len(poster) + _FILE_BYTES
-        if not self._has_room(packets):
+        self._name, self._size_bytes = wanted.name, len(poster) + _BYTES_PER_FILE
+        if not self._make_room(packets):
             raise LostError(FOLDER_FULL, f"a clip is larger than all clips in '{self._clips.folder}' may be")
         write_atomic(path.with_suffix(POSTER_SUFFIX), poster.tobytes())
         self._file = PacketFile(path, self._size_wh, self._fps)
@@ -315,14 +315,14 @@ class ClipFiles(Target[Item]):
         path = self._clips.folder / self._name
         if not is_at(path, self._file.fileno()):
             raise StorageError(f"clip '{path}' was deleted or moved")
-        if self._has_room(packets):
+        if self._make_room(packets):
             self._file.write(packets)
         else:
             self._end()
 
-    def _has_room(self, packets: Sequence[EncodedPacket]) -> bool:
-        """Delete the oldest clips until these packets fit in, and return whether they do."""
-        self._size_bytes += sum(len(packet.data) + _IMAGE_BYTES for packet in packets)
+    def _make_room(self, packets: Sequence[EncodedPacket]) -> bool:
+        """Add packets to the size of the clip, and delete the oldest clips until it fits in; return whether it does."""
+        self._size_bytes += sum(len(packet.data) + _BYTES_PER_IMAGE for packet in packets)
         return self._clips.make_room(self._name, self._size_bytes)
 
     def _end(self) -> None:

@@ -93,7 +93,7 @@ class H264Recorder(Sink):
         )
         self._size_wh = (0, 0)
         # After a packet was dropped, the following ones up to the next key frame are dropped, too: they depend on it.
-        self._has_dropped = False
+        self._waits_for_key_frame = False
 
     def __exit__(self, *exception: object) -> None:
         """Finish the video; the camera may still be open, but its further packets are ignored."""
@@ -113,14 +113,15 @@ class H264Recorder(Sink):
 
         require_pyav()
         self._size_wh = size_wh
-        self._has_dropped = False  # the file series drops packets before the first key frame by itself
+        # No wait here: the file series drops packets before its first key frame by itself.
+        self._waits_for_key_frame = False
 
     def put(self, packet: EncodedPacket) -> None:
         """Queue a packet. If too many wait, drop this packet and all following ones up to the next key frame."""
-        if self._has_dropped and not packet.is_key:
+        if self._waits_for_key_frame and not packet.is_key:
             self._writer.lose(_SLOW)
         else:
-            self._has_dropped = not self._writer.put(packet)
+            self._waits_for_key_frame = not self._writer.put(packet)
 
     def stop(self) -> None:
         """Finish the current file; another `start` may follow."""

@@ -83,7 +83,8 @@ class TaughtFile:
         with atomic_path(self.path) as new:
             write(new)
             new_sha256 = sha256_of(new)
-            taught = self._keep_originals(new_sha256)  # SHA-256 of the models that were taught here
+            # Here `self.path` is still the old model.
+            taught = self._save_foreign_models(new_sha256)  # SHA-256 of the old models that were taught here
             if not self.is_used:  # `base` is in use
                 self._before.unlink(missing_ok=True)
             elif sha256_of(self.path) != new_sha256:
@@ -91,7 +92,7 @@ class TaughtFile:
         write_atomic(self._record, json.dumps({"instead_of": sha256_of(self.base), "taught": [*taught, new_sha256]}))
         self._is_for_base = True
 
-    def _keep_originals(self, new_sha256: str) -> list[str]:
+    def _save_foreign_models(self, new_sha256: str) -> list[str]:
         """Save the models that are to be replaced and that were not taught here, such as one that the user has copied.
 
         Returns:

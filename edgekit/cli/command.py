@@ -226,6 +226,7 @@ def in_effect(command: Command, ctx: click.Context) -> set[str]:
     An option that is given with its default value excludes nothing, and needs nothing.
     """
     default_of = _defaults(command)
+    # The parameter of an option that is not set can be None in place of the default.
     return {
         declared.flag
         for name, declared in command.declared.items()

@@ -154,8 +154,9 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
     """
     constants = constant_tensors(model.graph)
     tensors = _tensors(model, constants)
+    # Names of tensors that are stored under another name, and indices of nodes that a runtime merges into others.
     stored_as, fused = _fused(model.graph, constants)
-    counted: set[str] = set()  # weights of earlier nodes
+    counted: set[str] = set()  # weights of earlier nodes, which `_new_weights` adds
     layers = []
     for index, node in enumerate(model.graph.node):
         read, written = [], []  # names of tensors in memory

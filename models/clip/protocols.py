@@ -218,6 +218,7 @@ def measure(
         classifier = net
         if classes != net.classes:
             classifier = net.with_classes(describe(classes, dataset=dataset_name))
+        # Gray as in the training, also for a target: the prompts were trained so.
         return _score(name, classifier, images, dataset.is_gray)
 
     if task == "base-to-novel":

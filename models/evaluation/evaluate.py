@@ -258,13 +258,13 @@ def evaluate(
 def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
     """Return `images` with labels numbered as in the contract, and converted to gray if the contract requires it.
 
-    If the contract has merged labels, and the data the classes before the merge, these are merged; images of classes in
-    no label are left out.
+    If the contract has merged labels, and the data has their old classes, the classes are merged as in the contract.
+    Images of classes that are in no label are left out.
 
     Raises:
         InputError: The data set has a class that the model does not have, or the images have another size.
     """
-    numbers = label_numbers(dataset.classes, contract)
+    numbers = label_numbers(dataset.classes, contract)  # None: unknown; -1: left out
     unknown = [name for name, number in zip(dataset.classes, numbers, strict=True) if number is None]
     if unknown:
         raise InputError(
@@ -276,7 +276,7 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
     images = replace(images, targets=None)  # an evaluation compares with the labels only
     # Without classes to leave out, the pixels are not copied.
     part = renumbered(images, number_of) if -1 in numbers else replace(images, labels=number_of[images.labels])
-    return with_contract_channels(part, contract)
+    return with_contract_channels(part, contract)  # also checks the size
 
 
 def label_numbers(classes: Sequence[str], contract: Contract) -> list[int | None]:

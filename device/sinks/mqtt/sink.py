@@ -272,14 +272,15 @@ class _StateSchedule:
             return []
         self._checked_s = now_s
         document = self._monitor.document()
+        if document["latest"] is None:  # there is no state before the first result
+            return []
         is_current = not self._monitor.is_latest_from_before_pause
         state = state_document(document, self._zones, is_current=is_current)
         # The pause, and number and label of the faces in the frame and in each zone.
         places = [state, *state.get("zones", {}).values()]
         compared = [state["paused"], *[(place["faces"], place["label"]) for place in places]]
         is_late = now_s - self._all_sent_s >= MAX_STATE_PERIOD_S
-        # Before the first result there is no state; after ten seconds an unchanged one is sent, too.
-        if document["latest"] is None or (compared == self._sent and not is_late):
+        if compared == self._sent and not is_late:  # after ten seconds, an unchanged state is sent, too
             return []
         self._sent = compared
         messages = [("state", state)]

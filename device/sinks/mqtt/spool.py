@@ -185,7 +185,7 @@ class _SpoolFile:
         return len(items)
 
     def close(self) -> int:
-        """Close the file; return 0, because `write` leaves no change that this would make safe."""
+        """Close the file; return how many changes become safe by this: none, because `write` commits each one."""
         database, self._database = self._database, None
         if database is not None:
             with suppress(sqlite3.Error):

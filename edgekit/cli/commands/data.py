@@ -240,7 +240,7 @@ def _document(scan: Scan, findings: Findings) -> dict[str, Any]:
         "crossing": {
             "groups": len(findings.crossing),
             "pairs": [{"splits": list(pair), "groups": count} for pair, count in findings.pairs.items()],
-            "training": findings.training,
+            "training": findings.training,  # name of the training split, if there is one
             "groups_with_training": findings.leaking,
             "names": [[record.name for record in group] for group in findings.crossing],
         },

@@ -157,7 +157,7 @@ def _show(out: Output, taught: Taught) -> None:
     confusions = [f"{label} taken for {predicted} ({count})" for label, predicted, count in found]
     low, high = taught.interval
     accuracy = f"{taught.accuracy:.1%} of {len(held_back.labels)} held-back pictures ({low:.0%} to {high:.0%})"
-    out.show(TextTable(("class", "pictures", "recordings", "right"), rows, {"class"}))
+    out.show(TextTable(("class", "pictures", "recordings", "right"), rows, text={"class"}))
     out.fields(
         [
             ("accuracy", accuracy),
