@@ -109,10 +109,14 @@ def _pip_install() -> str:
 
 
 def other_onnxruntime_command(requirement: str = ONNXRUNTIME) -> str:
-    """Return the command that installs another onnxruntime; beside Debian's package, where its Python looks first."""
+    """Return the command that installs another onnxruntime in place of the one in use.
+
+    With edgekit's Debian package, it stands beside Debian's onnxruntime, and is found first.
+    """
     if from_debian():
-        # Into /usr/local. Otherwise pip deletes the files of Debian's package. numpy, the only dependency in use, is
-        # Debian's.
+        # As root, Debian's pip installs into /usr/local, where Python looks before Debian's folder.
+        # --ignore-installed: otherwise pip deletes the files of Debian's onnxruntime.
+        # --no-deps: numpy, the only dependency in use, is Debian's.
         pip = "sudo pip install --break-system-packages --ignore-installed --no-deps"
         return f"sudo apt install --no-install-recommends python3-pip && {pip} '{requirement}'"
     return f"{_pip_install()} '{requirement}'"

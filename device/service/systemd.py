@@ -164,7 +164,8 @@ class SystemdManager:
         """
         output = self._systemctl("show", path.name, "--property=FragmentPath")  # the file that systemd uses
         used_file = output.strip().removeprefix("FragmentPath=")
-        # An existing file at `path` is edgekit's own, see `_require_own`; "": there is no unit of this name.
+        # An existing file at `path` is edgekit's own, see `_require_own`. `used_file` is "" if there is no unit of this
+        # name, and `path` if its file was deleted and systemd has not been reloaded.
         if not path.exists() and used_file not in ("", str(path)):
             raise InputError(f"'{used_file}' was not written by edgekit: choose another --name")
 
