@@ -270,5 +270,8 @@ def _images(found: list[Path], name: str, where: str, notify: Callable[[str], No
     visible = [path for path in found if not path.name.startswith(".")]  # macOS puts ._NAME.jpg beside images
     paths = [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not paths:
-        raise InputError(f"{where} no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        cure = f"expected files ending in {', '.join(IMAGE_SUFFIXES)}"
+        if any(path.is_dir() for path in visible):
+            cure = "its subfolders are not read: give a pattern such as 'FOLDER/*/*.jpg'"
+        raise InputError(f"{where} no images: {cure}")
     return ImageSource(paths, name, notify)

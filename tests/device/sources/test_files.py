@@ -120,3 +120,9 @@ def test_the_demo_is_six_seconds_and_always_the_same(notices):
     with open_source("demo", notices.append) as source:
         for a, b in zip(first[:10], source, strict=False):
             np.testing.assert_array_equal(a.image_bgr, b.image_bgr)
+
+
+def test_a_folder_of_folders_is_refused_with_the_pattern_to_give(tmp_path, notices):
+    (tmp_path / "happy").mkdir()
+    with pytest.raises(InputError, match=r"FOLDER/\*/\*\.jpg"):
+        open_source(str(tmp_path), notices.append)
