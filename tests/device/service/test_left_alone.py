@@ -76,9 +76,9 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
     for index, but_bytes in enumerate((6 * _MB, 3 * _MB, _MB)):
         (disk / "ballast").unlink(missing_ok=True)
         fill(disk, but_bytes)
-        run.until_printed(f"to '{outputs[index]}' stopped")
+        run.until_printed(f"to '{outputs[index]}' fails")
         for later in outputs[index + 1 :]:
-            assert f"to '{later}' stopped" not in run.stderr_text
+            assert f"to '{later}' fails" not in run.stderr_text
         events_before = waiting_events(buffer, tmp_path)
     run.until(lambda: waiting_events(buffer, tmp_path) > events_before + 2)
     (disk / "ballast").unlink()
@@ -90,7 +90,7 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
     assert set(counts["save"]["dropped"]) - {"encoder or disk too slow"} == {"disk reserve"}
     assert set(counts["collect"]["dropped"]) <= {"disk reserve"}, "some crops wait in memory, too"
     for path in outputs:
-        assert run.stderr_text.count(f"to '{path}' stopped") == 1
+        assert run.stderr_text.count(f"to '{path}' fails") == 1
         assert run.stderr_text.count(f"to '{path}' resumed") == 1
     assert counts["mqtt"]["dropped"] == {}
     # Records wait in memory.
