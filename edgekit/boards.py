@@ -205,18 +205,23 @@ def throttle_text(now: Sequence[str], since_boot: Sequence[str]) -> str:
     return "; ".join(parts) or "not throttled"
 
 
-def systemd_is_running() -> bool:
-    """Return whether systemd is this machine's service manager.
+def is_systemd_state(printed: str) -> bool:
+    """Return whether systemd manages the services of a machine, from what `systemctl is-system-running` printed.
 
-    `systemctl is-system-running` prints "offline" where another program is process 1, such as in a container.
+    It is "offline" where another program is process 1, such as in a container; nothing: there is no systemctl.
     """
+    return printed.strip() not in ("", "offline")
+
+
+def systemd_is_running() -> bool:
+    """Return whether systemd is this machine's service manager."""
     import shutil
 
     # The exit code is 1 for "degraded" and "starting" too.
     done = call_tool(["systemctl", "is-system-running"])
     if done is None:  # systemctl is missing, or timed out
         return shutil.which("systemctl") is not None and Path("/run/systemd/system").is_dir()
-    return done.stdout.strip() != "offline"
+    return is_systemd_state(done.stdout)
 
 
 # Bits of get_throttled (Raspberry Pi documentation, "vcgencmd"). The same flags, shifted by 16 bits, mean "since boot".

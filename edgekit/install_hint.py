@@ -131,11 +131,14 @@ def illegal_instruction(machine: str = os.uname().machine, cpuinfo: Path = Path(
     # asimdhp: the processor calculates with half floats.
     if machine != "aarch64" or "asimdhp" in cpuinfo.read_text().split():
         return None
-    from importlib.metadata import version
     from importlib.util import find_spec
 
     spec = find_spec("onnxruntime")
-    if spec is None or not from_debian(spec.origin) or not version("onnxruntime").startswith("1.21"):
+    if spec is None or not from_debian(spec.origin):
+        return None
+    from importlib.metadata import version  # last, because its import is slow
+
+    if not version("onnxruntime").startswith("1.21"):
         return None
     cure = other_onnxruntime_command()
     return f"Debian's onnxruntime ends with 'Illegal instruction' on this processor: {cure}"

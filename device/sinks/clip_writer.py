@@ -238,6 +238,7 @@ class ClipFiles(Target[Item]):
         # The clip that is being written, and an upper bound of its size with its picture.
         self._file: PacketFile | None = None
         self._name = ""
+        self._poster = b""
         self._size_bytes = 0
         self._until_s = float("-inf")
         # Items since the beginning of the clip that is being written, and those of them whose clip is complete.
@@ -302,20 +303,33 @@ class ClipFiles(Target[Item]):
         if path.exists():  # a later event of this clip, which was ended early for lack of room or by a fault
             raise LostError("the clip was cut off")
         _, poster = cv2.imencode(POSTER_SUFFIX, at_most(self._image(wanted.shot), _POSTER_SIDE_PX))
-        self._name, self._size_bytes = wanted.name, len(poster) + _BYTES_PER_FILE
+        self._name, self._poster = wanted.name, poster.tobytes()
+        self._create(packets)
+
+    def _create(self, packets: Sequence[EncodedPacket]) -> None:
+        """Create the files of the clip; `packets` are its first ones."""
+        assert self._size_wh is not None
+        self._size_bytes = len(self._poster) + _BYTES_PER_FILE
         if not self._make_room(packets):
             raise LostError(FOLDER_FULL, f"a clip is larger than all clips in '{self._clips.folder}' may be")
-        write_atomic(path.with_suffix(POSTER_SUFFIX), poster.tobytes())
+        path = self._clips.folder / self._name
+        write_atomic(path.with_suffix(POSTER_SUFFIX), self._poster)
         self._file = PacketFile(path, self._size_wh, self._fps)
         self._file.write(packets)
 
     def _append(self, packets: Sequence[EncodedPacket]) -> None:
-        """Write packets to the clip, which ends if there is no room for them; StorageError if its file is gone."""
+        """Write packets to the clip, which ends if there is no room for them.
+
+        If its file was deleted or moved, another one begins with the packets in memory.
+        """
         assert self._file is not None
-        path = self._clips.folder / self._name
-        if not is_at(path, self._file.fileno()):
-            raise StorageError(f"clip '{path}' was deleted or moved")
-        if self._make_room(packets):
+        if not is_at(self._clips.folder / self._name, self._file.fileno()):
+            in_memory = self._ring.since(float("-inf"))
+            if in_memory:  # otherwise the next key frame begins the other file
+                file, self._file = self._file, None
+                file.close()
+                self._create(in_memory)
+        elif self._make_room(packets):
             self._file.write(packets)
         else:
             self._end()
@@ -331,13 +345,12 @@ class ClipFiles(Target[Item]):
         if file is None:
             return
         path = self._clips.folder / self._name
-        was_there = is_at(path, file.fileno())  # False: the user has deleted or moved it
         try:
             file.close()
         finally:
             if path.exists():
                 self._clips.count(self._name)
-            elif was_there:  # the disk was full before the first second was written
+            else:  # the disk was full before the first second was written
                 path.with_suffix(POSTER_SUFFIX).unlink(missing_ok=True)
 
     def _take_coded(self, coded: Coded) -> None:

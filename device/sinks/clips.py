@@ -41,7 +41,7 @@ class ClipOptions(SinkOptions):
     )
     clip_after: float = option(
         "--clip-after",
-        "How long after its latest event a clip ends.",
+        "How long after its latest event a clip ends; at most 4min.",
         default=5.0,
         metavar="TIME",
         parse=parse_seconds,

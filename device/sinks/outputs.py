@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from edgekit.device.registry import find, names, own_names
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.errors import InputError
-from edgekit.files import check_mounted, exclusive_file, real_path
+from edgekit.errors import InputError, StorageError
+from edgekit.files import check_mounted, check_writable, exclusive_file, real_path
 from edgekit.options import option, parse_bytes
 
 if TYPE_CHECKING:
@@ -224,12 +224,20 @@ def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
 
     Raises:
         InputError: A sink cannot be created with these options.
+        StorageError: A folder of a recorded source's run cannot be written.
         TemporaryError: What a sink needs is missing at the moment.
     """
     from edgekit.device.sinks.disk_reserve import DailyWrites
 
     if run.rules.blur_faces and run.excluding:
         run.notify(f"--blur-faces does not blur the faces that {' or '.join(run.excluding)} excludes")
+    for folder in (folder for each in options for folder in each.folders()):
+        try:
+            check_writable(folder / "*")  # the name is for the message
+        except StorageError as error:
+            if not run.source.live:
+                raise
+            run.notify(f"{error}: the run continues")  # the first picture may come much later
     opened = [each.open(run) for each in options]
     # The monitor comes first, because the web page and MQTT read it.
     sinks: list[Sink] = [run.monitor, *(sink for sink in opened if sink is not None)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from edgekit.boards import memory_mib
+from edgekit.boards import is_systemd_state, memory_mib
 from edgekit.deployed import unusable
 from edgekit.doctor.probe import Finding, Probe
 
@@ -199,7 +199,8 @@ def service(probe: Probe) -> Finding:
     worst_first = sorted(states, key=lambda state: ("fault", "warning", "ok").index(state.status))
     if worst_first:
         return worst_first[0]
-    if not (probe.root / "run/systemd/system").is_dir():
+    systemd = probe.run("systemctl", "is-system-running")
+    if systemd is None or not is_systemd_state(systemd.stdout):
         return Finding("service", "unknown", "no systemd, which `edgekit service` and `edgekit deploy` need")
     return Finding("service", "ok", "none installed")
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgekit.boards import is_systemd_state
 from edgekit.errors import HostError
 from edgekit.remote.payload import Upload
 from edgekit.remote.ssh import Connection, shell
@@ -117,8 +118,7 @@ def parse_probe(text: str, now_s: float) -> Probe:
         glibc=_version(values.get("glibc", "")),
         memory_mib=None if memory_kib is None else memory_kib >> 10,
         free_bytes=None if free_kib is None else free_kib << 10,
-        # "offline": another program is process 1, such as in a container. Nothing: there is no systemctl.
-        has_systemd=values.get("systemd", "") not in ("", "offline"),
+        has_systemd=is_systemd_state(values.get("systemd", "")),
         clock_ahead_s=clock - now_s,
         python=_python(values),
         stored=frozenset(listed.get("store", ())),

@@ -135,3 +135,12 @@ def test_a_posted_picture_has_the_faces_of_its_record(edgekit, start, play, tiny
     connection.close()
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == 0
+
+
+@pytest.mark.parametrize("option", ["--event-clips", "--event-snapshots"])
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_event(
+    edgekit, option: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    code, _, errors = edgekit("run", "--source", "demo", "--max-frames", "1", option, tmp_path / "file" / "events")
+    assert (code, "file/events" in errors) == (74, True)

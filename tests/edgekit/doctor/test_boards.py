@@ -88,10 +88,10 @@ def test_of_the_services_of_debians_package_the_worst_is_reported(replay: Replay
 
 def test_a_board_without_systemd_is_named(replay: Replay) -> None:
     properties = "--property=LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus"
-    probe = replay("doctor-pi3bplus-trixie-good", **{f"$ systemctl show edgekit {properties}": ""})
-    assert findings(probe)["service"].status == "unknown"
-    (probe.root / "run/systemd/system").mkdir(parents=True)
-    assert findings(probe)["service"].status == "ok"
+    for state, status in (("offline\n", "unknown"), ("degraded\n", "ok")):
+        printed = {f"systemctl show edgekit {properties}": "", "systemctl is-system-running": state}
+        probe = replay("doctor-pi3bplus-trixie-good", **{f"$ {command}": text for command, text in printed.items()})
+        assert findings(probe)["service"].status == status
 
 
 def test_a_missing_detector_file_is_named_with_its_place(replay: Replay) -> None:
