@@ -347,7 +347,7 @@ class LabelStore:
         for other in self._classes:
             if other == name:
                 raise InputError(f"class '{name}' is given twice")
-            if other.lower() == name.lower():  # one folder on some file systems
+            if other.casefold() == name.casefold():  # one folder on some file systems
                 raise InputError(f"classes '{other}' and '{name}' differ only in case: use one of them")
         self._classes.append(name)
         self.version += 1

@@ -79,11 +79,9 @@ class CollectOptions(SinkOptions):
         needs="--collect",
     )
 
-    def files(self) -> list[Path]:
-        """Return the file of the crops."""
-        from edgekit.device.sinks.picture_folder import CROPS_FILE
-
-        return [] if self.collect is None else [self.collect / CROPS_FILE]
+    def folders(self) -> list[Path]:
+        """Return the folder of the crops."""
+        return [] if self.collect is None else [self.collect]
 
     def open(self, run: RunContext) -> Sink | None:
         """Return the sink.

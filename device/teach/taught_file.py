@@ -2,6 +2,7 @@
 
     my.onnx             the taught model in use
     my-before.onnx      the model before, for one step back
+    my-exchange.onnx    the model in use, while `exchange` runs; it is left only by a power cut
     my-original-*.onnx  each model of another origin that a taught one has replaced
     my.json             the SHA-256 of the model that was in use when the first one was taught, and of the taught ones
     my-pictures/        the recorded pictures
@@ -14,11 +15,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import InputError
-from edgekit.files import atomic_path, sha256_of, write_atomic
+from edgekit.errors import InputError, StorageError
+from edgekit.files import atomic_path, sha256_of, sync, write_atomic
 from edgekit.typed_json import parse_json
 
 
@@ -47,9 +49,11 @@ class TaughtFile:
         self.path = path
         self.base = base
         self.is_for_any = is_for_any
-        # The files my-before.onnx and my.json (see the module).
+        # The files my-before.onnx, my-exchange.onnx and my.json (see the module).
         self._before = path.with_name(f"{path.stem}-before{path.suffix}")
+        self._aside = path.with_name(f"{path.stem}-exchange{path.suffix}")
         self._record = path.with_suffix(".json")
+        self._end_interrupted_exchange()
         self._is_for_base = is_for_any or self._recorded().get("instead_of") == sha256_of(base)
 
     @property
@@ -120,14 +124,21 @@ class TaughtFile:
         """
         if not self.has_before:
             raise InputError("there is no model before this one")
-        # The two files change places. One of them may be missing, which stands for `base`.
-        before = self._before.read_bytes() if self._before.is_file() else None
-        current = self.path.read_bytes() if self.path.is_file() else None
-        for path, content in ((self.path, before), (self._before, current)):
-            if content is None:  # then `path` exists, because at most one of the two files is missing
-                path.unlink()
-            else:
-                write_atomic(path, content)
+        # The two files change places. One of them may be missing, which stands for `base`. Renaming keeps both models
+        # on the disk at each moment, so that a power cut loses none (`_end_interrupted_exchange`).
+        try:
+            for old, new in ((self.path, self._aside), (self._before, self.path), (self._aside, self._before)):
+                if old.is_file():
+                    old.replace(new)
+            sync(self.path.parent)
+        except OSError as error:
+            raise StorageError(f"cannot exchange '{self.path}' and '{self._before}': {error.strerror}") from error
+
+    def _end_interrupted_exchange(self) -> None:
+        """Undo an exchange that a power cut ended before the model before was in place, or complete it afterwards."""
+        if self._aside.is_file():
+            with suppress(OSError):  # such as a read-only disk: both models stay where they are
+                self._aside.replace(self._before if self.path.is_file() else self.path)
 
     def _recorded(self) -> dict[str, Any]:
         """Return the content of the file my.json (see the module); empty if the file is missing or damaged."""

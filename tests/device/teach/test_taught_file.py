@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,41 @@ def test_one_step_back_and_forward_again(base: Path, tmp_path: Path) -> None:
     assert file.current.read_bytes() == b"one"
     file.exchange()
     assert file.current.read_bytes() == b"two"
+
+
+@pytest.mark.parametrize(
+    "has_one", [True, False], ids=["between two taught models", "between a taught one and the base"]
+)
+def test_a_power_cut_between_any_two_steps_of_going_back_loses_no_model(
+    has_one: bool, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PowerCut(BaseException):
+        pass
+
+    rename = Path.replace
+    before = [b"one", b"two"] if has_one else [b"two"]
+    for steps in range(3):
+        folder = tmp_path / str(steps)
+        file = TaughtFile(folder / "taught.onnx", base)
+        for content in before:
+            teach(file, content)
+        left = [steps]
+
+        def cut(path: Path, target: Path, left: list[int] = left) -> Path:
+            if not left[0]:
+                raise PowerCut
+            left[0] -= 1
+            return rename(path, target)
+
+        with monkeypatch.context() as patched, suppress(PowerCut):
+            patched.setattr(Path, "replace", cut)
+            file.exchange()
+        restarted = TaughtFile(file.path, base)
+        found = set()
+        for _ in range(2):
+            found.add(restarted.current.read_bytes())
+            restarted.exchange()
+        assert found == {b"two", b"one" if has_one else b"release 1"}
 
 
 def test_a_model_that_cannot_be_written_leaves_the_one_in_use(base: Path, tmp_path: Path) -> None:

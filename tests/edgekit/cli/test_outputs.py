@@ -137,10 +137,17 @@ def test_a_posted_picture_has_the_faces_of_its_record(edgekit, start, play, tiny
     assert run.end() == 0
 
 
-@pytest.mark.parametrize("option", ["--event-clips", "--event-snapshots"])
+@pytest.mark.parametrize("option", ["--event-clips", "--event-snapshots", "--collect"])
 def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_event(
     edgekit, option: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     code, _, errors = edgekit("run", "--source", "demo", "--max-frames", "1", option, tmp_path / "file" / "events")
     assert (code, "file/events" in errors) == (74, True)
+
+
+@pytest.mark.parametrize("other", ["--event-clips", "--event-snapshots"])
+def test_two_outputs_in_one_folder_are_an_error(edgekit, other: str, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    code, _, errors = edgekit("run", "--source", "demo", "--collect", folder, other, folder)
+    assert (code, str(folder) in errors, folder.exists()) == (2, True, False)
