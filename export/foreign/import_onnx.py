@@ -264,9 +264,10 @@ def _rewritten(
     if channels_last:
         _rename(graph, name, f"{name}/last")
         graph.node.insert(0, helper.make_node("Transpose", [name], [f"{name}/last"], perm=[0, 2, 3, 1]))
-    element_type = graph.input[0].type.tensor_type.elem_type
+    # Old files list their weights as inputs, too, in any order.
+    images = next(each for each in graph.input if each.name == name)
     shape: list[int | str | None] = [_BATCH, channel_count(contract.input.channels), *contract.input.size_hw]
-    graph.input[0].CopyFrom(helper.make_tensor_value_info(name, element_type, shape))
+    images.CopyFrom(helper.make_tensor_value_info(name, images.type.tensor_type.elem_type, shape))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [_BATCH, len(contract.labels)]))
     del graph.value_info[:]  # stored shapes of other tensors may contain the old batch size

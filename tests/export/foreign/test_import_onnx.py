@@ -88,6 +88,17 @@ def test_any_classifier_gets_a_contract(
     np.testing.assert_allclose(probabilities, softmax(LOGITS.astype(np.float32)), atol=1e-5)
 
 
+def test_the_weights_of_an_old_file_can_stand_before_the_images(tmp_path: Path) -> None:
+    path = channel_means(tmp_path / "old.onnx", reshaped=(1, 3))
+    model = onnx.load(path)
+    images = model.graph.input.pop()
+    model.graph.input.extend([helper.make_tensor_value_info("shape", TensorProto.INT64, [2]), images])
+    onnx.save(model, path)
+    import_onnx(path, tmp_path / "mine.onnx", LABELS, VALUES)
+    probabilities = edgekit.load_model(tmp_path / "mine.onnx").predict(pictures()).probabilities
+    np.testing.assert_allclose(probabilities, softmax(LOGITS.astype(np.float32)), atol=1e-5)
+
+
 def test_the_order_of_the_channels_can_be_given(tmp_path: Path) -> None:
     path = channel_means(tmp_path / "plain.onnx")
     options = ImportOptions(mean=MEAN, std=STD, channels="bgr")
