@@ -193,24 +193,21 @@ def distill(options: DistillOptions) -> DistillationResult:
     set_torch_threads(options.threads)
     options = replace(options, recipe=DEFAULT_RECIPE if options.recipe == "auto" else options.recipe)
     require_no_space(options.student)
-    require_net(options.student)  # reports an unknown net before the data is read
+    # Errors of options and files are reported first, before the data is read and the teacher runs for hours.
+    require_net(options.student)
     check_output(options.output, options.resume)
+
     fit: Fit = options.fit if options.fit != "auto" else fit_of(options.teachers)
     data = read_training_data(options, fit=fit)
     check_training_images(data, notify)
-    dataset = data.dataset
-    use_gpu = options.accelerator != "cpu"
-    teacher_options = TeacherOptions(options.clip, options.descriptions, dataset.name, options.threads, use_gpu)
-    teacher = open_teacher(options.teachers, dataset.classes, teacher_options, notify)
+    teacher = _open_teacher(options, data.dataset)
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
-    contract = student_contract(options.student, teacher, dataset, fit, input_values(options.student, options.init))
-    initial = initial_weights(options, contract)  # a wrong file is reported before the teacher runs for hours
+
+    contract = student_contract(
+        options.student, teacher, data.dataset, fit, input_values(options.student, options.init)
+    )
+    initial = initial_weights(options, contract)
     recipe = net_recipe_of(options, initial, notify)
-    path = options.output / TARGETS_NAME
-    check_writable(path)  # a read-only folder is reported before the teacher runs for hours
-    notify(f"{teacher.name} classifies {len(data.training)} training images")
-    running = of_stage(options.progress, "running the teacher")
-    targets = kept_targets(teacher, images_for_teacher(data.training, teacher, options, fit), path, running)
     task = DistillationTask(
         contract=contract,
         recipe=recipe,
@@ -219,13 +216,14 @@ def distill(options: DistillOptions) -> DistillationResult:
         teacher=teacher,
         weights=weights,
         temperature=options.temperature,
-        targets=targets,
+        targets=_teacher_outputs(teacher, data.training, options, fit),
         initial=initial,
         calibration=data.calibration if options.calibrate else None,
     )
     terms = " + ".join(f"{weight:g} {name}" for name, weight in asdict(weights).items() if weight)
     notify(f"{contract.architecture} learns from {teacher.name}; loss: {terms}")
     trained = train_net(options, data, task, recipe, teacher=teacher.record())
+
     result = DistillationResult(trained, teacher.record(), weights)
     if not is_first_process():
         return result  # the first process compares for all
@@ -233,6 +231,22 @@ def distill(options: DistillOptions) -> DistillationResult:
         write_text_tower(text_tower_beside(trained.checkpoint), teacher.text_tower)
     images = images_for_teacher(data.validation, teacher, options, fit)
     return _compared(result, teacher, data.validation, images, of_stage(options.progress, "comparing with the teacher"))
+
+
+def _open_teacher(options: DistillOptions, dataset: DataSet) -> Teacher:
+    """Return the teacher of the options, for the classes of the data."""
+    use_gpu = options.accelerator != "cpu"
+    teacher_options = TeacherOptions(options.clip, options.descriptions, dataset.name, options.threads, use_gpu)
+    return open_teacher(options.teachers, dataset.classes, teacher_options, options.notify)
+
+
+def _teacher_outputs(teacher: Teacher, training: ImageSet, options: DistillOptions, fit: Fit) -> TeacherOutputs:
+    """Return what the teacher computes for the training images; an interrupted computation is continued."""
+    path = options.output / TARGETS_NAME
+    check_writable(path)
+    options.notify(f"{teacher.name} classifies {len(training)} training images")
+    images = images_for_teacher(training, teacher, options, fit)
+    return kept_targets(teacher, images, path, of_stage(options.progress, "running the teacher"))
 
 
 def _compared(

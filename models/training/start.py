@@ -10,7 +10,7 @@ from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.model_store import BEST_NAME
 from edgekit.models.callbacks import Notify, ignore_message
-from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.data import EXPRESSIONS, rafdb, spread
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.files import CROP_TABLE
@@ -55,39 +55,55 @@ def choose_start(options: TrainOptions) -> Start:
     Raises:
         InputError: The data or the initial weights cannot be read.
     """
-    best, notify = options.output / BEST_NAME, options.notify
-    model, subject, image_size_px = options.model, options.subject, options.image_size
-    resumed = load_checkpoint(best) if options.resume and best.exists() else None
-    # The checkpoint to resume or to start from; None: there is none of edgekit.
-    earlier = resumed
-    if earlier is None and options.init is not None:
-        earlier = initial_checkpoint(options.init)
+    notify = options.notify
+    resumed = _checkpoint_to_resume(options)
+    initial = initial_checkpoint(options.init) if resumed is None and options.init is not None else None
+    earlier = resumed or initial
     known = earlier.contract if earlier else None
     look = look_at(options.data, options.contempt)
+
+    subject = options.subject
     if subject == "auto":
         subject = resumed.contract.subject if resumed else _subject(look, known, notify)
-    if subject == "face" and look.squares < look.pictures / 2:
-        notify(
-            f"warning: {look.pictures - look.squares} of {look.pictures} pictures are not square, but a model of faces "
-            "learns from crops of faces: cut them with 'edgekit data crop', or train on whole images with subject image"
-        )
+    _warn_of_whole_images(subject, look, notify)
+
+    model = options.model
     if model is None:
         default = "edgecnn" if subject == "face" else EFFICIENTNET_LITE0
         model = plain_name(known.architecture) if known else default
         notify(f"net: {model}")
     init = options.init or (PRETRAINED if model == EFFICIENTNET_LITE0 else None)
     is_fine_tuned = init is not None and is_pretrained_net(model)
+
     recipe = options.recipe
     if recipe == "auto":
         recipe = "fine-tune" if is_fine_tuned else DEFAULT_RECIPE
         if resumed is not None:
             recipe = TrainingRecord.read(resumed.training).recipe_name or recipe
+
+    image_size_px = options.image_size
+    if image_size_px is None and known and known.architecture == model:  # the size of another net has no meaning here
+        image_size_px = known.crop.resize_hw[0]
     if image_size_px is None:
         image_size_px = PRETRAINED_IMAGE_PX if is_fine_tuned else SIDE_PX
-        if known and known.architecture == model:  # the size of another net has no meaning for this one
-            image_size_px = known.crop.resize_hw[0]
+
     fit = _fit(options, known, subject == "face" or look.is_square)
     return Start(subject, model, init, recipe, image_size_px, fit, input_values(model, init))
+
+
+def _checkpoint_to_resume(options: TrainOptions) -> Checkpoint | None:
+    """Return the checkpoint that an interrupted training has left; None if nothing is resumed."""
+    best = options.output / BEST_NAME
+    return load_checkpoint(best) if options.resume and best.exists() else None
+
+
+def _warn_of_whole_images(subject: Subject, look: Look, notify: Notify) -> None:
+    """Report that most pictures do not look like crops of faces, although the model is one of faces."""
+    if subject == "face" and look.squares < look.pictures / 2:
+        notify(
+            f"warning: {look.pictures - look.squares} of {look.pictures} pictures are not square, but a model of faces "
+            "learns from crops of faces: cut them with 'edgekit data crop', or train on whole images with subject image"
+        )
 
 
 def _fit(options: TrainOptions, known: Contract | None, are_squares: bool) -> Fit:
