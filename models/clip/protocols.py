@@ -338,18 +338,13 @@ def few_shot(
     Raises:
         InputError: A split does not exist, a class has no training image, or no image or group is left for validation.
     """
-    train = chosen_split("the data", labels, splits.train, "train")
-    validation = splits.validation or usual_split(labels, "val")
-    if validation is not None:
-        validation = chosen_split("the data", labels, validation, "val")
-    if validation == train:
-        raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
+    train, validation = _training_and_validation_split(labels, splits)
     # Mask of the training images that only validate; None without groups, or with a validation split.
     is_held_back = None if validation else _held_back_groups(labels, groups or {}, train, len(classes), seed)
     generator = np.random.default_rng(seed)
-    validation_shots = min(shots, MAX_VALIDATION_SHOTS)
     training_indices, validation_indices, short = [], [], []
     for label, name in enumerate(classes):
+        # Indices of all images of the class, in random order.
         members = generator.permutation(np.flatnonzero(labels[train] == label))
         if validation is not None:
             for_training = members
@@ -363,16 +358,27 @@ def few_shot(
         if len(for_training) < shots:
             short.append(f"{name} ({len(for_training)})")
         training_indices.append(for_training[:shots])
-        validation_indices.append(for_validation[:validation_shots])
+        validation_indices.append(for_validation[: min(shots, MAX_VALIDATION_SHOTS)])
     if short:
         notify(one_line(f"classes with fewer images than {shots} shots give all they have: {', '.join(short)}"))
-    selection = {
-        TRAIN: (train, np.sort(np.concatenate(training_indices))),
-        VALIDATION: (validation or train, np.sort(np.concatenate(validation_indices))),
-    }
-    if not len(selection[VALIDATION][1]):
+
+    training_selection = (train, np.sort(np.concatenate(training_indices)))
+    validation_selection = (validation or train, np.sort(np.concatenate(validation_indices)))
+    if not len(validation_selection[1]):
         raise InputError(f"split '{train}' has no image left for validation: use fewer shots or add a split 'val'")
-    return {**selection, TEST: _test_selection(labels, splits, selection[VALIDATION])}
+    test_selection = _test_selection(labels, splits, validation_selection)
+    return {TRAIN: training_selection, VALIDATION: validation_selection, TEST: test_selection}
+
+
+def _training_and_validation_split(labels: Labels, splits: Splits) -> tuple[str, str | None]:
+    """Return the names of the two splits; None as the second: the training split has the validation images, too."""
+    train = chosen_split("the data", labels, splits.train, "train")
+    validation = splits.validation or usual_split(labels, "val")
+    if validation is not None:
+        validation = chosen_split("the data", labels, validation, "val")
+    if validation == train:
+        raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
+    return train, validation
 
 
 def _held_back_groups(labels: Labels, groups: Groups, train: str, classes: int, seed: int) -> NDArray[np.bool_] | None:
