@@ -262,11 +262,12 @@ class Writer(Sink, Generic[T]):
     def _store(self, batch: list[_Item[T]]) -> None:
         """Pass items to the target and count those that are safe; of an error, begin or continue an outage."""
         self._pending.extend(item.count for item in batch)
+        is_before_next_attempt = time.monotonic() < self._retry_s  # only in an outage
+        if is_before_next_attempt and not self._rules.holds:
+            self._abandon(self._outage)
+            return
         try:
             if self._threaded:
-                if not self._rules.holds and time.monotonic() < self._retry_s:
-                    self._abandon(self._outage)  # before the next attempt, items that may not wait are dropped
-                    return
                 self._check_reserve()
             safe = self._target.write([item.value for item in batch])
         except LostError as error:
