@@ -67,13 +67,12 @@ def _counted(path: Path, structure_sha256: str) -> dict[str, Any] | None:
 
 _COLUMNS = (
     "net",
-    "accuracy on PrivateTest, centre crop / ten crops",
+    "accuracy on PrivateTest, centre crop",
     "parameters",
     "multiply-accumulates, millions",
     "MB moved (of these, weights)",
     "latency on a PC with 1 thread, ms (ratio to edgecnn)",
     "instructions on the A53, millions",
-    "L1 data cache misses on the A53, thousands",
     "L2 misses on the A53, thousands",
 )
 
@@ -111,9 +110,7 @@ def _budget_text(budget: dict[str, Any] | None, nets: Sequence[dict[str, Any]]) 
 def _cells(net: dict[str, Any]) -> list[str]:
     return [
         net["name"],
-        " / ".join(f"{_percent(net, protocol):.2f} %" for protocol in ("center-crop", "ten-crop"))
-        if net["accuracy"]
-        else _MISSING,
+        f"{_percent(net):.2f} %" if net["accuracy"] else _MISSING,
         f"{net['parameters']:,}",
         f"{net['macs'] / 1e6:.2f}",
         f"{net['moved_bytes'] / 1e6:.2f} ({net['weight_bytes'] / 1e6:.2f})",
@@ -122,15 +119,14 @@ def _cells(net: dict[str, Any]) -> list[str]:
             f"{net['a53']['median'][key] / unit:.{digits}f}" if net["a53"] else _MISSING
             for key, unit, digits in (
                 ("instructions", 1e6, 1),
-                ("l1d_misses", 1e3, 0),
                 ("l2_misses", 1e3, 0),
             )
         ),
     ]
 
 
-def _percent(net: dict[str, Any], protocol: str) -> float:
-    result = net["accuracy"][protocol]
+def _percent(net: dict[str, Any]) -> float:
+    result = net["accuracy"]["center-crop"]
     return 100 * float(result["correct"]) / float(result["total"])
 
 
@@ -155,14 +151,14 @@ def _draw(nets: Sequence[dict[str, Any]], path: Path) -> None:
         axes.margins(x=0.25, y=0.15)
         for net, cost in costs:
             color = "tab:orange" if net["name"].startswith(BASE) else "tab:blue"
-            axes.scatter(cost, _percent(net, "center-crop"), s=45, color=color, zorder=3)
+            axes.scatter(cost, _percent(net), s=45, color=color, zorder=3)
     figure.supylabel("accuracy on PrivateTest, centre crop, %", fontsize=10)
     figure.suptitle("Accuracy after equal training\nagainst cost of one inference")
     # Positions in pixels are known after the layout.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes, costs in zip(all_axes, panels.values(), strict=True):
-        _label(axes, [(cost, _percent(net, "center-crop"), net["name"]) for net, cost in costs])
+        _label(axes, [(cost, _percent(net), net["name"]) for net, cost in costs])
     save_figure(figure, path)
 
 
