@@ -327,7 +327,8 @@ def benchmark_document() -> str:
         "(2020-12) of the document: [bench.schema.json](../../edgekit/report/bench.schema.json), generated from "
         "[document.py](../../edgekit/report/document.py). Times are in milliseconds (`_ms`) or seconds (`_s`), memory "
         "in MiB, clock frequencies in MHz, temperatures in °C. Later minor versions may add fields. edgekit also reads "
-        "documents of versions 2.0 and 2.1, whose kinds have [other names](../explanation/benchmarks.md).",
+        "documents of versions 2.0 and 2.1, in which `net` is called `inference`, `frame` is called `per-frame` or "
+        "`pipeline`, and `run` is called `loop`.",
         "When edgekit reads a document, it checks size, depth, types and ranges, and removes control characters and "
         "invisible characters. `edgekit report` shows and merges documents. `--html` writes a page without scripts, "
         "which loads nothing. Reports from emulators and virtual machines "

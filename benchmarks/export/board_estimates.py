@@ -3,7 +3,7 @@
     python benchmarks/export/board_estimates.py --count    counts the published nets (minutes; needs [export])
     python benchmarks/export/board_estimates.py            fits; writes export/profiling/board_rooflines.json
 
-Prints the table of docs/explanation/estimates.md. `board_nets.py` creates the nets; their counts are kept in
+Prints the table that docs/explanation/estimates.md sums up. `board_nets.py` creates the nets; their counts are kept in
 board_estimates/nets.json, so that a fit needs no torch. Counting YuNet requires its file: --yunet
 face_detection_yunet_2026may.onnx. Only latencies of ncnn are fitted, because they cover enough nets with one engine and
 one method. Latencies of OpenCV are not fitted but predicted, as a test of the fit.
@@ -114,7 +114,7 @@ def _test(row: PublishedLatency, nets: dict[str, Any], found: list[Roofline]) ->
 
 
 def as_markdown(found: Sequence[Roofline]) -> str:
-    """Return the table of docs/explanation/estimates.md."""
+    """Return a table with one row per fit."""
     lines = [
         "| board | precision, threads | GMAC/s | GB/s | nets | coverage | median error |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -67,15 +67,12 @@ def _counted(path: Path, structure_sha256: str) -> dict[str, Any] | None:
 
 _COLUMNS = (
     "net",
-    "accuracy on PrivateTest, centre crop / ten crops",
+    "accuracy on PrivateTest, centre crop",
     "parameters",
     "multiply-accumulates, millions",
-    "MB moved: weights + read + written",
-    "FLOPs per byte",
+    "MB moved (of these, weights)",
     "latency on a PC with 1 thread, ms (ratio to edgecnn)",
     "instructions on the A53, millions",
-    "SIMD instructions on the A53, millions",
-    "L1 data cache misses on the A53, thousands",
     "L2 misses on the A53, thousands",
 )
 
@@ -83,7 +80,10 @@ _COLUMNS = (
 def _table(document: dict[str, Any]) -> str:
     budget = document["budget"]
     lines = [
-        f"`benchmarks/models/architectures.py --report` made this table. {_budget_text(budget, document['nets'])}",
+        "# Study of small nets",
+        "",
+        "[EdgeCNN and the memory claim](../explanation/edgecnn.md) explains this table, which "
+        f"`benchmarks/models/architectures.py --report` made. {_budget_text(budget, document['nets'])}",
         "",
         f"| {' | '.join(_COLUMNS)} |",
         f"|{'|'.join([' --- ', *[' ---: '] * (len(_COLUMNS) - 1)])}|",
@@ -101,38 +101,32 @@ def _budget_text(budget: dict[str, Any] | None, nets: Sequence[dict[str, Any]]) 
             trained.setdefault(net["precision"], []).append(net["name"])
     precisions = " ".join(f"Trained in {precision}: {', '.join(names)}." for precision, names in trained.items())
     return (
-        f"Each trained net has the recipe `{budget['recipe']}`, {budget['epochs']} epochs, batches of "
-        f"{budget['batch_size']} images, and seed {budget['seed']}. The best epoch was chosen on PublicTest. "
-        f"{precisions} Nets with '{_MISSING}' as accuracy were not trained."
+        f"The nets were trained for {budget['epochs']} epochs (recipe `{budget['recipe']}`, batches of "
+        f"{budget['batch_size']} images, seed {budget['seed']}); those with '{_MISSING}' as accuracy were not. "
+        f"The best epoch was chosen on PublicTest. {precisions}"
     )
 
 
 def _cells(net: dict[str, Any]) -> list[str]:
-    moved = [net[key] / 1e6 for key in ("moved_bytes", "weight_bytes", "read_bytes", "written_bytes")]
     return [
         net["name"],
-        " / ".join(f"{_percent(net, protocol):.2f} %" for protocol in ("center-crop", "ten-crop"))
-        if net["accuracy"]
-        else _MISSING,
+        f"{_percent(net):.2f} %" if net["accuracy"] else _MISSING,
         f"{net['parameters']:,}",
         f"{net['macs'] / 1e6:.2f}",
-        f"{moved[0]:.2f}: {' + '.join(f'{part:.2f}' for part in moved[1:])}",
-        f"{net['flops_per_byte']:.1f}",
+        f"{net['moved_bytes'] / 1e6:.2f} ({net['weight_bytes'] / 1e6:.2f})",
         f"{net['latency']['ms']:.2f} ({net['latency']['ratio']:.2f})" if net["latency"] else _MISSING,
         *(
             f"{net['a53']['median'][key] / unit:.{digits}f}" if net["a53"] else _MISSING
             for key, unit, digits in (
                 ("instructions", 1e6, 1),
-                ("simd_fp", 1e6, 1),
-                ("l1d_misses", 1e3, 0),
                 ("l2_misses", 1e3, 0),
             )
         ),
     ]
 
 
-def _percent(net: dict[str, Any], protocol: str) -> float:
-    result = net["accuracy"][protocol]
+def _percent(net: dict[str, Any]) -> float:
+    result = net["accuracy"]["center-crop"]
     return 100 * float(result["correct"]) / float(result["total"])
 
 
@@ -157,14 +151,14 @@ def _draw(nets: Sequence[dict[str, Any]], path: Path) -> None:
         axes.margins(x=0.25, y=0.15)
         for net, cost in costs:
             color = "tab:orange" if net["name"].startswith(BASE) else "tab:blue"
-            axes.scatter(cost, _percent(net, "center-crop"), s=45, color=color, zorder=3)
+            axes.scatter(cost, _percent(net), s=45, color=color, zorder=3)
     figure.supylabel("accuracy on PrivateTest, centre crop, %", fontsize=10)
     figure.suptitle("Accuracy after equal training\nagainst cost of one inference")
     # Positions in pixels are known after the layout.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes, costs in zip(all_axes, panels.values(), strict=True):
-        _label(axes, [(cost, _percent(net, "center-crop"), net["name"]) for net, cost in costs])
+        _label(axes, [(cost, _percent(net), net["name"]) for net, cost in costs])
     save_figure(figure, path)
 
 
