@@ -33,13 +33,16 @@ def merges(**more: Any) -> Any:
 def detector(**more: Any) -> Any:
     """Return the field of the option --detector, for the data classes of options; `more` are arguments of `option`."""
     text = (
-        "Face detector: yunet, haar, none (each frame is one face), or YuNet's .onnx file, which is otherwise "
-        "downloaded once. Default: yunet, or none for a model of whole images."
+        "Face detector: yunet (its file is downloaded once), haar, none (each frame is one face), or the path of "
+        "YuNet's .onnx file. Default: yunet, or none for a model of whole images."
     )
     return option("--detector", text, metavar="NAME|FILE", parse=str, **more)
 
 
 def min_face_px(**more: Any) -> Any:
     """Return the field of --min-face."""
-    text = "Discard faces smaller than PX. The size of the detector's input follows from PX."
+    text = (
+        "Find faces from this size on, in pixels, and discard smaller ones. Smaller values find more faces and take "
+        "more time. 0: the detector scales the image to a longer side of 320 pixels."
+    )
     return option("--min-face", text, default=0, metavar="PX", least=0, most=100_000, **more)

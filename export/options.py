@@ -93,8 +93,8 @@ class ExportOptions(Options):
     merges: Sequence[str] = merges(section="Labels")
     uncertain_below: float | None = option(
         "--uncertain-below",
-        "Smallest probability of a label. If the probability is smaller, the label is 'uncertain'. Default: the "
-        "checkpoint's threshold; 0 with new or merged labels.",
+        "Threshold that is written into the file: with a smaller probability, the label is 'uncertain'. `edgekit eval` "
+        "prints the effect of several thresholds. Default: the checkpoint's; 0 with new or merged labels.",
         metavar="P",
         least=0,
         most=1,
@@ -102,8 +102,7 @@ class ExportOptions(Options):
     )
     evaluate_on: str | Path | DataSet | None = option(
         "--eval",
-        "Your images. The exported file is verified with these images, from image file to label. With --quantize, the "
-        "accuracy is measured before and after quantisation.",
+        "Your images, with which the file is verified. With --quantize, the accuracy is measured before and after.",
         metavar="DATA",
         parse=Path,
         section="Evaluation",

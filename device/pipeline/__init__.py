@@ -98,8 +98,8 @@ class StreamOptions(Options):
     )
     detector: Literal["yunet", "haar", "none"] | str | Path | None = option(
         "--detector",
-        "Face detector: yunet, haar, none (each frame is one face), or YuNet's .onnx file, which is otherwise "
-        "downloaded once. Default: yunet, or none for a model of whole images.",
+        "Face detector: yunet (its file is downloaded once), haar, none (each frame is one face), or the path of "
+        "YuNet's .onnx file. Default: yunet, or none for a model of whole images.",
         metavar="NAME|FILE",
         section="Faces",
         main=True,
@@ -107,7 +107,7 @@ class StreamOptions(Options):
     detector_size_px: int | None = None
     every_frame: bool = option(
         "--every-frame",
-        "Detect and classify in every frame, also where a face has not moved or changed.",
+        "Detect and classify in every frame, even if nothing has changed.",
         default=False,
         section="Faces",
     )
@@ -144,8 +144,8 @@ class StreamOptions(Options):
     )
     zones: Sequence[Zone] = option(
         "--zone",
-        "Use only this polygon of the frame: a name, and its corners as fractions of the frame. A face belongs to the "
-        "zone of its centre; a model of whole images classifies each zone. Repeatable.",
+        "Use only this polygon of the frame: a name, and the corners as fractions of the frame. A face belongs to the "
+        "zone in which its centre lies. A model of whole images classifies each zone. Repeatable.",
         default=(),
         metavar="NAME=X,Y,…",
         parse=parse_zone,
@@ -155,8 +155,8 @@ class StreamOptions(Options):
     )
     min_face_px: int = option(
         "--min-face",
-        "Smallest face, in pixels of the frame. Smaller ones are discarded, and the detector's input becomes as large "
-        "as faces of PX need.",
+        "Find faces from this size on, in pixels of the frame, and discard smaller ones. Smaller values find more "
+        "faces and take more time. 0: the detector scales the frame to a longer side of 320 pixels.",
         default=0,
         metavar="PX",
         least=0,

@@ -24,8 +24,8 @@ class ClipOptions(SinkOptions):
 
     event_clips: Path | None = option(
         "--event-clips",
-        "Save a video of each event, from some seconds before to some seconds after it, as MP4. A Pi's camera encodes "
-        "it in hardware, if the board can.",
+        "Save an MP4 video of each event: a face or image has a new label. The video begins before the event and ends "
+        "after it.",
         metavar="DIR",
         main=True,
     )
@@ -51,7 +51,7 @@ class ClipOptions(SinkOptions):
     )
     clip_boxes: bool = option(
         "--clip-boxes",
-        "Draw boxes and labels into the clips. The frames of the run are then encoded, not the camera's video.",
+        "Draw boxes and labels into the clips. The processor then encodes them, not the camera's encoder.",
         default=False,
         needs="--event-clips",
     )

@@ -70,9 +70,9 @@ class CollectOptions(SinkOptions):
     )
     collect_when: str = option(
         "--collect-when",
-        "Crops to save. uncertain: the two largest probabilities differ by less than 0.3. uncertain:MARGIN: they "
-        "differ by less than MARGIN. every:TIME: all faces of one frame per time, such as every:10s, or of each image. "
-        "best-of-track: one crop of each face.",
+        "Which crops are saved. uncertain: those whose two largest probabilities differ by less than 0.3; "
+        "uncertain:0.2 sets another difference. every:10s: all faces of a frame every 10 seconds. best-of-track: one "
+        "crop of each face.",
         default="uncertain",
         metavar="STRATEGY",
         parse=_checked_when,

@@ -29,19 +29,19 @@ class EventOptions(SinkOptions):
 
     event_snapshots: Path | None = option(
         "--event-snapshots",
-        "Save the frame of each event (a face or image has a new label), and of each MQTT command snapshot, as JPEG.",
+        "Save the frame of each event, and of each MQTT command snapshot, as JPEG.",
         metavar="DIR",
         main=True,
     )
     send_snapshots: bool = option(
         "--send-snapshots",
-        "Send the images of --event-snapshots to MQTT, where Home Assistant shows the newest, and to the webhook.",
+        "Also send the images of --event-snapshots to MQTT and to the webhook. Home Assistant shows the newest.",
         default=False,
         needs="--event-snapshots",
     )
     event_hold: float = option(
         "--event-hold",
-        "Time that a label must persist to become an event, or to switch a pin, such as 2s or 1min.",
+        "Time for which a new label must last before it becomes an event or switches a pin, such as 2s or 1min.",
         default=1.0,
         metavar="TIME",
         parse=parse_seconds,

@@ -53,7 +53,7 @@ class GpioOptions(SinkOptions):
 
     gpio: tuple[tuple[int, str], ...] = option(
         "--gpio",
-        "A pin (GPIO number) that is on while a face or image has this label, such as 17=happy. It switches when the "
+        "A pin (GPIO number) that is on while a face or image has this label, such as 17=happy. It switches after the "
         "label has been there, or away, for the time of --event-hold. Repeatable.",
         default=(),
         metavar="PIN=LABEL",
@@ -62,7 +62,7 @@ class GpioOptions(SinkOptions):
     )
     gpio_button: int | None = option(
         "--gpio-button",
-        "A pin with a button to ground: a press saves the next frame, as the MQTT command snapshot.",
+        "A pin with a button to ground. A press saves the next frame, like the MQTT command snapshot.",
         metavar="PIN",
         parse=_pin,
         needs="--event-snapshots",

@@ -44,8 +44,8 @@ class OutputOptions(SinkOptions):
 
     rotate_files: str | None = option(
         "--rotate-files",
-        "Begin a new file of --jsonl, --csv, --save and --record at this size or after this time, and keep N older "
-        "ones (5): 10MB, 1d or 10MB,1d,keep=20.",
+        "Begin a new file of --jsonl, --csv, --save and --record at this size or after this time: 10MB, 1d or "
+        "10MB,1d. Five older files are kept; with 10MB,keep=20, twenty.",
         metavar="LIMITS",
         parse=_limits,
         needs=_FILES,
@@ -58,22 +58,22 @@ class OutputOptions(SinkOptions):
     )
     records: Literal["all", "changes"] = option(
         "--records",
-        "Frames of which --jsonl and --csv get records. changes: those in which faces or labels have changed, and one "
-        "per second.",
+        "all: --jsonl and --csv get a record of every frame. changes: of frames in which faces or labels have "
+        "changed, and of one frame per second.",
         default="all",
         needs=("--jsonl", "--csv"),
     )
     disk_reserve: int | None = option(
         "--disk-reserve",
-        "Free space that a live run leaves on the disk. Videos pause when less is free, pictures when less than a "
-        "half of it is free, records at a quarter. Default: 5 % of the disk, at most 256MiB.",
+        "Free space that a live run leaves on the disk. If less is free, videos pause; at half of this space, also "
+        "pictures; at a quarter, also records. Default: 5 % of the disk, at most 256MiB.",
         metavar="SIZE",
         parse=parse_bytes,
         needs=(*_FILES, *_PICTURES),
     )
     pictures_max_mb: float = option(
         "--pictures-max-mb",
-        "Largest size of each folder of pictures or clips, in megabytes. When it is reached, --event-snapshots and "
+        "Largest size of each folder of pictures or clips, in megabytes. In a full folder, --event-snapshots and "
         "--event-clips delete their oldest files; --collect and --teach save no more.",
         default=200.0,
         least=0.001,

@@ -39,8 +39,8 @@ class PublishOptions(SinkOptions):
 
     publish: str | None = option(
         "--publish",
-        "Send the frames of a camera or stream, with drawn boxes and labels, to an RTSP server, such as MediaMTX or "
-        "go2rtc: rtsp://HOST[:PORT]/NAME.",
+        "Send the video of a camera or stream, with boxes and labels, to an RTSP server, such as MediaMTX or go2rtc: "
+        "rtsp://HOST[:PORT]/NAME.",
         metavar="URL",
         main=True,
     )

@@ -32,7 +32,7 @@ class RecordOptions(SinkOptions):
 
     record: Path | None = option(
         "--record",
-        "Record the camera of a Pi without drawings. If the board has an H.264 encoder, this encoder is used.",
+        "Record the video of a Pi's camera without boxes and labels. Boards up to the Pi 4 encode it in hardware.",
         metavar="MP4",
         excludes=("--source", "--blur-faces"),
         main=True,

@@ -21,8 +21,7 @@ class SaveOptions(SinkOptions):
 
     save: Path | None = option(
         "--save",
-        "Save the frames with drawn boxes and labels. For a video, PATH is an .mp4 file; for images, an image file "
-        "or a folder.",
+        "Save the frames with boxes and labels. PATH is an .mp4 file; for images, an image file or a folder.",
         metavar="PATH",
         main=True,
     )

@@ -33,7 +33,7 @@ class TeachOptions(Options):
     )
     image_size_px: int = option(
         "--image-size",
-        "Side of the images that the net sees: 96, 128, 160, 192 or 224. Larger ones are more accurate and slower.",
+        "Side of the net's input: 96, 128, 160, 192 or 224. Larger values are more accurate and slower.",
         metavar="PX",
         default=DEFAULT_SIZE_PX,
         main=True,
@@ -41,7 +41,7 @@ class TeachOptions(Options):
     # Not `contract.Subject`: importing the contract takes too long for the help.
     subject: Literal["image", "face"] = option(
         "--subject",
-        "What the pictures show: image, or face for crops of faces with states such as 'eyes closed'.",
+        "What is classified: the whole image, or the state of a face, such as 'eyes closed', in crops of faces.",
         default="image",
         main=True,
     )

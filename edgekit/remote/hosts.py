@@ -116,7 +116,9 @@ class HostOptions(Options):
 class InstallingHostOptions(HostOptions):
     """Boards on which edgekit is installed first."""
 
-    no_install: bool = option("--no-install", "Use the edgekit installed on the board.", default=False, needs=_BOARDS)
+    no_install: bool = option(
+        "--no-install", "Use the edgekit that is installed on the board.", default=False, needs=_BOARDS
+    )
 
 
 _NO_HOST = Host("", "")

@@ -52,7 +52,8 @@ class ImportOptions(Options):
     )
     mean: tuple[float, ...] | None = option(
         "--mean",
-        "Mean per channel: the input is (pixel - mean) / std, for pixels 0 to 1, or 0 to 255 if a value is above 1.",
+        "Mean per channel, with which the net's input is (pixel - mean) / std. Pixels are 0 to 1; if a value of --mean "
+        "or --std is above 1, they are 0 to 255.",
         metavar="X,Y,Z",
         parse=numbers,
         default_text="ImageNet's",

@@ -58,7 +58,7 @@ class TrainingOptions(Options):
     )
     val_split: str | None = option(
         "--val-split",
-        "Split that is validated on. Default: PublicTest or val; without them, a part of the training images.",
+        "Split for the validation. Default: PublicTest or val; without them, a part of the training images.",
         metavar="NAME",
         section="Data",
     )
@@ -92,7 +92,7 @@ class TrainingOptions(Options):
     )
     precision: Precision = option(
         "--precision",
-        "Number format. auto: bf16 for nets on a CPU with AMX or AVX-512 BF16, else fp32.",
+        "Number format. auto: bf16 if the CPU has instructions for bf16 and the net is faster with them, else fp32.",
         default="auto",
         section="Machine",
     )
@@ -150,9 +150,9 @@ class NetOptions(TrainingOptions):
 
     fit: FitChoice = option(
         "--fit",
-        "How images become square, in training and on a device: the central square is cut out, or the image is padded "
-        "or stretched. auto: that of the model of --init, with 'distill' the teacher's, else square for faces and the "
-        "best on held-back pictures for whole images.",
+        "How images become square, in training and on a device. square: the central square is cut out; pad: the image "
+        "gets a border; stretch: it is stretched. auto: as in the model of --init or the teacher, else square for "
+        "faces; for whole images, the most accurate one in a short trial.",
         default="auto",
         main=True,
         section="Data",
@@ -160,15 +160,15 @@ class NetOptions(TrainingOptions):
     ferplus: Path | None = option("--ferplus", "FER+ votes for FER-2013.", metavar="CSV", section="Data")
     ferplus_labels: FerplusLabels = option(
         "--ferplus-labels",
-        "mixed: train on a mixture of each label and its votes, and keep the data's labels. majority: take the labels "
-        "from the votes.",
+        "mixed: the targets are a mixture of labels and votes, and the accuracy is that for the labels. majority: the "
+        "labels are the majority of the votes.",
         default="mixed",
         needs="--ferplus",
         section="Data",
     )
     label_weight: float = option(
         "--label-weight",
-        "With --ferplus-labels mixed: weight of the data's labels. The weight of the votes is 1 minus this weight.",
+        "With --ferplus-labels mixed: weight of the labels, from 0 (votes only) to 1 (labels only).",
         default=EQUAL_WEIGHT,
         least=0,
         most=1,
@@ -177,24 +177,23 @@ class NetOptions(TrainingOptions):
     )
     recipe: str = option(
         "--recipe",
-        "fer2013, camera, adapt (for small data sets of faces) or fine-tune (for pretrained nets). camera, adapt and "
-        "fine-tune need --init. auto: fine-tune for pretrained weights, else fer2013.",
+        "fer2013 starts from random weights. With --init: camera (for faces in front of a camera), adapt (for small "
+        "data sets of faces) or fine-tune (for pretrained nets). auto: fine-tune for pretrained weights, else fer2013.",
         default="auto",
         metavar="NAME",
         main=True,
     )
     init: str | None = option(
         "--init",
-        "Start from a checkpoint of the same net instead of random weights. If the labels differ, the last layer keeps "
-        "the weights of the common classes. Nets of timm and torchvision also start from a file of weights, and from "
-        "'pretrained': efficientnet-lite0 from its ImageNet weights (its default), those of timm from the weights that "
-        "timm downloads.",
+        "Start from a checkpoint of the same net instead of random weights. If the labels differ, only the common "
+        "classes keep their weights in the last layer. Nets of timm and torchvision also start from a file of weights; "
+        "with 'pretrained', nets of timm download weights. efficientnet-lite0 starts from ImageNet weights by default.",
         metavar="MODEL",
         main=True,
     )
     calibrate: bool = option(
         "--calibrate",
-        "Fit a temperature on the validation images, and include it in the weights of the last layer.",
+        "Scale the logits of the trained net so that its probabilities match its accuracy on the validation images.",
         default=True,
     )
 
@@ -229,8 +228,8 @@ class TrainOptions(NetOptions):
     )
     image_size: int | None = option(
         "--image-size",
-        "Side of the kept images in pixels, for nets that accept any size (not EdgeCNN); the net's input has 11/12 of "
-        "it. Default: 176 for pretrained nets, else 48.",
+        "Side in pixels to which images are scaled before cropping. The net's input has about 11/12 of this side. Not "
+        "for EdgeCNN, whose input has a fixed size. Default: 176 for pretrained nets, else 48.",
         least=48,
         most=224,
         main=True,
@@ -238,7 +237,7 @@ class TrainOptions(NetOptions):
     )
     merges: Sequence[str] = merges(section="Classes")
     balance: bool = option(
-        "--balance", "Draw each class equally often. The recipe adapt does so.", default=False, section="Classes"
+        "--balance", "Draw each class equally often, as the recipe adapt does.", default=False, section="Classes"
     )
 
     _words: ClassVar[dict[str, Any]] = NetOptions._words | {"subject": SubjectChoice}
@@ -250,8 +249,8 @@ class DistillOptions(NetOptions):
 
     teachers: Sequence[str] = option(
         "--teacher",
-        "Model, folder of a training, file of prompts, CLIP file or open_clip name. Repeatable; several teachers are "
-        "averaged.",
+        "Model, folder of a training, file of prompts, CLIP file or open_clip name. Repeatable: the outputs of several "
+        "teachers are averaged.",
         default=(),
         metavar="MODEL|DIR|CLIP",
         required=True,

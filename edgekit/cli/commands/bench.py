@@ -44,7 +44,7 @@ class KindOptions(Options):
     title = "Measurement"
     no_pipeline: bool = option(
         "--no-pipeline",
-        "Measure the kind `net` only, not the pipeline (kinds `frame` and `run`).",
+        "Measure the kind `net` only, without `frame` and `run`.",
         default=False,
         excludes="--formats",
     )
@@ -61,7 +61,12 @@ class FormatsOptions(Options):
         metavar="all|NAME,NAME",
         parse=lambda text: tuple(text.split(",")),
     )
-    data: Path | None = option("--data", "Data set for accuracy and calibration.", metavar="DATA", needs="--formats")
+    data: Path | None = option(
+        "--data",
+        "Data set for the calibration of int8 and the accuracy, which is measured on this machine.",
+        metavar="DATA",
+        needs="--formats",
+    )
     target: str | None = option(
         "--target",
         "Processor of the files: generic, x86, a53, a72 or a76. Default: this machine's processor; with --host, "
@@ -91,7 +96,7 @@ def command(
 ) -> None:
     """Measure how fast models are on this machine or on boards.
 
-    MODEL is an .onnx or .ncnn file, `default`, `fer2013` or `distilled`; each runs on its own engine.
+    MODEL is an .onnx or .ncnn file, `default`, `fer2013` or `distilled`.
 
     \b
     Kinds of measurement:
@@ -99,21 +104,18 @@ def command(
       frame  one frame through detection and classification
       run    the loop of `edgekit run`: its frame rate is what you get
 
-    A cell is one model with one kind and one number of threads. Each cell is measured in several processes, for at
-    least --seconds and at least 100 iterations. Before each measurement, a warm-up lasts until the times are stable.
-    The processes run in rounds. In each round, the order of the cells is random and depends on a seed. The report
-    contains percentiles, the interval of the median, memory and versions. It also contains the board with its
-    temperature, clock frequency, governor and throttle flags. If the board throttled or its clock frequency changed,
-    the process is repeated after a pause. After Ctrl-C or a failure, the finished measurements are kept. Of several
-    boards, the reports of the finished boards are kept.
+    A cell is one model with one kind and one number of threads. Each cell is measured in several processes, after a
+    warm-up, for at least --seconds and at least 100 iterations. The report contains percentiles, the interval of the
+    median, memory, and temperature, clock frequency and throttle flags of the board. If the board throttled or its
+    clock frequency changed, the process is repeated after a pause. After Ctrl-C or a failure, the finished measurements
+    are kept.
 
-    With --formats, MODEL is a checkpoint that is exported in each format. One table shows accuracy, size, p50, p99 and
-    memory of the formats. The accuracy is measured with --data on this machine. The recommended format is the fastest
-    format whose accuracy drops by at most 0.5 percentage points plus two standard errors. The
-    exported files are temporary.
+    With --formats, MODEL is a checkpoint that is exported in each format for the measurement. A table shows accuracy,
+    size, p50, p99 and memory of the formats. The recommended format is the fastest one whose accuracy drops by at most
+    0.5 percentage points plus two standard errors.
 
-    With --host or --inventory, the models are measured on boards over SSH. First, edgekit is installed on the boards.
-    The boards need no internet access.
+    With --host or --inventory, the models are measured on boards over SSH. The command first installs edgekit on the
+    boards, which need no internet access.
 
     \b
     Examples:

@@ -72,10 +72,10 @@ def deploy(
 
     MODEL is an .onnx or .ncnn file, `default`, `fer2013` or `distilled`.
 
-    A board is changed only after the model has classified a frame on this board. If the new release gives no first
-    frame, or ends soon after the first frame, the board is switched back to the previous release. After the first
-    failure, the remaining boards are not changed, and the exit code is 4. The command can be repeated: a board whose
-    current release is equal is not changed.
+    A board is changed only after the model has classified a frame on this board. If the new release then gives no
+    frame, or ends soon after its first frame, the board is switched back to the previous release. After the first
+    failure, the remaining boards are not changed, and the exit code is 4. The command can be repeated: boards that have
+    this release already are not changed.
 
     \b
     Examples:

@@ -17,8 +17,8 @@ def command(out: Output, options: DistillOptions) -> None:
     A teacher is a checkpoint, an exported model, a file of `edgekit import`, a CLIP, or a CLIP with trained prompts.
     The student of a CLIP has the CLIP's embedding space. `export` can therefore give the student other labels later.
 
-    The teacher classifies each image once. An epoch therefore takes only the time of the student. The output folder
-    receives the same files as that of `train`.
+    The teacher classifies each image only once, before the training. The output folder receives the same files as that
+    of `train`.
 
     \b
     Examples:

@@ -76,13 +76,14 @@ def command(
     MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, the folder of a training, `default`, `fer2013` or
     `distilled`.
 
-    With --data, images are classified without a detector, on the same pixels as on a device. With --photos, the
-    detector finds the largest face of each photograph, as `edgekit run --largest` does. Two accuracies are printed: for
-    all photographs, and for the photographs with a detected face. In the first accuracy, a photograph without a
-    detected face counts as wrong. If there are several models, all of them classify the same faces.
+    With --data, images are classified without a detector, on the same pixels as on a device.
 
-    With --clip, MODEL is a file of trained prompts, or `zero-shot` for the CLIP without prompts. With --clip, images
-    are cropped to their central square.
+    With --photos, the detector finds the largest face of each photograph, as `edgekit run --largest` does. Two
+    accuracies are printed: for the photographs with a detected face, and for all photographs, where those without a
+    detected face count as wrong. Several models classify the same faces.
+
+    With --clip, MODEL is a file of trained prompts, or `zero-shot` for the CLIP without prompts. Images are cropped to
+    their central square.
 
     \b
     Examples:

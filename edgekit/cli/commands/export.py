@@ -29,35 +29,23 @@ _GAIN_OF_FP16 = "half floats need fewer instructions on a Cortex-A76 (Pi 5), not
 def command(out: Output, options: ExportOptions, quantization: QuantizationOptions) -> None:
     """Export MODEL to one file that contains the net, the labels and the preprocessing.
 
-    MODEL is a .safetensors checkpoint, the folder of a training, `default`, `fer2013` or `distilled`.
+    MODEL is a .safetensors checkpoint, the folder of a training, `default`, `fer2013` or `distilled`. The file accepts
+    any batch size.
 
-    The file accepts any batch size. --target chooses rewrites of the graph that change its outputs by rounding errors
-    only. The file is written only if its logits on a test picture differ from those of the checkpoint
-    by at most 1e-4 (1e-3 with ncnn), or 1e-5 times the largest logit if that is more. Equal checkpoints and equal
-    options give files with equal bytes.
+    The file is written only if its logits on a test picture equal those of the checkpoint, except for rounding errors.
+    With --eval DATA, up to 500 of your images are also classified as in the training and as on a device. If pixels or
+    labels differ, the file is kept under another name (exit code 3).
 
-    --eval DATA verifies the file with at most 500 of your images. The images are read and classified in the same way as
-    on a device. If pixels or labels differ from those of the training, the file is kept under another name (exit code
-    3). A warning names each new label from a text (--class) that is predicted for almost all or almost no images.
+    --quantize int8 --calibrate DATA converts weights and activations to 8 bits. With --eval DATA, the accuracy is
+    measured before and after. If it drops by more than --max-drop, the int8 file is kept under another name (exit code
+    3).
 
-    --quantize int8 --calibrate DATA converts weights and activations to 8 bits. With --eval DATA, the accuracy of the
-    float32 file and of the int8 file is measured with the code of the device. If the accuracy drops by more than
-    --max-drop, the int8 file is kept under another name (exit code 3).
+    The labels can change without a training. With --merge, the probability of a new label is the sum of the
+    probabilities of old labels. With --class, a student of a CLIP, such as `distilled`, gets new labels from texts.
+    New labels can also be merged.
 
-    With --engine ncnn, pnnx converts the same ONNX model to a file for ncnn.
-
-    --uncertain-below writes the threshold of the label 'uncertain' into the file. `edgekit eval` prints coverage and
-    accuracy for several thresholds. Without --uncertain-below, the file has the threshold of the checkpoint. If the
-    labels are new or merged, the file then has no threshold.
-
-    --merge merges labels without training. The probability of the new label is the sum of the probabilities of the old
-    labels. Labels that no --merge names are removed. A student of a CLIP, such as `distilled`, can get new labels from
-    texts (--class). The text tower of the teacher encodes these texts during the export. The exported file does not
-    need the text tower. Labels from texts can be merged, too.
-
-    With --clip, MODEL can also be a file of trained prompts. The exported file then contains the image tower with
-    prompts, the image tower without prompts, and the text features as a matrix. The outputs of the two image towers are
-    averaged. --no-ensemble leaves out the image tower without prompts.
+    With --clip, MODEL can be a file of trained prompts. The exported file then averages the outputs of the CLIP with
+    prompts and of the CLIP without prompts. With --no-ensemble, it has the CLIP with prompts only.
 
     \b
     Examples:

@@ -15,27 +15,31 @@ from edgekit.model_store import ONNX_SUFFIX
 from edgekit.text import first_of
 
 
-@make_command("import", short_help="Attach a contract to an ONNX classifier of another program.", options=ImportOptions)
+@make_command("import", short_help="Prepare an ONNX classifier of another program.", options=ImportOptions)
 @click.argument("file", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="The .onnx or .safetensors file to write.")
+@click.option(
+    "-o", "--output", type=PATH, required=True, metavar="FILE", help="The .onnx or .safetensors file to write."
+)
 @click.option(
     "--labels",
     metavar="A,B,C|FILE.txt",
-    help="Classes in output order, or a text file with one per line. Default: those that the file states; for a "
-    "checkpoint of the EdgeCNN authors the seven of FER-2013.",
+    help="Classes in the order of the outputs, or a text file with one class per line. Default: those in FILE; for a "
+    "checkpoint of the EdgeCNN authors, the seven of FER-2013.",
 )
 @click.option(
     "--dataset",
     "dataset_name",
-    help="Checkpoint of the EdgeCNN authors: data set that the net was trained on. [default: fer2013]",
+    metavar="NAME",
+    help="For a checkpoint of the EdgeCNN authors: the data set of its training.  [default: fer2013]",
 )
 def command(
     out: Output, options: ImportOptions, file: Path, output: Path, labels: str | None, dataset_name: str | None
 ) -> None:
-    """Attach a contract to an ONNX classifier of another program, so that every command takes it, also on a board.
+    """Prepare an ONNX classifier of another program for edgekit: all commands can use the new file, also on a board.
 
-    Classes, size and normalisation are read from what Ultralytics, OpenVINO's Model API and timm's config.json state;
-    options replace these statements. The new file is compared with the old one before it is written.
+    The new file contains classes, input size and normalisation. They are read from the metadata of Ultralytics or
+    OpenVINO's Model API in FILE, or from timm's config.json beside it. Options replace what is read. Before the new
+    file is written, its outputs are compared with those of FILE.
 
     FILE can also be a checkpoint of the EdgeCNN authors' released code, which becomes a .safetensors file. No code in
     FILE is executed.

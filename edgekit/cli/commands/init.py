@@ -126,14 +126,14 @@ class InitOptions(Options):
     )
     region: dict[str, Any] | None = option(
         "--region",
-        "The part of the frame to use: four numbers as for `run --roi`, or a zone as for `run --zone`.",
+        "The part of the frame to use, as for `run --roi` or `run --zone`.",
         metavar="X,Y,W,H|ZONE",
         parse=_region,
         default_text="the whole frame",
     )
     results: tuple[str, ...] = option(
         "--results",
-        f"What comes out, with commas: {', '.join(f'{name} ({text})' for name, text in _RESULTS.items())}.",
+        f"The results, separated by commas: {', '.join(f'{name} ({text})' for name, text in _RESULTS.items())}.",
         default=(),
         metavar="LIST",
         parse=_results,
@@ -148,8 +148,7 @@ class InitOptions(Options):
 def command(out: Output, given: InitOptions) -> None:
     """Ask for camera, model, region and results, write the settings file of `edgekit run`, and install the service.
 
-    An answer that is given as an option is not asked for. Where stdin is no terminal, the other answers are the
-    defaults.
+    An option answers its question in advance. Without a terminal, questions without an option get the default answer.
 
     \b
     Examples:

@@ -30,7 +30,7 @@ class ShownOptions(Options):
     """What the command shows of a profile."""
 
     all_layers: bool = option(
-        "--layers", "Show all layers in the order of the file, not only the most expensive layers.", default=False
+        "--layers", "Show all layers in the order of the file, not only the most expensive ones.", default=False
     )
 
 
@@ -44,8 +44,9 @@ class ShownOptions(Options):
 def command(out: Output, options: ProfileOptions, shown: ShownOptions) -> None:
     """Show each layer's multiply-accumulates and bytes, and estimate the latency on a board.
 
-    MODEL is any .onnx file, `default`, `fer2013` or `distilled`. Bytes are counted without a cache. An estimate is not
-    a measurement. It is computed with a roofline of the board, which is fitted to published latencies of other nets.
+    MODEL is any .onnx file, `default`, `fer2013` or `distilled`. Bytes are those that a board without a cache would
+    move. The estimate is computed from a board's computing rate and memory bandwidth, which were fitted to published
+    latencies of other nets. It is not a measurement.
 
     --pipeline estimates the whole loop: capture, YuNet on every fifth frame, optical flow on the other frames, and the
     classifier. A model of whole images needs neither detector nor optical flow.

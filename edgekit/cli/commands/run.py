@@ -61,11 +61,9 @@ def command(
 ) -> None:
     """Detect, track and classify faces in the frames of a camera, file or stream, and measure the frame rate.
 
-    A model that classifies whole images needs no detector. With such a model, each frame or the region of --roi gets
-    one label.
+    A model of whole images needs no detector: each frame, or its region of --roi, gets one label.
 
-    The run ends at the end of the source, after --max-frames, or after Ctrl-C or SIGTERM. After Ctrl-C or SIGTERM, the
-    current frame is finished and all recorded results are kept.
+    The run ends with the source, after --max-frames, or with Ctrl-C. All results until then are kept.
 
     \b
     Examples:

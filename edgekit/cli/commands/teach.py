@@ -36,7 +36,7 @@ class LiveOptions(Options):
         StreamOptions,
         "source",
         section=None,
-        help="A video file, which is repeated, or the address of a stream instead of a camera.",
+        help="Instead of a camera: a video file, which is repeated, or the address of a stream.",
     )
     web: str = same_option(WebOptions, "web", default="127.0.0.1:8080", needs=("--camera", "--source"))
     web_token_file: Path | None = same_option(WebOptions, "web_token_file", needs=("--camera", "--source"))
@@ -53,15 +53,16 @@ def command(out: Output, pictures: Path | None, options: TeachOptions, live: Liv
     """Teach a model the classes of PICTURES: a folder with a folder or a video per class. No torch is needed.
 
     The pretrained model `backbone` computes the features of each picture, and a classifier is fitted on them. The
-    accuracy is measured on pictures that are held back in turn. Pictures of one recording are held back together: those
-    of a video, of a folder in a class folder, or of one time. A picture unlike everything taught gets the label
+    command also prints an accuracy, for which each picture is classified once by a classifier that was fitted without
+    it. Pictures of one recording are left out together, because they resemble each other: those of a video, of a folder
+    in a class folder, or taken within a minute of each other. A picture unlike everything taught gets the label
     "uncertain".
 
-    With --camera instead of PICTURES, a page opens on which you record the pictures: hold a button for each thing. The
-    run goes on with the model as soon as you use it. Ctrl-C ends it.
+    With --camera instead of PICTURES, the command serves a page on which you record the pictures: hold a button for
+    each thing. "Use it" on the page starts to classify with the taught model. Ctrl-C ends the command.
 
-    With --subject face, crops of faces are taught states of your own, such as "eyes closed". It does not recognise
-    persons.
+    With --subject face, the pictures are crops of faces, and the classes are states such as "eyes closed". Such a model
+    does not recognise persons.
 
     \b
     Examples:

@@ -15,11 +15,13 @@ _MOVED = {"hicropl": "train-prompts", "clip-mini": "train-clip"}
 
 @edgekit_command("train", short_help="Train a classifier on a data set.", options=TrainOptions)
 def command(out: Output, options: TrainOptions) -> None:
-    """Train a classifier, and save the weights of the epoch that is best on the validation split.
+    """Train a classifier on a data set.
 
-    The output folder receives best.safetensors, last.pt (for --resume), metrics.jsonl and curves.png
-    (loss and accuracy per epoch). To train in several processes or on several machines, start this command
-    with torchrun.
+    The output folder receives best.safetensors (the model), last.pt (for --resume), metrics.jsonl and curves.png
+    (loss and accuracy per epoch). The recipe fer2013 saves the epoch that is best on the validation split. The recipes
+    camera, adapt and fine-tune save the last epoch.
+
+    To train in several processes or on several machines, start this command with torchrun.
 
     \b
     Examples:
