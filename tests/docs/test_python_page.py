@@ -31,8 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, draw_faces: Callable[..., P
     return folder
 
 
-# Examples that train, export or measure.
-SLOW = {"Train, export and check", "Quantise with a gate", "Benchmark two files"}
+# Examples that train or export.
+SLOW = {"Train, export and check"}
 
 
 @pytest.mark.parametrize(
