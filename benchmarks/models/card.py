@@ -17,30 +17,42 @@ FIELD_CLASSES = ("angry", "happy", "sad", "surprise", "neutral")
 _DECIDING = ("center-crop", "ten-crop", "center-crop, majority among seven classes")
 TRAINING, LICENCE = "## Training\n", "## Licence\n"
 
+# Rows of the card's tables; docs/models/NAME.json has the other protocols and thresholds.
+_IN_CARD = (*_DECIDING, "center-crop without duplicates")
+_THRESHOLDS = (0.0, 0.5, 0.7, 0.9)
+
 _PURPOSES = {
-    "default": "The model classifies faces in front of a camera, with `edgekit run` on a Raspberry Pi.",
-    "fer2013": "The model is for comparisons with other nets on the labels of FER-2013. In front of a camera, use the "
-    "model `default`.",
-    "distilled": "The model has the predictions of `default`. In addition, `edgekit export --classes` can replace its\n"
-    "labels by labels that you describe in text, because the last layer of the model maps faces into the space of a\n"
-    "CLIP with prompts. The text tower of this CLIP is shipped beside the model.",
+    "default": "Use the model for faces in front of a camera, with `edgekit run` on a Raspberry Pi.",
+    "fer2013": "Use the model to compare other nets with EdgeCNN on the labels of FER-2013. For faces in front of a\n"
+    "camera, use `default`.",
+    "distilled": "Use the model for labels of your own: it predicts the same expressions as `default`, and\n"
+    "`edgekit export distilled --class NAME …` replaces them by labels that you describe in words. The net that reads\n"
+    "the words, the text tower of a CLIP, is in `distilled.text.safetensors`.",
+}
+# Models whose card has the accuracy on dark, small and turned faces.
+_FOR_CAMERAS = ("default",)
+# What stands for the figures of each class and kind of face, where another card has almost the same ones.
+_SAME_PREDICTIONS = {
+    "distilled": "The [recall of each class](default.md#recall-per-class), and the [accuracy by brightness, size and\n"
+    "pose](default.md#accuracy-by-brightness-size-and-pose), are almost those of `default`, which predicts the same\n"
+    "expressions.",
+}
+_CHOSEN_WITH_PHOTOGRAPHS = (
+    "No net was trained on the photographs, but four settings of `default`, on which `distilled` is based, were\n"
+    "chosen with them: the label weight, the nets that are averaged, the logit adjustment and the threshold of\n"
+    "`uncertain`. So the accuracy on other photographs can be lower."
+)
+_USES_OF_PHOTOGRAPHS = {
+    "default": _CHOSEN_WITH_PHOTOGRAPHS,
+    "fer2013": "No net was trained on the photographs, and no setting of `fer2013` was chosen with them.",
+    "distilled": _CHOSEN_WITH_PHOTOGRAPHS,
 }
 _CARD = """{front}
 # Model card: {name}
 
-The model `{name}` classifies facial expressions: {label_list}. The net of the model is {architecture}, with
-{parameters:,} parameters and {macs:,} multiply-accumulates per image. The ONNX file has {size_bytes:,} bytes.
-`benchmarks/models/publish.py` measured all numbers of this card.
-
-## Results
-
-{results}
-
-"Without duplicates" leaves out the images of PrivateTest that are also in another split. For FER+, ten people voted on
-each image; expressions with a single vote are ignored. The label is the expression with more than half of the votes.
-Images without such a majority are left out. With eight classes (Barsoum et al. 2016), images labelled contempt are
-kept, and count as wrong. The calibration error is the mean difference between confidence and accuracy, over 15 bins of
-the confidence.
+`{name}` classifies the facial expression of a face: {label_list}.
+The net is {architecture}, with {parameters:,} parameters and {macs:,} multiply-accumulates per face. The ONNX file has
+{size_bytes:,} bytes.
 
 ## Intended use
 
@@ -52,6 +64,18 @@ Do not use the model:
 - to watch people without their consent,
 - where a wrong classification harms someone.
 
+## Results
+
+{results}
+
+- **FER-2013** has one label per image. "Ten-crop" averages the outputs for ten parts of an image. "Without duplicates"
+  leaves out images that are also in another split.
+- **FER+** has ten people's votes on each image of FER-2013. The label is the majority of the votes; images without a
+  majority are left out.
+- **Photographs** are faces from news and films. Students assigned the labels, and some labels are wrong.
+
+`benchmarks/models/publish.py` measured all figures of this card.{document}
+
 ## Limits
 
 - The model classifies the expression that a face shows, not what the person feels.
@@ -59,25 +83,19 @@ Do not use the model:
   on other groups, on children and on faces with masks was not measured.
 - The recall of rare classes, above all disgust, can be much lower than the accuracy.
 
-## Data
-
-FER-2013 (Goodfellow et al., ICML 2013 challenge) has gray pictures of 48x48 pixels from a web image search. FER-2013 is
-distributed for research, and is not a part of edgekit. The net was trained on the split Training and on the votes of
-FER+ (Barsoum et al. 2016). Epochs and calibration were chosen on the split PublicTest. No net was trained on the
-photographs. But four settings of `default`, and so of `distilled`, were chosen with the photographs: the label weight,
-the nets that are averaged, the logit adjustment, and the threshold of `uncertain`.
-
-## Recall per class
-
-{recall}
+{by_face}
 
 ## Confidence
 
 {confidence}
 
-## Accuracy by brightness, size and pose
+## Data
 
-{served}
+FER-2013 (Goodfellow et al., ICML 2013 challenge) has gray pictures of 48x48 pixels from a web image search. FER-2013 is
+distributed for research, and is not a part of edgekit. The net was trained on the split Training and on the votes of
+FER+ (Barsoum et al. 2016). The epochs were chosen on the split PublicTest.
+
+{photographs}
 
 {training}{licence}
 The licence of the weights is MIT, the licence of edgekit. The training data is for research. Check whether the law of
@@ -85,26 +103,33 @@ your country permits your use of a model that was trained on this data.
 """
 
 
-def card(document: Mapping[str, Any], training: str, picture: Path | None, folder: Path) -> str:
+def card(document: Mapping[str, Any], training: str, docs: Path | None, folder: Path) -> str:
     """Return the card of a model.
 
     Args:
         document: Facts and figures of the model, as `publish.py` puts them together.
         training: The section on the training, from `TRAINING` to `LICENCE`.
-        picture: Confusion matrix and calibration on photographs, if it was drawn.
-        folder: The card's folder, to which the link to `picture` is relative.
+        docs: The folder of the docs, if `publish.py` has written the document and the picture of the photographs there.
+        folder: The card's folder, to which the links are relative.
     """
-    target = picture and Path(os.path.relpath(picture, folder)).as_posix()
-    link = f"\n\n![Confusion matrix and calibration on photographs]({target})" if target else ""
+    picture = link = ""
+    if docs is not None:
+        target = f"{Path(os.path.relpath(docs, folder)).as_posix()}/models/{document['name']}"
+        link = (
+            f" [{document['name']}.json]({target}.json)\nhas further ones, such as other protocols and 95 % intervals."
+        )
+        if document["photographs"]:
+            picture = f"\n\n![Confusion matrix and calibration on photographs]({target}-photographs.png)"
     return _CARD.format(
         **{name: document[name] for name in ("name", "architecture", "parameters", "macs", "size_bytes")},
         front=_front_matter(document),
         label_list=", ".join(document["labels"]),
+        document=link,
         results=_results(document),
         purpose=_PURPOSES[document["name"]],
-        recall=_recall(document),
-        confidence=_confidence(document) + link,
-        served=_served(document),
+        confidence=_confidence(document) + picture,
+        by_face=_by_face(document),
+        photographs=_USES_OF_PHOTOGRAPHS[document["name"]],
         training=training,
         licence=LICENCE,
     )
@@ -151,31 +176,44 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _results(document: Mapping[str, Any]) -> str:
-    rows: list[Sequence[object]] = [_row(data, protocol, result) for data, protocol, _, result in _measured(document)]
-    rows += [(f"{data} {SPLIT}", "", "not measured", "", "") for data, key in (("FER-2013", "fer2013"),
-             ("FER+", "ferplus")) if not document[key]]  # fmt: skip
+    rows: list[Sequence[object]] = [
+        _row(data, protocol, result) for data, protocol, _, result in _measured(document) if protocol in _IN_CARD
+    ]
+    rows += [(f"{data} {SPLIT}", "", "not measured", "") for data, key in (("FER-2013", "fer2013"), ("FER+", "ferplus"))
+             if not document[key]]  # fmt: skip
     end = ""
     if photos := document["photographs"]:
         rows.append(_row("photographs", "all; wrong if no face is detected", photos))
-        rows.append(_row("photographs", "those with a detected face", photos["with_face"]))
         classes, recall = ", ".join(photos["recall_of"]), photos["mean_recall_of"]
-        end = f"\n\nOn photographs, the mean recall of the classes {classes} is {recall:.2%}."
+        end = (
+            f"\n\nOn photographs, the mean recall of the classes {classes} is {recall:.2%}. The recall\n"
+            "of a class is the share of its images that get the right label."
+        )
     else:
-        rows.append(("photographs", "", "not measured", "", ""))
-    return _table(("data", "protocol", "accuracy", "correct images", "calibration error"), rows) + end
+        rows.append(("photographs", "", "not measured", ""))
+    return _table(("data", "protocol", "accuracy", "correct images"), rows) + end
 
 
 def _row(data: str, protocol: str, result: Mapping[str, Any]) -> Sequence[object]:
-    error = f"{result['calibration_error']:.3f}" if "calibration_error" in result else ""
-    return data, protocol, f"{result['accuracy']:.2%}", f"{result['correct']} of {result['total']}", error
+    return data, protocol, f"{result['accuracy']:.2%}", f"{result['correct']} of {result['total']}"
+
+
+def _by_face(document: Mapping[str, Any]) -> str:
+    """Return the sections on the accuracy of each class, and of dark, small and turned faces."""
+    if same := _SAME_PREDICTIONS.get(document["name"]):
+        return same
+    recall = f"## Recall per class\n\n{_recall(document)}"
+    if document["name"] not in _FOR_CAMERAS:
+        return recall
+    return f"{recall}\n\n## Accuracy by brightness, size and pose\n\n{_served(document)}"
 
 
 def _recall(document: Mapping[str, Any]) -> str:
     columns: dict[str, Mapping[str, float | None]] = {}
-    for protocol in ("center-crop", "ten-crop") if document["fer2013"] else ():
-        columns[f"FER-2013 {protocol}"] = document["fer2013"][protocol]["per_class"]
+    if document["fer2013"]:
+        columns["FER-2013"] = document["fer2013"]["center-crop"]["per_class"]
     if document["ferplus"]:
-        columns["FER+ majority"] = document["ferplus"]["center-crop"]["per_class"]
+        columns["FER+"] = document["ferplus"]["center-crop"]["per_class"]
     counts: Mapping[str, int] = {}
     if photos := document["photographs"]:
         columns["photographs"], counts = photos["per_class"], photos["images_per_class"]
@@ -189,52 +227,45 @@ def _recall(document: Mapping[str, Any]) -> str:
 
 def _confidence(document: Mapping[str, Any]) -> str:
     temperature, below = document["temperature"], document["uncertain_below"]
-    parts = ["The model is not calibrated."]
+    text = "The model is not calibrated."
     if temperature != 1:
-        parts = [
-            f"The temperature of the calibration is {temperature:.3f}. The logits (outputs before softmax)\n"
-            "of the file are already divided by the temperature."
-        ]
+        text = f"The model was calibrated on PublicTest. The temperature of {temperature:.3f} is part of the file."
+    if document["photographs"]:
+        error = document["photographs"]["with_face"]["calibration_error"]
+        text += f" On photographs,\nprobabilities and accuracy differ by {100 * error:.1f} points on average."
+    parts = [text]
     data, result = _distribution(document)
     if result:
-        bins = [
-            (f"{each['from']:.1f}", f"{each['count']:,}", f"{each['confidence']:.1%}", f"{each['accuracy']:.1%}")
-            for each in result["calibration"]
-        ]
         points = [
             (f"{each['threshold']:g}", f"{each['coverage']:.1%}", _percent(each["accuracy"]))
             for each in result["risk_coverage"]
+            if each["threshold"] in (*_THRESHOLDS, below)
         ]
         parts += [
-            f"Calibration on {data}:",
-            _table(("confidence, lower limit", "images", "mean confidence", "accuracy"), bins),
-            f"Accuracy on {data}, if predictions below a threshold are labelled `uncertain`:",
+            "If the largest probability of a face is below a threshold, the face is labelled `uncertain`. The effect\n"
+            f"on {data}:",
             _table(("threshold", "faces with a label", "accuracy of these faces"), points),
         ]
     effect = "" if below else ", so every face gets a label"
-    return "\n\n".join([*parts, f"The threshold of `uncertain` in the model file is {below:g}{effect}."])
+    return "\n\n".join([*parts, f"The threshold in the model file is {below:g}{effect}."])
 
 
 def _served(document: Mapping[str, Any]) -> str:
     data, result = _distribution(document)
     if not result:
         return "Not measured."
-    recall = f"mean recall of {len(result['recall_of'])} classes" if "recall_of" in result else "mean recall"
-    parts = [f"Measured on {data}."]
-    for name, found in result["by"].items():
-        rows = [
-            (
-                band["band"],
-                f"{band['total']:,}",
-                _percent(band["accuracy"]),
-                " to ".join(map(_percent, band["interval"] or ())) or "-",
-                _percent(band["mean_recall"]),
-            )
-            for band in found["bands"]
-        ]
-        parts.append(f"{name.capitalize()} is the {found['measure']}:")
-        parts.append(_table((name, "faces", "accuracy", "95 % interval", recall), rows))
-    return "\n\n".join(parts)
+    rows = [
+        (
+            "" if index else f"{name}: {found['measure']}",
+            band["band"],
+            f"{band['total']:,}",
+            _percent(band["accuracy"]),
+        )
+        for name, found in result["by"].items()
+        for index, band in enumerate(found["bands"])
+    ]
+    table = _table(("property", "value", "faces", "accuracy"), rows)
+    return f"Measured on {data}:\n\n{table}"
 
 
 def _distribution(document: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -161,14 +161,13 @@ def publish(given: argparse.Namespace) -> Path:
         "uncertain_below": contract.uncertain_below,
         **figures,
     }
-    picture = None
     if given.docs is not None:
         write_atomic(given.docs / f"models/{name}.json", json.dumps(document, indent=1) + "\n")
         if photos is not None:
             picture = given.docs / f"models/{name}-photographs.png"
             save_evaluation(picture, photos.with_face, f"{name} on photographs, largest face of each")
         update_results(given.docs)
-    write_atomic(page, card(document, training, picture, folder))
+    write_atomic(page, card(document, training, given.docs, folder))
     return page
 
 

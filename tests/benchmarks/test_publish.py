@@ -85,8 +85,7 @@ def test_the_shipped_cards_are_those_of_their_documents(load: Callable[[str], Mo
     shipped = asset(f"{name}.md")
     document = json.loads((DOCS / f"models/{name}.json").read_text())
     training = script.training_section(shipped.read_text())
-    picture = shipped.parents[2] / f"docs/models/{name}-photographs.png"
-    assert shipped.read_text() == script.card(document, training, picture, shipped.parent)
+    assert shipped.read_text() == script.card(document, training, shipped.parents[2] / "docs", shipped.parent)
 
 
 def test_the_tables_of_the_results_page_are_those_of_the_documents(script: ModuleType) -> None:
