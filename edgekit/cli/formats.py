@@ -74,9 +74,7 @@ def _show(out: Output, result: FormatsReport, data: str) -> None:
         out.show(*view.warnings(board))
     total = result.files[0].evaluation.total
     out.say(f"accuracy: {result.dataset} {result.split}, {total} images, centre crop, measured on this machine")
-    out.say(
-        "±: half of the 95 % interval, accuracy in points, p50 in percent; ms: one inference, without preparing the crop"
-    )
+    out.say("±: half of the 95 % interval, accuracy in points, p50 in percent; ms: one inference of a prepared crop")
     # `drop` is a sentence, for a file that is not accurate enough to be recommended.
     out.show(*(f"{file.name}: {file.drop}" for file in result.files if file.drop))
     out.show(*(f"{name}: left out: {one_line(reason)}" for name, reason in result.left_out.items()))
