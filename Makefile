@@ -10,6 +10,7 @@
 # make test-oldest  the tests of device/ with the oldest supported versions of its dependencies
 # make fuzz         mutated files and answers for at least 60 seconds (SECONDS=3600: an hour)
 # make audit        known vulnerabilities and licences of the dependencies
+# make wording      writes the messages in tests/edgekit/cli/wording again
 # make lint         style, types, import rules, generated pages
 # make docs         the documentation site in out/site; a broken link or anchor is an error
 # make dist         wheel and source archive in dist/, checked with twine
@@ -31,7 +32,7 @@ OUT := out
 SECONDS ?= 60
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow test-boards test-pi test-vivid test-power test-random test-oldest fuzz audit lint docs dist deb clean help
+.PHONY: demo test test-slow test-boards test-pi test-vivid test-power test-random test-oldest fuzz audit wording lint docs dist deb clean help
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -89,6 +90,9 @@ audit: $(TEST)/installed
 	$(PYTHON) -m venv $(AUDIT)
 	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit || true
 	$(TEST)/bin/python tools/audit.py $(AUDIT)/bin/pip-audit
+
+wording: $(TEST)/installed
+	EDGEKIT_WRITE_WORDING=1 $(TEST)/bin/python -m pytest --quiet tests/edgekit/cli/test_bad_usage.py
 
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .

@@ -1,21 +1,38 @@
-"""Bad input of each command: one line with the cure, exit code 2, and no file is written or changed."""
+"""Bad input of each command: one line with the cure, exit code 2, and no file is written or changed.
+
+The folder wording has a transcript for each room: commands and their messages. `make wording` writes the messages.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 Run = Callable[..., tuple[int, str, str]]
 
-TRAIN = "train --data faces -o out -q"
-DISTILL = "distill --data faces -o out --epochs 1"
-EXPORT = "export default -o out/model.onnx"
-RUN = "run --model tiny.onnx --detector none"
-DEMO = f"{RUN} --source demo"
-WHOLE_IMAGES = "run --model tiny-image.onnx --source demo"
+WORDING = Path(__file__).with_name("wording")
+PROMPT = "$ edgekit "
+# What stands in a transcript for the folder in which the commands run, and for what other libraries print.
+PLACE = "/PLACE"
+OF_LIBRARIES = re.compile(r"(?<=onnxruntime )[0-9.]+|(?<=\(\[ONNXRuntimeError]).*(?=\))|(?<=\(Error ).*?(?=\))")
+
+
+def transcripts() -> dict[tuple[str, str], str]:
+    """Return the message of each command of each transcript."""
+    messages = {}
+    for path in sorted(WORDING.glob("*.txt")):
+        for entry in path.read_text().split(PROMPT)[1:]:
+            words, _, message = entry.partition("\n")
+            messages[path.stem, words] = message.strip()
+    return messages
+
+
+MESSAGES = transcripts()
 
 
 @pytest.fixture(scope="module")
@@ -32,109 +49,25 @@ def place(
     return folder
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "train --data absent -o out",
-        f"{TRAIN} --model resnet",
-        f"{TRAIN} --recipe best",
-        f"{TRAIN} --train-split x",
-        "train --data faces -o faces/val/happy/3.png",
-        f"{TRAIN} --max-lr nan",
-        f"{TRAIN} --ferplus-labels majority",
-        f"{TRAIN} --merge a=happy",
-        DISTILL,
-        f"{DISTILL} --teacher absent",
-        f"{DISTILL} --teacher tiny.onnx",
-        f"{DISTILL} --teacher default --student resnet",
-        f"{DISTILL} --teacher default --temperature 0",
-        f"{DISTILL} --teacher default --views center",
-        f"{DISTILL} --teacher default --clip text.safetensors",
-        "distill --data faces --teacher default -o tiny.onnx",
-        "eval default",
-        "eval absent.onnx --data faces",
-        "eval text.safetensors --data faces",
-        "eval default --data faces --split x",
-        "eval default --data faces --plot a.txt",
-        "eval default --data faces --min-face 40",
-        "eval default --data faces --photos faces",
-        "eval default --photos absent",
-        "eval default --photos faces --recall-of joy",
-        "import text.t7 -o a.safetensors",
-        "import text.onnx -o a.onnx",
-        "data check absent",
-        "data check faces/train/angry",
-        f"{EXPORT} --quantize int8",
-        f"{EXPORT} --calibrate faces",
-        f"{EXPORT} --calibrate-split train",
-        f"{EXPORT} --eval faces --max-drop 1",
-        f"{EXPORT} --target nonesuch",
-        f"{EXPORT} --class a --class b --class a",
-        f"{EXPORT} --engine ncnn",
-        f"{EXPORT} --precision fp16",
-        "export default -o model.bin",
-        "inspect text.onnx",
-        "inspect text.safetensors",
-        "verify tiny.onnx --against tiny.onnx --data faces --split x",
-        "profile default --size 320x240",
-        "profile default --board pi2",
-        RUN,
-        f"{RUN} --source missing.mp4",
-        f"{RUN} --source nobody://x",
-        f"{RUN} --source a.mp4 --save ./a.mp4",
-        f"{RUN} --source a.12.mp4 --save ./a.mp4 --rotate-files 1MB",
-        f"{RUN} --camera front",
-        f"{RUN} --camera 987 --control Gain",
-        f"{DEMO} --camera",
-        f"{DEMO} --json --jsonl -",
-        f"{DEMO} --save a.mp4 --csv ./a.mp4",
-        f"{DEMO} --save out.txt",
-        f"{DEMO} --roi 600,0,100,100",
-        f"{DEMO} --zone 0,0,1,0,1,1",
-        f"{DEMO} --zone a=0,0,1,1",
-        f"{DEMO} --zone a=0,0,100,0,100,100",
-        f"{DEMO} --zone a=0,0,1,0,0.5,0",
-        f"{DEMO} --zone a=0,0,1,0,1,1 --zone a=0,0,0,1,1,1",
-        f"{DEMO} --zone a=0,0,1,0,1,1 --detector none",
-        f"{DEMO} --record r.mp4",
-        f"{DEMO} --web 0.0.0.0:0",
-        f"{DEMO} --web 0 --web-token-file missing",
-        f"{DEMO} --mqtt http://broker",
-        f"{DEMO} --mqtt mqtt://broker --mqtt-discovery-prefix a/#",
-        f"{DEMO} --mqtt mqtt://me:secret-word@broker",
-        f"{DEMO} --mqtt mqtts://broker --mqtt-cert a.pem",
-        f"{DEMO} --webhook ftp://host/",
-        f"{DEMO} --webhook http://127.0.0.1:9/ --event-label grumpy",
-        f"{DEMO} --csv r.csv --event-hold 2s",
-        f"{DEMO} --csv r.csv --rotate-files keep=3",
-        f"{DEMO} --collect c --collect-when uncertain:2",
-        f"{DEMO} --collect c --save s.mp4 --blur-faces",
-        f"{DEMO} --jsonl - --blur-faces",
-        "run --model tiny.onnx --source demo --detector dlib",
-        "run --model missing.onnx --source demo",
-        f"{WHOLE_IMAGES} --detector yunet",
-        f"{WHOLE_IMAGES} --min-face 40",
-        f"{WHOLE_IMAGES} --zone a=0,0,1,0,1,1 --roi 0,0,0.5,0.5",
-        f"{WHOLE_IMAGES} --roi 0,0,700,10",
-        f"{WHOLE_IMAGES} --save out.mp4 --blur-faces",
-        "bench tiny.onnx --threads 0",
-        "bench tiny.onnx --threads 1,1",
-        "bench tiny.onnx --seconds 0",
-        "bench tiny.onnx --note fan",
-        "bench tiny.onnx --no-pipeline --detector haar",
-        "bench tiny.onnx --detector nowhere.onnx",
-        "bench tiny.onnx --html page.txt",
-        "bench default --formats all",
-        "bench default --formats int4 --data faces",
-        "bench default --data faces",
-        "bench default --target a53",
-        "bench tiny.onnx --formats all --data faces",
-        "report text.json",
-        "compare text.json text.json",
-    ],
-)
+@pytest.fixture(scope="module")
+def printed() -> Iterator[dict[tuple[str, str], str]]:
+    """The messages that the commands have printed; of `make wording`, they are the new transcripts."""
+    messages: dict[tuple[str, str], str] = {}
+    yield messages
+    if "EDGEKIT_WRITE_WORDING" in os.environ:
+        for room in {room for room, _ in messages}:
+            entries = [f"{PROMPT}{words}\n{text}\n" for (of_room, words), text in messages.items() if of_room == room]
+            (WORDING / f"{room}.txt").write_text("\n".join(entries))
+
+
+@pytest.mark.parametrize(("room", "words"), MESSAGES)
 def test_bad_input_is_one_line_and_changes_nothing(
-    edgekit: Run, place: Path, monkeypatch: pytest.MonkeyPatch, words: str
+    edgekit: Run,
+    place: Path,
+    printed: dict[tuple[str, str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    room: str,
+    words: str,
 ) -> None:
     monkeypatch.chdir(place)
     before = content(place)
@@ -142,6 +75,9 @@ def test_bad_input_is_one_line_and_changes_nothing(
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert "secret-word" not in err
     assert content(place) == before
+    printed[room, words] = OF_LIBRARIES.sub("…", err.strip().replace(str(place.resolve()), PLACE))
+    if "EDGEKIT_WRITE_WORDING" not in os.environ:
+        assert printed[room, words] == MESSAGES[room, words], "`make wording` writes the messages again"
 
 
 def content(folder: Path) -> dict[Path, int]:
