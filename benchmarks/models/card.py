@@ -34,18 +34,18 @@ _FOR_CAMERAS = ("default",)
 # What stands for the figures of each class and kind of face, where another card has almost the same ones.
 _SAME_PREDICTIONS = {
     "distilled": "The [recall of each class](default.md#recall-per-class), and the [accuracy by brightness, size and\n"
-    "pose](default.md#accuracy-by-brightness-size-and-pose), are almost those of `default`, which predicts the same\n"
-    "expressions.",
+    "pose](default.md#accuracy-by-brightness-size-and-pose), are almost equal to those of `default`, because the two\n"
+    "models give almost every face the same label.",
 }
-_CHOSEN_WITH_PHOTOGRAPHS = (
-    "No net was trained on the photographs, but four settings of `default`, on which `distilled` is based, were\n"
-    "chosen with them: the label weight, the nets that are averaged, the logit adjustment and the threshold of\n"
-    "`uncertain`. So the accuracy on other photographs can be lower."
-)
 _USES_OF_PHOTOGRAPHS = {
-    "default": _CHOSEN_WITH_PHOTOGRAPHS,
+    "default": "No net was trained on the photographs. But four settings of `default` were chosen with them: the\n"
+    "weight of labels against votes, the nets that are averaged, the constants that make common classes more\n"
+    "probable, and the threshold of `uncertain`. So the accuracy on other photographs can be lower.",
     "fer2013": "No net was trained on the photographs, and no setting of `fer2013` was chosen with them.",
-    "distilled": _CHOSEN_WITH_PHOTOGRAPHS,
+    "distilled": "No net was trained on the photographs. But four settings of `default`, whose layers are in\n"
+    "`distilled`, were chosen with them: the weight of labels against votes, the nets that are averaged, the\n"
+    "constants that make common classes more probable, and the threshold of `uncertain`. So the accuracy on other\n"
+    "photographs can be lower.",
 }
 _CARD = """{front}
 # Model card: {name}
