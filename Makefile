@@ -10,7 +10,7 @@
 # make test-oldest  the tests of device/ with the oldest supported versions of its dependencies
 # make fuzz         mutated files and answers for at least 60 seconds (SECONDS=3600: an hour)
 # make audit        known vulnerabilities and licences of the dependencies
-# make wording      writes the messages in tests/edgekit/cli/wording again
+# make wording      updates the error messages that the tests expect, in tests/edgekit/cli/wording
 # make lint         style, types, import rules, generated pages
 # make docs         the documentation site in out/site; a broken link or anchor is an error
 # make dist         wheel and source archive in dist/, checked with twine
