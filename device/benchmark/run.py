@@ -31,7 +31,7 @@ from edgekit.device.detection import Sizable, needed_detector
 from edgekit.device.engines.engine import contract_in, device_suffixes, engine_of, open_engine
 from edgekit.device.engines.session import versions
 from edgekit.device.sources import open_source
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import ONNX_SUFFIX, resolve_model
 from edgekit.options import takes
@@ -169,6 +169,8 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
     of_features = {path for path in paths if contract_in(path).output.meaning == "features"}
     planned = plan_cells(named, options.threads, options.kinds or KINDS)
     cells = [cell for cell in planned if cell.kind == "net" or cell.path not in of_features]
+    if not cells:
+        raise InputError(f"'{names[0]}' returns features instead of classes, so it has the kind 'net' only")
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
     uses_frames = any(cell.kind != "net" for cell in cells)

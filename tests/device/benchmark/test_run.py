@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import edgekit
 from edgekit.device.benchmark.rounds import BenchmarkProgress
+from edgekit.errors import InputError
 from edgekit.report.document import from_document
 
 QUICK: dict[str, Any] = {"threads": [1], "seconds": 0.01, "cool_down_s": 0}
@@ -42,6 +45,12 @@ def test_two_models_are_measured_reported_and_compared(
     assert len([state for state in states if state.finished]) == states[-1].total == states[-1].done == 4
     comparison = edgekit.compare(report, baseline="tiny-image")
     assert [(cell.model, cell.kind) for cell in comparison.cells] == [("tiny", "net")]  # the frames had other detectors
+
+
+def test_a_model_of_features_has_no_pipeline_to_measure() -> None:
+    backbone = Path(edgekit.__file__).parent / "assets" / "backbone.onnx"
+    with pytest.raises(InputError):
+        edgekit.benchmark(backbone, kinds=["run"], **QUICK)
 
 
 def test_ctrl_c_returns_the_report_of_the_finished_processes(tiny_model: Path) -> None:
