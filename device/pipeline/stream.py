@@ -9,15 +9,17 @@ with edgekit.stream(source="demo") as results:
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import replace
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias
+from weakref import WeakSet
 
 import cv2
 
@@ -55,11 +57,30 @@ _OF_FACES = (
 )  # fmt: skip
 
 
+# The streams and their iterators that still exist. At the end of Python, their threads would abort the process.
+_EXISTING: WeakSet[Any] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what a program has left open, such as by leaving its loop."""
+    for each in list(_EXISTING):
+        with suppress(ValueError):  # another thread is iterating
+            each.close()
+
+
+@dataclass
+class _NetsInUse:
+    """What finds and classifies the faces of the next frame; `use_model` replaces both at once."""
+
+    current: tuple[Localizer, Classifier]
+
+
 class Stream:
     """An iterator of `FrameResult`s, with the source and the nets it uses.
 
-    The source is closed at the end of the iteration, at the end of a `with` block, and by `close`. OpenCV's number of
-    threads is set for the whole process.
+    The source is closed at the end of the iteration, at the end of a `with` block, by `close`, and when a loop over the
+    stream is left and no variable refers to the stream. OpenCV's number of threads is set for the whole process.
 
     Attributes:
         options: The options in effect, with the detector that the model needs.
@@ -84,23 +105,26 @@ class Stream:
         # As the user gave them; `use_model` completes them for another model.
         self._given = options
         self.options = _completed(options, classifier.contract, model_path)
-        self._results = self._iterate()  # a generator: it begins when the first result is requested
         cv2.setNumThreads(self.threads.opencv)  # of the whole process
         with ExitStack() as opened:
             self.source = opened.enter_context(_open(self.options))
-            self._nets = self._prepared(classifier, self.options)
+            self._nets = _NetsInUse(self._prepared(classifier, self.options))
             # From here on `close` closes the source; before, an error does.
             self._opened = opened.pop_all()
+        # A generator: it begins when the first result is requested. It must not refer to the stream, so that leaving a
+        # loop over the stream closes both at once.
+        self._results = _until_end(self._opened, self._frame_results())
+        _EXISTING.update((self, self._results))
 
     @property
     def localizer(self) -> Localizer:
         """The detector with its schedule and tracker, or `WholeImage`."""
-        return self._nets[0]
+        return self._nets.current[0]
 
     @property
     def classifier(self) -> Classifier:
         """The model; its contract has the stream's `uncertain_below`."""
-        return self._nets[1]
+        return self._nets.current[1]
 
     @property
     def roi(self) -> Region | None:
@@ -124,8 +148,7 @@ class Stream:
             defaults: dict[str, Any] = {name: getattr(StreamOptions, name) for name in _OF_FACES}
             options = replace(options, detector=None, **defaults)
         options = _completed(options, classifier.contract, path)
-        # Both nets in one assignment: the stages read them for each frame.
-        self._nets = self._prepared(classifier, options)
+        self._nets.current = self._prepared(classifier, options)
         self.options = options
         return classifier.contract
 
@@ -204,13 +227,9 @@ class Stream:
         self._results.close()
         self._opened.close()
 
-    def _iterate(self) -> _Results:
-        """Yield all results, and close the source after the last one."""
-        with self._opened:
-            yield from self._frame_results()
-
     def _frame_results(self, annotate: Callable[[FrameResult], FrameResult] = lambda result: result) -> _Results:
         """Return `loop.frame_results` with the stream's nets, options and meter."""
+        nets = self._nets
         return frame_results(
             self.source,
             self.localizer,
@@ -223,8 +242,14 @@ class Stream:
             threaded=self.threads.staged,
             annotate=annotate,
             controls=self.controls,
-            current_nets=lambda: self._nets,  # read for each frame, because `use_model` replaces them
+            current_nets=lambda: nets.current,  # read for each frame, because `use_model` replaces them
         )
+
+
+def _until_end(opened: ExitStack, results: _Results) -> _Results:
+    """Yield all results, and close the source, which is in `opened`, after the last one."""
+    with opened:
+        yield from results
 
 
 class _PictureRecogniser:

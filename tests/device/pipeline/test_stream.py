@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +58,22 @@ def test_closing_early_ends_threads_and_source(tiny_model: Path) -> None:
     unread.close()
     unread.close()
     assert list(unread) == []
+
+
+def test_leaving_the_loop_ends_the_threads(tiny_model: Path) -> None:
+    before = set(threading.enumerate())
+    for _ in edgekit.stream(source="demo", detector="none", model=tiny_model, threaded=True):
+        break
+    wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+@pytest.mark.parametrize("iterated", ["stream", "stream.with_frames()"])
+def test_a_program_that_leaves_a_stream_open_ends_as_usual(tiny_model: Path, iterated: str) -> None:
+    program = (
+        f"import edgekit; stream = edgekit.stream(source='demo', detector='none', model={str(tiny_model)!r}, "
+        f"threaded=True)\nfor _ in {iterated}: break"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize(
