@@ -283,6 +283,7 @@ class FrameResult:
         age_ms: Time from capture to this result.
         health: State of board and process (`Health.as_document`), in the first result after each health sample.
         file: Path of the image file, if the source consists of image files.
+        position_s: Position in the video in seconds, if the source is a video file.
         subject: What the model classifies, see `Contract.subject`.
         clock_synchronised: False for a result before the board's clock was synchronised: `wall_s` may be wrong.
     """
@@ -296,5 +297,6 @@ class FrameResult:
     age_ms: float
     health: Mapping[str, Any] | None = None
     file: str | None = None
+    position_s: float | None = None
     subject: Subject = "face"
     clock_synchronised: bool = True

@@ -17,7 +17,9 @@ from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.monitor import Monitor, metrics_text
 from edgekit.device.zones import Zone
 
-_ABSENT = "`file`, `subject`, `health` and `clock_synchronised` are absent when there is nothing to state."
+_ABSENT = (
+    "`file`, `position_s`, `subject`, `health` and `clock_synchronised` are absent when there is nothing to state."
+)
 _FRAME = {
     "sequence": "Number of the frame, counted by the source; a missing number is a dropped frame.",
     "faces": "List of [faces](#a-face).",
@@ -113,7 +115,7 @@ def page() -> Iterable[str]:
         "A row of a CSV also has `sequence`, `monotonic_s`, `wall_s` and `file` of the frame, and `face`, the index in "
         "the frame from 0. It has `x0`, `y0`, `x1`, `y1` instead of `xyxy`, `p_CLASS` and `raw_p_CLASS` instead of "
         "`probabilities` and `raw_probabilities`, and not `detected`. `distance` exists with taught models only, "
-        "`zone` with [zones](../how-to/zones.md) only."
+        "`zone` with [zones](../how-to/zones.md) only, `position_s` with a video file only."
     )
     yield _table({name: text for name, text in _attributes(Face).items() if name != "uncertain"})
     yield "## An event"

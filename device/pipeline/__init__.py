@@ -81,7 +81,7 @@ class StreamOptions(Options):
     )
     realtime: bool = option(
         "--realtime",
-        "Play a video file or `demo` at its own frame rate, instead of as fast as possible.",
+        "Play a video file at its own frame rate, instead of as fast as possible. `demo` then repeats until Ctrl-C.",
         default=False,
         needs="--source",
         section="Source",

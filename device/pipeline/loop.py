@@ -177,6 +177,7 @@ def classify(
         stage_ms=dict(timer.ms),
         age_ms=(time.monotonic() - frame.monotonic_s) * 1e3,
         file=frame.file,
+        position_s=frame.position_s,
         subject=contract.subject,
     )
 

@@ -50,15 +50,17 @@ class CsvOptions(SinkOptions):
         columns = [f"{kind}_{printable(label)}" for kind in ("p", "raw_p") for label in labels]
         columns += ["distance"] if run.contract.distance else []
         columns += ["zone"] if run.zones else []
+        is_video_file = not run.source.live and run.source.fps is not None
+        columns += ["position_s"] if is_video_file else []
         header = _text([[*_COLUMNS, *columns, "file"]])
-        return RecordSink("csv", str(self.csv), run, partial(_records, labels), header)
+        return RecordSink("csv", str(self.csv), run, partial(_records, labels, is_video_file), header)
 
 
-def _records(labels: Sequence[str], result: FrameResult) -> tuple[str, int]:
-    return _text(_rows(labels, result)), len(result.faces)
+def _records(labels: Sequence[str], is_video_file: bool, result: FrameResult) -> tuple[str, int]:
+    return _text(_rows(labels, is_video_file, result)), len(result.faces)
 
 
-def _rows(labels: Sequence[str], result: FrameResult) -> Iterator[list[object]]:
+def _rows(labels: Sequence[str], is_video_file: bool, result: FrameResult) -> Iterator[list[object]]:
     """Yield a row for each face, with the values of the columns of `CsvOptions.open`."""
     for index, face in enumerate(result.faces):
         row: list[object] = [
@@ -79,6 +81,8 @@ def _rows(labels: Sequence[str], result: FrameResult) -> Iterator[list[object]]:
             row.append(f"{face.distance:.6f}")
         if face.zone is not None:
             row.append(face.zone)
+        if is_video_file:
+            row.append("" if result.position_s is None else f"{result.position_s:.6f}")
         yield [*row, _as_text(result.file or "")]
 
 

@@ -51,6 +51,7 @@ def as_document(result: FrameResult) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "sequence": result.sequence,
         "file": result.file,
+        "position_s": None if result.position_s is None else round(result.position_s, 6),
         "subject": None if is_of_faces else result.subject,
         "monotonic_s": round(result.monotonic_s, 6),
         "wall_s": round(result.wall_s, 6),

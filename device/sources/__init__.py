@@ -32,8 +32,8 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False,
             `edgekit.device.registry`: network streams, sources of other packages.
             `./demo` is a file or folder of that name.
         notify: Called with one line for each warning, possibly from another thread.
-        realtime: Play a recording at its own frame rate and drop late frames, as a camera does. No effect on live
-            sources.
+        realtime: Play a recording at its own frame rate and drop late frames, as a camera does; the demo then repeats.
+            No effect on live sources.
         repeat: Begin a recording again at its end, until the source is stopped. No effect on live sources.
 
     Raises:
@@ -45,7 +45,7 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False,
         return source
     from edgekit.device.sources.played import RealtimeSource, RepeatedSource
 
-    if repeat:
+    if repeat or uri == _DEMO:
         source = RepeatedSource(source, lambda: _open(uri, lambda _: None))  # its warnings are given once
     return RealtimeSource(source) if realtime else source
 

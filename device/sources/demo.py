@@ -40,7 +40,7 @@ class DemoSource(RecordedSource):
             if self._stopped:
                 return
             image = _view(self._portrait_bgr, sequence / self.frame_count)
-            yield Frame(sequence, time.monotonic(), time.time(), image)
+            yield Frame(sequence, time.monotonic(), time.time(), image, position_s=sequence / self.fps)
 
 
 def open_demo(_uri: str, _notify: Callable[[str], None]) -> DemoSource:

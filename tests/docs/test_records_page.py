@@ -44,8 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_fields_of_a_frame_and_of_a_face(run: Path) -> None:
     frame = json.loads((run / "r.jsonl").read_text())
-    # `health` and `clock_synchronised` are in some frames only; the last two are in those of whole-image models.
-    assert set(frame) | {"health", "clock_synchronised", "subject", "results"} == fields("A frame")
+    # The first two are in some frames only, the third in those of a video, the last two in those of whole-image models.
+    assert set(frame) | {"health", "clock_synchronised", "position_s", "subject", "results"} == fields("A frame")
     # `distance` is in those of taught models only.
     assert set(frame["faces"][0]) | {"distance"} == fields("A face")
 
@@ -55,7 +55,7 @@ def test_the_columns_of_a_csv(run: Path) -> None:
     columns = {re.sub("^(p|raw_p)_.*", r"\1_CLASS", name) for name in header}
     listed = set(re.findall(r"`(\w+)`", section(PAGE, "A face").partition("\n|")[0]))
     replaced = {"xyxy", "probabilities", "raw_probabilities", "detected"}
-    assert columns | {"distance"} == (fields("A face") | listed) - replaced
+    assert columns | {"distance", "position_s"} == (fields("A face") | listed) - replaced
 
 
 def test_the_fields_of_an_event() -> None:

@@ -103,6 +103,8 @@ class Walk:
             words += ["--threads", "1", "--precision", "fp32"]
         if words[0] == "bench":
             words += ["--seconds", "0.05", "--processes", "1", "--threads", "1", "--no-pipeline"]
+        if "--realtime" in words:  # then the demo has no end
+            words += ["--max-frames", "25"]
         if "--camera" in words:
             words[words.index("--camera") : words.index("--camera") + 1] = ["--source", self._camera]
         if "--web" in words:

@@ -18,6 +18,11 @@ def test_a_video_plays_no_faster_than_it_was_taken(write_clip, notices):
     assert len(frames) + source.dropped == 10
 
 
+def test_the_demo_in_real_time_goes_on_like_a_camera(notices):
+    with open_source("demo", notices.append, realtime=True) as source:
+        assert (source.live, source.frame_count) == (True, None)
+
+
 def test_pictures_have_no_pace(tmp_path, notices, picture):
     import cv2
 

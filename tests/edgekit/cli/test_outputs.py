@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import http.client
 import json
 import re
@@ -151,3 +152,12 @@ def test_two_outputs_in_one_folder_are_an_error(edgekit, other: str, tmp_path: P
     folder = tmp_path / "pictures"
     code, _, errors = edgekit("run", "--source", "demo", "--collect", folder, other, folder)
     assert (code, str(folder) in errors, folder.exists()) == (2, True, False)
+
+
+def test_results_of_a_video_file_state_their_position_in_the_video(edgekit, tmp_path):
+    lines, rows = tmp_path / "r.jsonl", tmp_path / "r.csv"
+    outputs = ("--jsonl", lines, "--csv", rows)
+    assert edgekit("run", "--source", "demo", "--max-frames", "3", "--detector", "none", *outputs)[0] == 0
+    assert [json.loads(line)["position_s"] for line in lines.read_text().splitlines()] == [0, 0.04, 0.08]
+    with rows.open(newline="") as stream:
+        assert [row["position_s"] for row in csv.DictReader(stream)] == ["0.000000", "0.040000", "0.080000"]
