@@ -93,14 +93,13 @@ def drawn_label(label: str, labels: Sequence[str]) -> str:
     """Return the text that is drawn for one of the model's labels; OpenCV's fonts contain ASCII only.
 
     Accents are left out. A label with other letters, or that would look like another label without its accents, becomes
-    "class N", with its position in `labels`, from 0.
+    "class N", with its position in `labels`, from 0. If it is not in `labels`, a "?" replaces each of these letters.
     """
     if label.isascii():
         return label
     text = _without_accents(label)
-    # The sum counts the label itself, if it is one of `labels`.
-    is_unique = sum(_without_accents(other) == text for other in labels) <= 1
-    if text.isascii() and is_unique:
+    looks_like_another = any(_without_accents(other) == text for other in labels if other != label)
+    if text.isascii() and not looks_like_another:
         return text
     if label in labels:
         return f"class {labels.index(label)}"
@@ -115,7 +114,8 @@ def _without_accents(text: str) -> str:
 
 def _draw_label(canvas: ImageU8, face: Face) -> None:
     """Draw the label and the probability of a face at the upper left corner of its box."""
-    # The probability of an uncertain face is that of a class that is not drawn.
+    # The label of an uncertain face is "uncertain". Its probability belongs to the most probable class, which is not
+    # drawn.
     probability = "" if face.uncertain else f" {face.probability:.0%}"
     text = f"{drawn_label(face.label, list(face.probabilities))}{probability}"
     left, top, _, _ = _rounded_xyxy(face)
@@ -225,7 +225,7 @@ def hide_boxes(image_bgr: ImageU8, boxes_xyxy: Sequence[Xyxy]) -> ImageU8:
         return image_bgr
     canvas = image_bgr.copy()
     height, width = canvas.shape[:2]
-    # Cells are computed from the original, so that overlapping boxes also hide each other's edges.
+    # The cells are means of `image_bgr`, not of `canvas`, so that they do not depend on the boxes before.
     for box in boxes_xyxy:
         x0, y0, x1, y1 = map(float, box)
         margin = _MARGIN * max(x1 - x0, y1 - y0)

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-# Longest delay until a paused run notices `resume` or `end`. Polled flags: a signal handler may call `end` while its
-# own thread waits.
+# Longest delay until a paused run notices `resume` or `end`. The run polls their flags and does not wait for a
+# `threading.Event`: the signal handler that calls `end` interrupts the thread that waits, and would wait for ever for
+# the lock of the event if this thread has it.
 _POLL_S = 0.1
 
 

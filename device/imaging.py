@@ -30,6 +30,7 @@ _PNG_COLOUR_TYPE = 25
 _JPEG_SIGNATURE = b"\xff\xd8"
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 _WHITE = 255
+_OPAQUE = 255  # the largest alpha
 _BLOCK_ROWS = 64
 
 
@@ -157,10 +158,10 @@ def _on_white(image_bgra: NDArray[Any], premultiplied: bool) -> ImageU8:
         # Of 16 bits the lower 8 are dropped, of 8 bits none.
         levels = image_bgra[rows].astype(np.uint32) >> 8 * (image_bgra.dtype.itemsize - 1)
         colours, alpha = levels[..., :3], levels[..., 3:]  # (rows, W, 3) and (rows, W, 1), 0 to 255
-        # 255 * (colour * alpha + white * (1 - alpha)), where alpha is from 0 to 1.
-        weighted = colours * _WHITE if premultiplied else colours * alpha
-        total = weighted + _WHITE * (_WHITE - alpha)
-        composited[rows] = (total + _WHITE // 2) // _WHITE  # rounded to the nearest level
+        # (colour * alpha + white * (opaque - alpha)) / opaque
+        weighted = colours * _OPAQUE if premultiplied else colours * alpha
+        total = weighted + _WHITE * (_OPAQUE - alpha)
+        composited[rows] = (total + _OPAQUE // 2) // _OPAQUE  # rounded to the nearest level
     return composited
 
 

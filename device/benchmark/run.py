@@ -193,8 +193,9 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
             order, board.processors, options.cool_down_s, options.allow_throttled, progress=options.progress
         )
     results = [cell_result(one, started_s) for one in measured]
+    # At least one process has finished: otherwise `measure_all` raises.
     processes = [process for cell in results for process in cell.processes]
-    processes.sort(key=lambda process: process.started_s)  # at least one: otherwise `measure_all` raises
+    processes.sort(key=lambda process: process.started_s)
     result = BoardResult(
         label=None,
         board=msgspec.convert(board, BoardInfo, from_attributes=True),

@@ -76,6 +76,10 @@ class WholeFrame:
         return Detections(np.array([[0, 0, width, height]], np.float32), np.ones(1, np.float32), are_regions=True)
 
 
+# The detectors of `detect_faces`. Each thread has its own, because a detector keeps its input buffer.
+_kept = threading.local()
+
+
 def detect_faces(
     image_bgr: AnyImage,
     *,
@@ -103,7 +107,6 @@ def detect_faces(
     """
     from edgekit.device.imaging import as_frame, check_image
 
-    # A detector keeps its input buffer, so that threads cannot share it.
     kept: dict[str, Detector] = _kept.__dict__  # the detectors of this thread, by their options as a text
     key = repr((str(detector), input_size_px, score_threshold))
     image = check_image(image_bgr)
@@ -127,10 +130,6 @@ def needed_detector(subject: Subject, requested: str | None, model: Path) -> str
             f"model '{model}' classifies the whole image and needs no face detector: leave out detector '{requested}'"
         )
     return "none"
-
-
-# Detectors keep buffers and may not be shared between threads.
-_kept = threading.local()
 
 
 def create_detector(

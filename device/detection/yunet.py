@@ -20,7 +20,7 @@ from edgekit.device.detections import Detections
 from edgekit.device.engines.session import default_intra_op_threads, open_session, run_session
 from edgekit.errors import InputError, TemporaryError
 from edgekit.preprocess import FloatArray, ImageU8
-from edgekit.text import one_line
+from edgekit.text import counted, one_line
 
 # Of two boxes whose intersection over union is larger, the one with the lower score is discarded.
 NMS_THRESHOLD = 0.3
@@ -188,9 +188,10 @@ def _check_model(session: ort.InferenceSession, path: Path) -> tuple[int, int] |
     inputs, names = session.get_inputs(), [node.name for node in session.get_outputs()]
     missing = [name for name in _OUTPUTS if name not in names]
     if len(inputs) != 1 or missing:
+        lacks = f" and lacks the outputs {', '.join(missing)}" if missing else ""
         raise InputError(
-            f"detector model '{path}' is not a YuNet: it has {len(inputs)} inputs and lacks the outputs "
-            f"{', '.join(missing) or 'expected'}: give a face_detection_yunet .onnx file"
+            f"detector model '{path}' is not a YuNet: it has {counted(len(inputs), 'input')}{lacks}: "
+            "give a face_detection_yunet .onnx file"
         )
     shape = inputs[0].shape
     # (batch, 3, H, W); a size that is not fixed has a name instead of a number.

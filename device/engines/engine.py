@@ -58,10 +58,10 @@ def engine_of(path: Path) -> str:
 
 
 def device_suffixes(model: str) -> tuple[str, ...]:
-    """Return the suffixes of the model files that this machine can run.
+    """Return the suffixes that the file of a model, given as a name or path, may have on this machine.
 
-    Those of other packages' engines are returned only if `model`, a name or path, has none of edgekit's own, because
-    searching the installed packages takes time.
+    For a model without a suffix, or with one of edgekit's own, they are edgekit's own. For another suffix, they are the
+    suffixes of all engines: the installed packages are searched, which takes time.
     """
     if Path(model).suffix in ("", *DEVICE_SUFFIXES):
         return DEVICE_SUFFIXES

@@ -180,8 +180,8 @@ def session_options(intra_op_threads: int, level: GraphLevel = "all") -> ort.Ses
     options.inter_op_num_threads = 1
     options.graph_optimization_level = _LEVELS[level]
     options.log_severity_level = _LOG_FATAL
-    # Idle threads sleep. Spinning threads make a single model faster, but take processors from the other stages: with
-    # two of them, the pipeline takes nearly twice as long.
+    # Idle threads sleep. Spinning threads make a single model faster, but take processors from the other stages of the
+    # pipeline: with two spinning threads, the pipeline takes nearly twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 

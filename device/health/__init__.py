@@ -173,7 +173,7 @@ LEVELS = (
 # The firmware of every Raspberry Pi lowers the clock at 80 °C; that of a 3B+ also at 60 °C, from 1.4 to 1.2 GHz, and
 # sets a flag.
 _PI_MAX_TEMPERATURE_C = 75.0
-# The level falls only below this much less.
+# The level falls only at temperatures at least this far below the limit.
 _HYSTERESIS_C = 5.0
 # Shortest time between two rises of the level, because the temperature follows with a delay.
 _RISE_S = 10.0

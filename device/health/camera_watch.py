@@ -34,7 +34,7 @@ _PERCENTILE_RANK = 4
 
 
 class _TimedState(NamedTuple):
-    """A state of the source, and the time since which it is so."""
+    """A state of the source, and the time since which it is so; the time of "ok" is not used."""
 
     state: CameraState
     since_s: float
@@ -57,7 +57,7 @@ class CameraWatch(Sink):
         self._seen_s = time.monotonic()  # time of the latest frame
         self._sampled_s = float("-inf")
         self._sample: ImageU8 | None = None
-        self._shown = _TimedState("ok", 0.0)  # what the latest samples show; the time matters for faults only
+        self._shown = _TimedState("ok", 0.0)  # what the latest samples show
         # Set by the thread that calls `check`: what is reported.
         self._state: CameraState = "ok"
         self._fault_began_s = 0.0
@@ -90,9 +90,10 @@ class CameraWatch(Sink):
             now = _TimedState("lost", self._seen_s)
         elif shown.state == "ok" or self._sampled_s - shown.since_s >= BEGINS_AFTER_S:
             now = shown
-        elif self._state == "lost":  # frames arrive again
-            now = _TimedState("ok", shown.since_s)
-        else:  # the samples show a fault that has not lasted long enough
+        # The samples show a fault that has not lasted long enough to be reported.
+        elif self._state == "lost":  # and frames arrive again
+            now = _TimedState("ok", 0.0)
+        else:
             return self._state
         if now.state != self._state:
             self._change(now.state, now.since_s)
@@ -104,7 +105,7 @@ class CameraWatch(Sink):
             lasted_s = time.monotonic() - self._fault_began_s
             self._notify(f"the camera was {self._state} for {lasted_s:.0f} s, and delivers usable images again")
         else:
-            # If one fault follows another, their times are added.
+            # The start of an earlier fault is kept: the message at the end has the time since the first fault.
             if self._state == "ok":
                 self._fault_began_s = since_s
             self.faults[state] = self.faults.get(state, 0) + 1

@@ -120,7 +120,7 @@ class _Label:
 
         This takes seconds, so it runs in another thread, and only once at a time.
         """
-        # As `read_change`; this request has no body.
+        # For requests with a body, `read_change` makes this check.
         if not is_from_page(request):
             return PlainTextResponse("only the page itself may send this\n", 403)
         if self._teaching.locked():

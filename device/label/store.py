@@ -359,11 +359,10 @@ class LabelStore:
         """
         self._crops[crop.name] = crop
         self.version += 1
-        if crop.name not in self._labels:  # a decision of this process is newer than those found at the start
-            if crop.name in self._placed:
-                self._labels[crop.name] = self._placed[crop.name]
-            elif not self._place(crop.name).is_file():  # deleted by hand: it is in no folder
-                self._missing.add(crop.name)
+        if crop.name in self._placed:
+            self._labels[crop.name] = self._placed[crop.name]
+        elif not self._place(crop.name).is_file():  # deleted by hand: it is in no folder
+            self._missing.add(crop.name)
         if not self._has_given_classes:
             for name in crop.probabilities:
                 with suppress(InputError):  # offered already, or it cannot be the name of a folder

@@ -70,7 +70,7 @@ def choose(
     *,
     are_images: bool = False,
 ) -> Choice:
-    """Return which faces of the next frame are classified; the others keep the classifier's last output.
+    """Return which faces of a frame are classified; the others keep the classifier's last output.
 
     A new face is always classified. With "auto", a face is classified again
 
@@ -102,8 +102,8 @@ def choose(
             continue
         due[index] = False
         cut[index] = _change(crop, face.crop) > _CUT
-        if every != "auto":
-            due[index] = face.frames + 1 >= every
+        if every != "auto":  # a fixed interval, which a cut does not shorten
+            due[index] = face.frames + 1 >= every  # + 1: this frame
         elif cut[index] or must_classify(face, crop, time_s):
             waiting.append((face.classified_s, index))
     for _classified_s, index in sorted(waiting)[:_PER_FRAME]:  # those that have waited longest
@@ -121,7 +121,8 @@ def _must_classify_face(face: Classification, crop: FloatArray, time_s: float) -
         second, best = np.sort(face.shown)[-2:]
         margin = float(best - second)
     has_other_class = face.raw.argmax() != face.shown.argmax()  # the last output disagrees with the average
-    is_near_tie = margin < _UNDECIDED and not face.uncertain  # without a label, a tie decides nothing
+    is_near_tie = margin < _UNDECIDED and not face.uncertain  # an uncertain face has no label that a tie could change
+    # `is_close`: a small change of its probabilities would make the face uncertain, or give it a label again.
     is_undecided = face.is_close or has_other_class or is_near_tie
     if is_undecided and face.frames + 1 >= _UNDECIDED_FRAMES:  # + 1: this frame
         return True

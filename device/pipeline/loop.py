@@ -204,8 +204,11 @@ def _classifications(
     found = []
     for index, before in enumerate(last):
         is_due = index in new_outputs
-        # A new face is always due.
-        raw = new_outputs[index] if is_due or before is None else before.raw
+        if is_due:
+            raw = new_outputs[index]
+        else:
+            assert before is not None  # a new face is always due
+            raw = before.raw
         face = smooth(before, raw, time_s, smooth_s, is_new=is_due, is_cut=bool(choice.cut[index]))
         check_threshold(face, contract.uncertain_below)
         if is_due:

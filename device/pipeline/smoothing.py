@@ -45,9 +45,10 @@ def smooth(
     face.since_s = (1 - weight) * face.since_s + weight * since_output_s
     face.mean = face.mean + np.float32(weight) * (face.raw - face.mean)
     if is_new:
-        # The share of the change from the last output to `raw` in the average. After a cut, it is that of this frame.
-        # Otherwise the output is taken to have changed linearly: a frame at the time t after the last output has the
-        # share t / since_output_s, and the average of the frames has that of their average t, `since_s`.
+        # Since the last output, the average has used this output, although the face was changing. So a share of the
+        # change from the last output to `raw` is added. After a cut, only this frame has changed, and the share is its
+        # weight. Otherwise the output is taken to have changed linearly: the frame at time t after the last output had
+        # t / since_output_s of the change. The average of t over the frames is `since_s`.
         share = weight
         if not is_cut and since_output_s > 0:
             share = face.since_s / since_output_s
@@ -77,7 +78,9 @@ _UNCERTAIN_LEAD = 0.1
 # An image stays unlike the model's classes until its distance is lower than the threshold by this share. The noise of a
 # sensor and of a stream changes the distance of a standing scene by at most 2 % of the threshold.
 _DISTANCE_LEAD = 0.03
-# A face whose largest probability is closer to the limit of "uncertain" is close to a change.
+# A face is close to a change (`is_close`) if its largest probability is closer to the limit of "uncertain". The
+# classification schedule reads `is_close`. As its own thresholds, the two distances were chosen on four clips
+# (docs/reference/results-device.md, Adaptive classification).
 _CLOSE_WITH_LABEL, _CLOSE_UNCERTAIN = 0.077, 0.096
 # A crop is blank below this standard deviation of its luma, or below this sharpness. Of 6,785 faces on photographs none
 # is. Of the same faces darkened and blurred to many degrees, 14 % of the labels of blank crops are right, and 81 % of
@@ -113,7 +116,8 @@ def check_threshold(face: Classification, below: float) -> None:
     """
     if below == 0:
         return
-    # Both distances to the threshold are limited to half of the way to 1: a probability must be able to exceed them.
+    # `_UNCERTAIN_LEAD` and the distance of `is_close` are at most half of the way from the threshold to 1: with a high
+    # threshold, a probability must be able to exceed them, too.
     most = (1 - below) / 2
     limit = np.float32(below)
     if face.uncertain:  # hysteresis

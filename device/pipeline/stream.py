@@ -361,9 +361,9 @@ def create_localizer(
 
 def _load_model(path: Path, options: StreamOptions) -> tuple[Classifier, ThreadUse]:
     """Return the classifier, and the numbers of threads of all parts."""
-    # With a detector, the classifier gets fewer threads. Whether the model needs one is stated in its file, which is
-    # loaded for a detector first, because most models are of faces.
-    threads = plan_threads(options.threaded, options.threads)
+    # With a detector, the classifier gets fewer threads. Whether the model needs a detector is stated in its file. The
+    # file is loaded with the threads for a detector first, because most models are of faces, and again without one.
+    threads = plan_threads(options.threaded, options.threads, detects=True)
     classifier = Classifier(path, threads.classifier)
     # "none": each frame is one face, and no detector runs.
     detects = classifier.contract.subject == "face" and options.detector != "none"

@@ -101,7 +101,7 @@ class PacketRing:
         self._latest_s = float("-inf")
 
     def add(self, packet: EncodedPacket, time_s: float) -> None:
-        """Append the next packet; packets before the first key frame, also of that after a long gap, are ignored."""
+        """Append the next packet. At the beginning and after a long gap, packets before a key frame are ignored."""
         if time_s - self._latest_s > _MOST_GAP_S:
             self.clear()
         self._latest_s = time_s
@@ -198,7 +198,7 @@ class ClipWriter(Writer[Item]):
         has_ended = now_s > self._until_s
         would_be_too_long = until_s - self._begun_s > _MOST_CLIP_S
         if has_ended or would_be_too_long:
-            # Only for a new clip: one that has begun may still be extended, and has events of at most five minutes.
+            # The limit is checked for new clips only: `_MOST_CLIP_S` bounds the events that extend a clip.
             if self.account.waiting >= _MOST_EVENTS:
                 self.lose(_SLOW)
                 return event
@@ -241,8 +241,10 @@ class ClipFiles(Target[Item]):
         self._poster = b""
         self._size_bytes = 0
         self._until_s = float("-inf")
-        # Items since the beginning of the clip that is being written, and those of them whose clip is complete.
-        self._unsafe = self._complete = 0
+        # Number of items that are not reported as safe yet: all since the beginning of the clip that is being written.
+        self._unsafe = 0
+        # Those of them whose clip the current `write` has ended. They are safe also if this `write` fails afterwards.
+        self._complete = 0
 
     def write(self, items: Sequence[Item]) -> int:
         """Process the only item (the rules have no `every_s`), and return how many items are safe now.
@@ -251,7 +253,8 @@ class ClipFiles(Target[Item]):
         written, and all are afterwards.
         """
         (item,) = items
-        self._unsafe, self._complete = self._unsafe + 1, 0
+        self._unsafe += 1
+        self._complete = 0
         try:
             if isinstance(item, Wanted):
                 self._begin_or_extend(item)
@@ -264,7 +267,7 @@ class ClipFiles(Target[Item]):
             # The first error is raised; `_end` often fails for the same reason.
             with suppress(StorageError):
                 self._end()
-            # What belongs to a clip that ended before this item is still safe; see `_all_safe`.
+            # The next `_all_safe` reports the items of a complete clip. The writer drops all others.
             self._unsafe = self._complete
             raise
         return 0 if self._file is not None else self._all_safe()
@@ -281,7 +284,7 @@ class ClipFiles(Target[Item]):
         return self._all_safe()
 
     def _all_safe(self) -> int:
-        """Return the number of items since the last call: all of them are safe."""
+        """Return the number of items that were not reported as safe yet: all of them are safe now."""
         safe, self._unsafe = self._unsafe, 0
         return safe
 
@@ -324,8 +327,8 @@ class ClipFiles(Target[Item]):
         """
         assert self._file is not None
         if not is_at(self._clips.folder / self._name, self._file.fileno()):
-            in_memory = self._ring.since(float("-inf"))
-            if in_memory:  # otherwise the next key frame begins the other file
+            in_memory = self._ring.since(float("-inf"))  # with `packets`, which `_take` has added
+            if in_memory:  # after a gap the ring is empty, and the next key frame begins the other file
                 file, self._file = self._file, None
                 file.close()
                 self._create(in_memory)

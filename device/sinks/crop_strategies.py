@@ -79,7 +79,7 @@ class Candidate:
             "raw_probabilities": {label: round(value, 6) for label, value in face.raw_probabilities.items()},
             "classified": face.classified,
             "subject": self.contract.subject,
-            # All crops of a track get one label: of whole images, each is labelled by itself.
+            # The crops of one track get one label. Whole images are labelled one by one, so they have no track.
             "track": face.track_id if self.contract.subject == "face" else None,
             "score": round(face.score, 4),
             "xyxy": [round(float(value), 2) for value in face.xyxy],

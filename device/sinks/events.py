@@ -230,13 +230,13 @@ class EventDetector:
         now_s = result.monotonic_s if at_s is None else at_s
         tracks = result.faces.tracks
         events = []
-        owner: object
+        key: tuple[object, str | None]  # with the zone, because a face has a label in each zone
         for index, face in enumerate(result.faces):
-            # A label is kept in the track of its face; without tracking here, by the position of the face in the frame.
-            labels, owner = self._untracked, index
-            if tracks is not None:
-                labels, owner = tracks[index].states, self  # `self`: `states` is for all consumers of a track
-            key = owner, face.zone  # a face has a label in each zone
+            if tracks is None:
+                labels, key = self._untracked, (index, face.zone)
+            else:
+                # With `self`, because all consumers of a track keep their values in `states`.
+                labels, key = tracks[index].states, (self, face.zone)
             label = self._updated(labels.get(key), face, now_s)
             if label is None:
                 continue
@@ -264,8 +264,8 @@ class EventDetector:
         for too long. An uncertain face holds the label that it had before, or none.
         """
         # During the cooldown of its latest event, a face that was missing is not a new one.
-        # `self._latest_s` is the time of the frame before.
         forgotten_after_s = max(self._max_gap_s, self._options.event_cooldown)
+        # The gap ends at the frame before (`_latest_s`), not now: in an outage of the source no face is missing.
         if last is not None and self._latest_s is not None and self._latest_s - last.seen_s > forgotten_after_s:
             last = None
         if last is not None:
@@ -274,7 +274,7 @@ class EventDetector:
             return last
         if last is None:
             return _Label(face.label, since_s=now_s, labelled_s=now_s, seen_s=now_s)
-        # After a long uncertainty, the same label is held anew.
+        # After a long uncertainty or outage, the same label is held anew, because it may have changed meanwhile.
         if face.label != last.label or now_s - last.labelled_s > self._max_gap_s:
             last.label, last.since_s = face.label, now_s
         last.labelled_s = now_s

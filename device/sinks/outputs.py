@@ -97,7 +97,7 @@ class OutputOptions(SinkOptions):
 
 _Kind = TypeVar("_Kind", bound=SinkOptions)
 
-# The lock of a folder is that of a file of this name in it.
+# A folder is locked by the lock of a file of this name in it, which is never written.
 _FOLDER_LOCK = "snapshots"
 
 
@@ -166,7 +166,7 @@ def lock_outputs(options: Iterable[SinkOptions]) -> Iterator[None]:
             for path in each.files():
                 locks.enter_context(exclusive_file(path))
             for folder in each.folders():
-                locks.enter_context(exclusive_file(folder / _FOLDER_LOCK, folder))
+                locks.enter_context(exclusive_file(folder / _FOLDER_LOCK, folder=folder))
         yield
 
 
@@ -224,7 +224,7 @@ def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
 
     Raises:
         InputError: A sink cannot be created with these options.
-        StorageError: A folder of a recorded source's run cannot be written.
+        StorageError: A folder cannot be written, and the source is a recording.
         TemporaryError: What a sink needs is missing at the moment.
     """
     from edgekit.device.sinks.disk_reserve import DailyWrites
@@ -233,7 +233,8 @@ def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
         run.notify(f"--blur-faces does not blur the faces that {' or '.join(run.excluding)} excludes")
     for folder in (folder for each in options for folder in each.folders()):
         try:
-            check_writable(folder / "*")  # the name is for the message
+            # For a file in the folder. "*" is never created: it stands for all files in the message of the error.
+            check_writable(folder / "*")
         except StorageError as error:
             if not run.source.live:
                 raise

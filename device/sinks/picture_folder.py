@@ -14,7 +14,7 @@ from edgekit.errors import InputError
 from edgekit.files import remove_folder_leftovers, write_atomic
 
 FOLDER_FULL = "folder full"
-# The smallest step of modification times: FAT stores every second one.
+# The smallest step between two modification times: FAT stores times in steps of two seconds.
 _STEP_NS = 2_000_000_000
 
 # Of --collect: the folder of the crops, and the file with one line for each.

@@ -111,7 +111,8 @@ class _Server(Target["Shot"]):
             self._video.send(shot.drawn(), self._time_s(shot.frame))
         except (OSError, pyav().FFmpegError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            # Not the error of PyAV, which is not always an OSError, and whose text contains the password.
+            # `loss_reason` reads the cause, which must be an OSError. PyAV's error is not always one, and its text
+            # contains the password.
             raise StorageError(f"RTSP server {self._address[0]}: {reason}") from ConnectionError(0, reason)
         return 1
 

@@ -86,7 +86,7 @@ class PictureSink(Writer[tuple[Path, ImageU8]]):
 
         Args:
             target: An image file for a single image, or a folder, in which each image keeps its name. The second image
-                of a name gets the number 2, and so on; a number that makes the name of another image is left out.
+                called cat.jpg becomes cat-2.jpg, or cat-3.jpg if this run has written an image called cat-2.jpg.
             run: The run.
 
         Raises:
@@ -155,7 +155,7 @@ def _writable_name(path: Path) -> Path:
 def _largest_wh(paths: Sequence[Path]) -> tuple[int, int] | None:
     """Return the size of a video of these image files: that of the file with the most pixels.
 
-    None unless there are several files: then the first frame determines the size.
+    None for a single file, whose frame determines the size, and for no files.
     """
     if len(paths) < 2:
         return None

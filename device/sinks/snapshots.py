@@ -95,7 +95,8 @@ class SnapshotWriter(Writer[Shot]):
     def jpeg(self, name: str) -> bytes | None:
         """Return an image by its name, after waiting for it for up to two seconds; None if it is not there."""
         end_s = time.monotonic() + _WAIT_S
-        # The thread may not have written it yet; without waiting frames it was dropped or deleted.
+        # The thread may not have written the image yet. If no frame waits and the file is missing, there is nothing to
+        # wait for: the image was dropped or deleted.
         while self.account.waiting and not (self._folder / name).exists() and time.monotonic() < end_s:
             time.sleep(_POLL_S)
         try:

@@ -94,11 +94,11 @@ class TeachTabOptions(SinkOptions):
         from edgekit.device.teach.recordings import Recordings
         from edgekit.device.teach.session import SessionParts
 
-        # A taught model, which alone has a distance, is taught further with its subject, and so is the model that
-        # `edgekit teach` begins with. With another one, such as one of expressions, which sees faces, teaching begins
-        # with whole images.
-        is_taught = file.is_for_any or run.contract.distance is not None
-        subject: Subject = run.contract.subject if is_taught else "image"
+        # Teaching continues with the subject of a taught model, which alone has a distance. With `is_for_any`, the
+        # command is `edgekit teach`, whose first model has the subject to teach. Other models, such as one of
+        # expressions, have a subject of their own, and teaching begins with whole images.
+        has_subject_to_teach = file.is_for_any or run.contract.distance is not None
+        subject: Subject = run.contract.subject if has_subject_to_teach else "image"
         return SessionParts(
             file=file,
             recordings=Recordings(file.pictures, run.rules.pictures_max_bytes),

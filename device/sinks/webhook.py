@@ -57,7 +57,7 @@ class WebhookOptions(SinkOptions):
         rules = WriterRules(
             what=f"sending events to webhook {host}",
             most=_MOST_EVENTS,
-            slow=END_OF_RUN,  # the usual reason why an event is lost without an outage
+            slow=END_OF_RUN,  # without an outage, so many events never wait: only the end of the run loses one
             holds=True,
             pauses_s=RETRY_PAUSES_S,
             attempts=len(RETRY_PAUSES_S) + 1,

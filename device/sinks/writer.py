@@ -83,7 +83,7 @@ class WriterRules:
         holds: Whether items wait during an outage, and the oldest are dropped if there are too many. Otherwise new ones
             are dropped in both cases.
         every_s: Time from the first item that waits until all are written together; 0: each is written by itself.
-        early: Sum of the weights at which they are written before.
+        early: Sum of the weights at which they are written before; 0: never.
         pauses_s: Pauses before further attempts after a failure; the last one repeats.
         attempts: Number of attempts, after which an item is dropped that waits in an outage; None: no limit.
         reserve: The disk reserve; None: the output has none.
@@ -217,8 +217,8 @@ class Writer(Sink, Generic[T]):
         self._queue.append(item)
         self._weight += item.weight
         self._drop_oldest()
-        # For the first item, because the thread sleeps without a limit, and when items may be due early.
-        if len(self._queue) == 1 or self._weight >= self._rules.early:
+        # The thread sleeps without a limit while there is no item. Afterwards it wakes at `_due_s` by itself.
+        if len(self._queue) == 1 or self._is_early():
             self._changed.notify()
 
     def lose(self, reason: str) -> None:
@@ -256,15 +256,18 @@ class Writer(Sink, Generic[T]):
 
     def _is_due(self) -> bool:
         """Return whether items wait whose time has come, or so many that they are written early."""
-        is_early = 0 < self._rules.early <= self._weight and not self._outage
-        return bool(self._queue) and (is_early or time.monotonic() >= self._due_s)
+        return bool(self._queue) and (self._is_early() or time.monotonic() >= self._due_s)
+
+    def _is_early(self) -> bool:
+        """Return whether so many items wait that they are due before `_due_s`; never in an outage."""
+        return 0 < self._rules.early <= self._weight and not self._outage
 
     def _store(self, batch: list[_Item[T]]) -> None:
         """Pass items to the target and count those that are safe; of an error, begin or continue an outage."""
         self._pending.extend(item.count for item in batch)
         is_before_next_attempt = time.monotonic() < self._retry_s  # only in an outage
         if is_before_next_attempt and not self._rules.holds:
-            self._abandon(self._outage)
+            self._drop_pending(self._outage)  # `_fail` has closed the target
             return
         try:
             if self._threaded:
@@ -284,7 +287,9 @@ class Writer(Sink, Generic[T]):
             self._abandon(loss_reason(error))
             raise
         else:
-            if self._settle(safe):  # an item that counts nothing, as one that is kept in memory, ends no outage
+            # Only items that count end an outage. A frame that a clip writer keeps in memory counts 0: it does not show
+            # that the disk works again.
+            if self._settle(safe):
                 self._end_outage()
 
     def _check_reserve(self) -> None:
@@ -299,11 +304,12 @@ class Writer(Sink, Generic[T]):
         self._begin_outage(str(error), reason)
         pauses_s = self._rules.pauses_s
         self._retry_s = time.monotonic() + pauses_s[min(self._failures, len(pauses_s) - 1)]  # the last one repeats
+        # Only a success resets this number: after the last attempt for an item, later items get one attempt each.
         self._failures += 1
         is_last = self._rules.attempts is not None and self._failures >= self._rules.attempts
         if self._rules.holds and not is_last:
-            self._requeue(batch)  # they are not pending then
-        self._abandon(self._outage)  # what is still pending is lost, unless closing makes it safe
+            self._requeue(batch)  # these items are not pending afterwards
+        self._abandon(self._outage)  # the items that are still pending are lost, unless closing makes them safe
 
     def _requeue(self, batch: list[_Item[T]]) -> None:
         """Let items wait again, before all others, for the next attempt; after the end of the run do nothing."""

@@ -54,11 +54,14 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
     """Return the source of an address, the demo clip or files, played as it is; raises as `open_source`."""
     if not uri:
         raise InputError("the source is empty: name a file, a folder, a stream or `demo`")
+    if uri == _DEMO:
+        demo: Source = registry.find("source", _DEMO)(uri, notify)
+        return demo
     scheme, colon, rest = uri.partition(":")
     has_scheme = colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme)
     # The name of a file may contain a colon, too.
     is_address = has_scheme and (rest.startswith("//") or not _exists(uri))
-    if uri == _DEMO or is_address:
+    if is_address:
         name = _registered_name(scheme)  # None for an unknown scheme
         if name is not None:
             source: Source = registry.find("source", name)(uri, notify)

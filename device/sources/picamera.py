@@ -147,7 +147,8 @@ class _PiCamera:
             if self._camera.encoders:
                 self._camera.stop_encoder()
         finally:
-            # Before the camera is closed: then another thread may open it, and start the recording again.
+            # The recording stops before the camera is closed. If this `close` is late, another thread may open the
+            # camera as soon as it is closed, and start the same recording.
             if self._recording is not None:
                 self._recording.stop()
             self._camera.close()
@@ -311,7 +312,7 @@ def lores_size(size_wh: tuple[int, int], full_view_px: int) -> tuple[int, int] |
 
 
 def _full_view_px(size_wh: tuple[int, int], settings: CameraSettings) -> int:
-    """Return the longer side of the whole frame, in pixels, at which the region of interest fills the detector's input.
+    """Return the longer side of a frame, in pixels, whose region of interest is as large as the detector's input.
 
     Raises:
         InputError: The region lies outside the frame.

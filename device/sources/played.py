@@ -112,8 +112,9 @@ class RepeatedSource(PlayedSource):
                 sequence = first_sequence + frame.sequence
                 position_s = first_position_s + position_s_of(frame)
                 yield replace(frame, sequence=sequence, position_s=position_s)
+                # The pass ends here, because a video that finds its end decodes the file again to count damaged frames.
                 if frame.sequence + 1 == frames_per_pass:
-                    break  # asked for another frame, a video would decode the file again to count damaged frames
+                    break
             frames_per_pass = sequence + 1 - first_sequence
             # The recording is closed, and `__exit__` of this source closes the next one.
             self._recording.__exit__(None, None, None)

@@ -30,11 +30,12 @@ _MEASURED = {"state_class": "measurement"}
 _DIAGNOSTIC = {"entity_category": "diagnostic"}
 _THROTTLED = "{{ 'ON' if value_json.throttling and value_json.throttling.now else 'OFF' }}"
 
-# Entities that each zone has, too, and their templates: those of values read _VALUES_OF_ZONE in place of "value_json.".
-# Home Assistant keeps the entities of a zone that a later run does not have, which then have no faces.
+# Entities that each zone has, too.
 _OF_ZONES = ("faces", "label", "present", "changed")
+# Replaces "value_json." in the templates of their values. The default is for a zone that the message does not contain:
+# Home Assistant keeps the entities of a zone that a later run does not have, and they show no faces.
 _VALUES_OF_ZONE = "value_json.get('zones', {}).get('ZONE', {'faces': 0, 'label': none})."
-# An empty value is no event.
+# The template of their events. An empty value is no event.
 _EVENT_OF_ZONE = "{{ value if value_json.zone == 'ZONE' else '' }}"
 # Entities of face detection, removed for a model of whole images.
 _OF_FACES = ("faces", "present")
@@ -130,7 +131,7 @@ def discovery_messages(
 def _component(settings: MqttSettings, entity: _Entity) -> tuple[str, dict[str, Any]]:
     """Return the key and the description of an entity in the discovery message.
 
-    The key is the unique id, not the object id: with that, Home Assistant would take the entity for the one of edgekit
+    The key is the unique id. With the object id as the key, Home Assistant would take the entity for the one of edgekit
     0.2, and warn of two conflicting messages.
     """
     component, object_id, document = entity

@@ -158,8 +158,9 @@ class MqttSink(Sink):
     def _send_events(self, session: Session, unconfirmed: dict[int, int]) -> None:
         """Remove confirmed events from the buffer, and send the next ones."""
         self._confirm(session, unconfirmed)
-        latest = max(unconfirmed.values(), default=0)  # earlier ones are unconfirmed too, or not in the buffer any more
-        for message in self._spool.after(latest, _MAX_UNCONFIRMED - len(unconfirmed)):
+        # All events up to this number were sent over this connection, or are confirmed and removed.
+        sent_number = max(unconfirmed.values(), default=0)
+        for message in self._spool.after(sent_number, _MAX_UNCONFIRMED - len(unconfirmed)):
             message_id = session.publish(message.topic, message.payload)
             if message_id is None:  # the connection is lost: the event stays in the buffer for the next one
                 return
@@ -195,13 +196,13 @@ class MqttSink(Sink):
         return contract
 
     def _images(self) -> list[tuple[str, str | None]]:
-        """Return the last part of the topic of each published image, and the name of the latest image."""
+        """Return the last part of the topic of each published image, and the name of the image; None: none yet."""
         snapshots = self._run.links.snapshots
         if snapshots is None or not self._run.links.sends_snapshots:
             return []
-        images = [("snapshot", self._snapshot)]
+        images = [("snapshot", self._snapshot)]  # of the latest event
         if self._commands is not None and "snapshot" in self._commands.allowed:
-            images.append(("command-snapshot", snapshots.latest))
+            images.append(("command-snapshot", snapshots.latest))  # of the latest command
         return images
 
     def _publish_changed(self, session: Session, published: dict[str, str]) -> None:

@@ -143,7 +143,7 @@ class _SpoolFile:
             rows = self._connected().execute("SELECT id, topic, payload FROM waiting ORDER BY id").fetchall()
         except OSError:
             return []  # writing reports why the file cannot be opened
-        # UnicodeDecodeError: the library's message quotes damaged bytes.
+        # A message of SQLite may contain bytes of a damaged file. Python cannot decode them: UnicodeDecodeError.
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self.close()
             if "locked" in str(error):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from edgekit.downloads import YUNET
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from tests.device.videos import video_frames
-from tests.toy_yunet import HEADS, STRIDES_PX
+from tests.toy_yunet import HEADS, STRIDES_PX, save_toy_yunet
 
 PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "three_faces.jpg")
 CLIPS = ("fer_test.mp4", "carphone_pristine.mp4")
@@ -135,3 +136,12 @@ def test_another_model_and_a_file_that_is_no_model_are_refused(tiny_model: Path,
     for path in (tiny_model, tmp_path / "text.onnx", tmp_path / "missing.onnx"):
         with pytest.raises(InputError):
             YuNet(path, 320, 0.7)
+
+
+def test_a_model_with_two_inputs_lacks_no_outputs_in_the_message(tmp_path: Path) -> None:
+    path = save_toy_yunet(tmp_path / "two.onnx", 64, 64)
+    model = onnx.load(path)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, [1]))
+    onnx.save(model, path)
+    with pytest.raises(InputError, match="not a YuNet: it has 2 inputs: give a face_detection_yunet"):
+        YuNet(path, 320, 0.7)
