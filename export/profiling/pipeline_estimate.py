@@ -153,9 +153,10 @@ class Loop:
 
 
 def measure_loop(model: Path, classifier: Profile, detector_model: Path | None) -> Loop:
-    """Measure all parts of the loop that are no nets here, for frames of 640x480, and profile the nets.
+    """Measure the parts of the loop that are not nets on this machine, for frames of 640x480, and profile the nets.
 
-    OpenCV has one thread meanwhile, as has the reference net, from whose time `slowdown` is computed.
+    The measurement limits OpenCV to one thread, because the reference net runs on one thread, too: `Loop.on` scales the
+    times of OpenCV by the time of the reference net.
 
     Args:
         model: The classifier's file.
