@@ -127,12 +127,12 @@ def _optics(side: int, blur_px: float, least_resolution: float, device: torch.de
     sigmas = torch.linspace(0, blur_px, _BLURS if blur_px else 1)[:, None, None].clamp(min=0.01)  # no division by 0
     weights = torch.exp(squared_distance / (-2 * sigmas.square()))  # Gaussian
     blurs = weights / weights.sum(dim=2, keepdim=True)  # (blurs, side, side)
-    # A linear operation on the rows of a unit matrix gives its matrix: here, scaling down and up again.
+    # Scaling the unit matrix down and up again gives the matrix that does the same to one axis of an image.
     unit = torch.eye(side)[None, None]
     smallest_px = round(side * least_resolution) if least_resolution else side
     reductions = []
     for size_px in range(side, smallest_px - 1, -1):
-        # Only the height changes: the matrix has one column per row of the image.
+        # Only the height is scaled, because the matrix is for one axis.
         smaller = F.interpolate(unit, (size_px, side), mode="bilinear", antialias=True, align_corners=False)
         reductions.append(F.interpolate(smaller, (side, side), mode="bilinear", align_corners=False)[0, 0])
     return (torch.stack(reductions) @ blurs[:, None]).to(device)
