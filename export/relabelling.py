@@ -67,7 +67,7 @@ def relabelled(
 
 
 def _merges(options: ExportOptions, labels: tuple[str, ...]) -> LabelMap:
-    """Return the merged labels that the options state, and report the labels that are removed, being in no merge."""
+    """Return the merged labels that the options state, and report the labels in no merge, which are removed."""
     merges = parse_merges(options.merges, labels)
     if len(merges.labels) < 2:
         raise InputError(f"merge '{options.merges[0]}' alone leaves one label: a classifier needs at least two")

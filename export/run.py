@@ -122,7 +122,7 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
     passes = chosen_passes(options.target, quantized=True)
     contract = load_checkpoint(path).contract if is_checkpoint else contract_of(load_graph(path))
     refuse_quantized(contract, path)
-    # The data is read before the slow steps, because it may not fit.
+    # The data is read before the slow steps, because it may not fit the model.
     calibration_data = _data_with_split(options.calibrate, options.calibrate_split, contract, options)
     evaluation_source = options.evaluate_on
     if isinstance(evaluation_source, str | Path) and evaluation_source == options.calibrate:

@@ -426,7 +426,7 @@ def merge(reports: Sequence[BenchmarkReport], labels: Sequence[Sequence[str | No
     for report, names in zip(reports, labels, strict=True):
         named = list(zip(report.boards, names, strict=True))
         for board, name in named:
-            measured_utc = board.measured_utc or report.created_utc  # only a merged report has the first one
+            measured_utc = board.measured_utc or report.created_utc  # only merged reports have `measured_utc`
             boards.append(msgspec.structs.replace(board, label=name, measured_utc=measured_utc))
         # An entry of `hosts` refers to its board by the label. The entry of a host without results keeps its label.
         new_labels = {board.label: name for board, name in named if name is not None}

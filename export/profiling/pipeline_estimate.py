@@ -208,7 +208,7 @@ def _measure_detector(model: Path, frames: list[ImageU8]) -> dict[str, float]:
     feed = {net.get_inputs()[0].name: np.zeros((1, 3, height, width), np.float32)}
     whole_ms = _ms(lambda: detector.detect(frames[0]))
     net_ms = _ms(lambda: net.run(None, feed))  # None: all outputs
-    # It detects in the first frame only: all other calls are optical flow.
+    # The tracker detects in the first frame only: all other calls are optical flow.
     face_tracker = FaceTracker(detector, Every(1_000_000))  # more frames than `_ms` measures
     numbers = itertools.count()
 

@@ -153,7 +153,7 @@ def load_prompts(path: Path) -> PromptCheckpoint:
         data = parse_json(metadata[METADATA_KEY], "it")
         check_schema(data, SCHEMA_MAJOR)
         document = convert(data, _Document, "field")
-        for name, value in _METHOD.items():  # fields of edgekit 0.2, of which one value is left
+        for name, value in _METHOD.items():  # fields of edgekit 0.2, of which one value is supported
             if (found := data["config"].get(name, value)) != value:
                 raise InputError(f"{name} {found!r} is a variant of the method that only edgekit 0.2 has: train again")
         descriptions = parse_descriptions(document.descriptions)

@@ -30,7 +30,8 @@ _QUANTIZATION = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-_NOISE_VALUES = 1 << 18
+# Places in the table of noise at which the part of an image can start.
+_NOISE_STARTS = 1 << 18
 # Values of sigma between 0 and the largest one.
 _BLURS = 16
 
@@ -142,14 +143,14 @@ def _noise(start: Tensor, like: Tensor) -> Tensor:
     """Return standard normal noise of the shape of `like` (N, C, H, W): a part of a fixed table per image."""
     count = like[0].numel()
     table = _normal_values(count, like.device)
-    first = (start * _NOISE_VALUES).long()
+    first = (start * _NOISE_STARTS).long()  # (N,)
     return table[first[:, None] + torch.arange(count, device=like.device)].view_as(like)
 
 
 @functools.lru_cache(maxsize=8)
-def _normal_values(more: int, device: torch.device) -> Tensor:
-    """Return a fixed table of standard normal numbers, `more` longer than the number of starts of a part of it."""
-    return torch.randn(_NOISE_VALUES + more, generator=torch.Generator().manual_seed(0)).to(device)
+def _normal_values(count: int, device: torch.device) -> Tensor:
+    """Return a fixed table of standard normal numbers; `count` of them follow each of the `_NOISE_STARTS`."""
+    return torch.randn(_NOISE_STARTS + count, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def _compressed(pixels: Tensor, quality: Tensor) -> Tensor:
