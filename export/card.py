@@ -73,9 +73,9 @@ def write_card(file: Path, contract: Contract) -> None:
 
 
 def _preprocessing(contract: Contract) -> dict[str, Any]:
-    """Return the content of preprocessor_config.json: the preprocessing of a crop, with the keys of transformers.
+    """Return the content of preprocessor_config.json, with the keys of transformers.
 
-    There is no key for the box of a face.
+    The file describes how a crop is preprocessed. transformers has no keys that describe how a face is cropped.
     """
     spec, crop = contract.input, contract.crop
     is_normalised = spec.element_type == "float32"  # a uint8 model normalises the pixels in its graph

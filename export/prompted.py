@@ -101,7 +101,8 @@ def open_prompts(
     if descriptions is None:
         return net
     net = net.with_classes(descriptions)
+    # A prompted CLIP encodes the name of a class, too, and has one vector per class for all its sentences.
     texts = {name: (name, *sentences) for name, sentences in descriptions.items()}
     with torch.no_grad():
-        report_distances(net.clip, texts, net.text_features()[None], notify)  # (1, classes, dim)
+        report_distances(net.clip, texts, net.text_features()[None], notify)  # (sentences = 1, classes, dim)
     return net

@@ -30,9 +30,9 @@ def relabelled(
 ) -> tuple[nn.Module, Contract]:
     """Return a checkpoint's net and contract, with the labels and the threshold that the options of an export state.
 
-    There are two ways to other labels, which can be combined: new classes described by text, and merges. A merged label
-    has the sum of the old labels' probabilities; an old label in no merge is removed. With new classes, these are the
-    old labels of the merges. Without `uncertain_below`, merged and new labels have no threshold.
+    There are two ways to other labels: new classes described by text, and merges. A merged label has the sum of the old
+    labels' probabilities; an old label in no merge is removed. If both are given, the merges merge the new classes.
+    Merged and new labels lose the checkpoint's threshold, see `with_other_labels`; `uncertain_below` sets another one.
 
     Args:
         checkpoint: A net.
@@ -51,7 +51,8 @@ def relabelled(
     net: nn.Module
     merges = _merges(options, tuple(classes) or checkpoint.contract.labels) if options.merges else None
     if classes:
-        kept = {name: classes[name] for name in merges.old} if merges else classes  # those in a merge
+        # With merges, a class in no merge is not encoded, because it would be removed again.
+        kept = {name: classes[name] for name in merges.old} if merges else classes
         prompts = None if options.prompts is None else Path(options.prompts)
         net, contract = relabel_by_text(checkpoint, kept, options.clip, prompts, options.notify, text_tower)
         if merges:
@@ -66,7 +67,7 @@ def relabelled(
 
 
 def _merges(options: ExportOptions, labels: tuple[str, ...]) -> LabelMap:
-    """Return the merged labels that the options state, and report the labels that are removed, being in no merge."""
+    """Return the merged labels that the options state, and report the labels in no merge, which are removed."""
     merges = parse_merges(options.merges, labels)
     if len(merges.labels) < 2:
         raise InputError(f"merge '{options.merges[0]}' alone leaves one label: a classifier needs at least two")

@@ -122,11 +122,12 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
     passes = chosen_passes(options.target, quantized=True)
     contract = load_checkpoint(path).contract if is_checkpoint else contract_of(load_graph(path))
     refuse_quantized(contract, path)
-    # The data is read before the slow steps, because it may not fit. A data set for both purposes is read once.
+    # The data is read before the slow steps, because it may not fit the model.
     calibration_data = _data_with_split(options.calibrate, options.calibrate_split, contract, options)
-    evaluation_data = calibration_data
-    if options.evaluate_on != options.calibrate:
-        evaluation_data = _data_with_split(options.evaluate_on, options.evaluation_split, contract, options)
+    evaluation_source = options.evaluate_on
+    if isinstance(evaluation_source, str | Path) and evaluation_source == options.calibrate:
+        evaluation_source = calibration_data  # the same path: the data is read once
+    evaluation_data = _data_with_split(evaluation_source, options.evaluation_split, contract, options)
     with tempfile.TemporaryDirectory() as folder:
         exported = None
         if is_checkpoint:  # the quantiser needs a float32 file
@@ -206,8 +207,9 @@ def _check_quantization(options: QuantizeOptions, is_checkpoint: bool, path: Pat
     label_options = (new_classes(options), options.merges, options.clip, options.prompts, options.without_ensemble)
     if not is_checkpoint and (any(label_options) or options.uncertain_below is not None):
         raise InputError(f"'{path}' is exported already: choose labels and uncertain_below when you export it")
-    # Another value than the default must have been given.
-    if options.evaluate_on is None and options.max_drop_points != defaults(QuantizeOptions)["max_drop_points"]:
+    # An option with its default value counts as not given.
+    is_limit_given = options.max_drop_points != defaults(QuantizeOptions)["max_drop_points"]
+    if is_limit_given and options.evaluate_on is None:
         raise InputError("max_drop_points (--max-drop) has no effect without evaluate_on (--eval): leave it out")
     if options.engine == "ncnn" or options.precision != "fp32":
         raise InputError("quantisation is for ONNX Runtime: leave engine and precision out (ncnn has precision fp16)")
@@ -230,8 +232,9 @@ def _data_with_split(
     if data is None:
         return None
     if not isinstance(data, DataSet):
-        path, crop = Path(data), contract.crop  # the images of a data set are squares
+        path, crop = Path(data), contract.crop
         reading = partial(options.progress, f"reading {path.name}")
-        data = load_dataset(path, crop.resize_hw[0], reading, notify=options.notify, fit=crop.fit)
+        size_px = crop.resize_hw[0]  # the images of a data set are squares
+        data = load_dataset(path, size_px, reading, notify=options.notify, fit=crop.fit)
     data.split(split)  # raises if there is no such split
     return data

@@ -61,7 +61,8 @@ def check_checkpoint_output(output: Path, inputs: Iterable[Path]) -> None:
     """Check that a checkpoint can be written to `output`, and that it replaces none of `inputs`.
 
     Raises:
-        InputError: The name does not end in .safetensors, or the file is one of `inputs` (or in a training's folder).
+        InputError: The name does not end in .safetensors, or the file is one of `inputs`. A folder among them is that
+            of a training, and stands for its best checkpoint.
         StorageError: The file cannot be written.
     """
     if output.suffix != CHECKPOINT_SUFFIX:

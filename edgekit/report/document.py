@@ -335,8 +335,12 @@ def parse_document(content: bytes, name: str) -> BenchmarkReport:
 def from_document(document: Any, name: str) -> BenchmarkReport:
     """Return the report of a parsed JSON document, with the current schema version.
 
+    Args:
+        document: The document, as the JSON parser returns it.
+        name: Its name in error messages.
+
     Raises:
-        InputError: As `parse_document`, whose `name` this is too.
+        InputError: The document is nested too deeply, of another major version, or does not match the schema.
     """
     try:
         cleaned = _cleaned(document)
@@ -409,8 +413,7 @@ def merge(reports: Sequence[BenchmarkReport], labels: Sequence[Sequence[str | No
 
     Args:
         reports: Validated reports.
-        labels: For each report, the new label of each board, which its entry under `hosts` gets too. Default: the
-            boards keep their labels.
+        labels: For each report, the new label of each board; None: no label. Default: the boards keep their labels.
 
     Raises:
         InputError: There is no report.
@@ -423,8 +426,9 @@ def merge(reports: Sequence[BenchmarkReport], labels: Sequence[Sequence[str | No
     for report, names in zip(reports, labels, strict=True):
         named = list(zip(report.boards, names, strict=True))
         for board, name in named:
-            measured_utc = board.measured_utc or report.created_utc  # only a merged report has the first one
+            measured_utc = board.measured_utc or report.created_utc  # only merged reports have `measured_utc`
             boards.append(msgspec.structs.replace(board, label=name, measured_utc=measured_utc))
+        # An entry of `hosts` refers to its board by the label. The entry of a host without results keeps its label.
         new_labels = {board.label: name for board, name in named if name is not None}
         for host in report.hosts:
             hosts.append(msgspec.structs.replace(host, label=new_labels.get(host.label, host.label)))

@@ -149,6 +149,7 @@ def not_measured(report: BenchmarkReport) -> str | None:
 
     The reasons are left out, because they may contain addresses.
     """
+    # In a merged report, a host with an error may have results of another measurement.
     measured = {board.label for board in report.boards}
     failed = [host.label for host in report.hosts if host.error is not None and host.label not in measured]
     # Each label once, because merged reports may have a board several times.

@@ -93,18 +93,20 @@ def _next_concat(concat: ir.Node) -> ir.Node | None:
 def _rewrite_block(graph: ir.Graph, concats: list[ir.Node]) -> bool:
     """Rewrite one dense block, given by its Concat nodes in order, and return whether it was changed.
 
-    The parts of the block are x, n1, n2, …: `concats[0]` appends n1 to x, `concats[1]` appends n2, and so on.
+    The parts of the block are x, n1, n2, …: `concats[0]` appends n1 to x, `concats[1]` appends n2, and so on. With the
+    parts x, n1 and n2, `concats` has two nodes. The convolutions that read x are readers of one part, those that read
+    `concats[0]` are readers of two parts, and those that read `concats[1]` are readers of three.
     """
-    # Concatenations before the first one that a convolution reads belong to x.
+    # A convolution must read x. While none reads the first input of `concats[0]`, this node is not part of the block.
     while concats and not _readers(graph, concats[0].inputs[0], parts=1):
         concats = concats[1:]
     if not concats:
         return False
     inputs = [concats[0].inputs[0], *(concat.inputs[1] for concat in concats)]
     parts = [part for part in inputs if part is not None]
-    # The convolutions that read the block: x alone, the concatenation of x and n1, that of x, n1 and n2, …
+    counted_concats = list(enumerate(concats, start=2))  # (number of parts that it concatenates, node)
     readers = _readers(graph, parts[0], parts=1)
-    for count, concat in enumerate(concats, start=2):  # `concat` returns the first `count` parts
+    for count, concat in counted_concats:
         readers += _readers(graph, concat.outputs[0], parts=count)
     widths = [width for width in map(channels_of, parts) if width is not None]
     # Not with unknown channels, one reader, different kernels, or an output that exceeds a small core's L1 cache.
@@ -112,12 +114,10 @@ def _rewrite_block(graph: ir.Graph, concats: list[ir.Node]) -> bool:
         return False
     start = 0  # of the part's channels in the block
     for index, (part, width) in enumerate(zip(parts, widths, strict=True)):
-        # The new nodes stand before the first node that reads the part.
+        # The new nodes stand before the first node that reads the part. Only `concats[0]` reads n1, and so on.
         before = readers[0].conv.node if index == 0 else concats[index - 1]
-        # A reader of n parts reads those with the indices 0 to n - 1.
-        _convolve_part(
-            part, slice(start, start + width), [reader for reader in readers if reader.parts > index], before
-        )
+        of_part = [reader for reader in readers if reader.parts > index]
+        _convolve_part(part, slice(start, start + width), of_part, before)
         start += width
     # Each convolution is replaced by the sum of its terms.
     for reader in readers:
@@ -125,9 +125,9 @@ def _rewrite_block(graph: ir.Graph, concats: list[ir.Node]) -> bool:
         for term in reader.terms[1:]:
             total = insert(reader.conv.node, "Add", [term, total])
         replace(reader.conv.node, total)
-    # Other nodes, such as a pool, may read a concatenation. It is made of the parts, so that the ones before it can go;
-    # the first one has no other before it.
-    for count, concat in enumerate(concats[1:], start=3):
+    # Other nodes, such as a pool, may read a concatenation. It is replaced by one of the parts themselves, which needs
+    # no other Concat. The first Concat is one of parts already.
+    for count, concat in counted_concats[1:]:
         if concat.outputs[0].uses():
             replace(concat, insert(concat, "Concat", parts[:count], {"axis": 1}))
     return True

@@ -153,9 +153,10 @@ class Loop:
 
 
 def measure_loop(model: Path, classifier: Profile, detector_model: Path | None) -> Loop:
-    """Measure all parts of the loop that are no nets here, for frames of 640x480, and profile the nets.
+    """Measure the parts of the loop that are not nets on this machine, for frames of 640x480, and profile the nets.
 
-    OpenCV has one thread meanwhile, as has the reference net, from whose time `slowdown` is computed.
+    The measurement limits OpenCV to one thread, because the reference net runs on one thread, too: `Loop.on` scales the
+    times of OpenCV by the time of the reference net.
 
     Args:
         model: The classifier's file.
@@ -207,7 +208,7 @@ def _measure_detector(model: Path, frames: list[ImageU8]) -> dict[str, float]:
     feed = {net.get_inputs()[0].name: np.zeros((1, 3, height, width), np.float32)}
     whole_ms = _ms(lambda: detector.detect(frames[0]))
     net_ms = _ms(lambda: net.run(None, feed))  # None: all outputs
-    # It detects in the first frame only: all other calls are optical flow.
+    # The tracker detects in the first frame only: all other calls are optical flow.
     face_tracker = FaceTracker(detector, Every(1_000_000))  # more frames than `_ms` measures
     numbers = itertools.count()
 

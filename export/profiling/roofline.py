@@ -93,9 +93,9 @@ def roofline_of(board: str, precision: Precision, threads: int) -> Roofline:
 
 
 def estimate(macs: Sequence[int], moved_bytes: Sequence[int], roofline: Roofline) -> Estimate:
-    """Estimate the latency of a net: each layer takes the time of its computation or of its memory traffic.
+    """Estimate the latency of a net: each layer takes the longer of the times of its computation and memory traffic.
 
-    This is the longer one of both. `macs` and `moved_bytes` are counts per layer; `roofline` has the board's rates.
+    `macs` and `moved_bytes` are counts per layer; `roofline` has the board's rates.
     """
     total_ms = memory_ms = 0.0
     for layer_macs, layer_bytes in zip(macs, moved_bytes, strict=True):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import onnx
 
-# onnx.defs takes opset versions as int32.
-_NO_VERSION = 1 << 31
+# `onnx.defs.get_schema` raises TypeError for larger versions of an operator set, because it takes an int32.
+_LARGEST_VERSION = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class OldestRuntime:
     """Operator sets and kernels of the oldest supported onnxruntime.
 
     `opsets` has the newest operator set per domain. `kernels` has, by domain and operator, the version ranges of its
-    CPU kernels; a range that ends with None has no end.
+    CPU kernels: (first, last). A range whose last version is None contains its first version only.
     """
 
     version: str
@@ -49,7 +49,7 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
     used = set(_used(model))  # (domain, operator)
     used_domains = {domain for domain, _operator in used}
     opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
-    if invalid := [version for version in opsets.values() if not 0 < version < _NO_VERSION]:
+    if invalid := [version for version in opsets.values() if not 0 < version <= _LARGEST_VERSION]:
         return [*faults, f"operator set version {invalid[0]} is invalid"]
     for domain, version in opsets.items():
         if domain not in oldest.opsets:
@@ -62,7 +62,7 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
             )
     local = {(function.domain, function.name) for function in model.functions}  # defined in the file itself
     for domain, name in sorted(used - local):
-        opset = opsets.get(domain, 1)
+        opset = opsets.get(domain, 1)  # ONNX assumes version 1 where a file states none
         # The other domains are reported above.
         if domain in oldest.opsets and not _runs(oldest, domain, name, opset):
             faults.append(f"operator {name} of set {opset} is unknown to onnxruntime {oldest.version}")
@@ -101,7 +101,7 @@ def _domain(name: str) -> str:
 def _runs(oldest: OldestRuntime, domain: str, name: str, opset: int) -> bool:
     """Return whether the runtime can run an operator in the version of the operator set `opset`."""
     ranges = oldest.kernels[domain].get(name, [])
-    if domain != "":  # not one of ONNX's own operators: their versions are not compared
+    if domain != "":  # onnxruntime's own operators have one version only; nets have none of the domain ai.onnx.ml
         return bool(ranges)
     try:
         schema = onnx.defs.get_schema(name, opset, domain)
@@ -111,6 +111,6 @@ def _runs(oldest: OldestRuntime, domain: str, name: str, opset: int) -> bool:
     has_body = schema.has_function or schema.has_context_dependent_function  # type: ignore[attr-defined]
     if name == "Constant" or (not ranges and has_body):
         return True
-    # Matching rule of onnxruntime: a kernel range without end matches its first version only.
+    # onnxruntime's rule: later versions may differ, so a range without a last version contains its first one only.
     since = schema.since_version
     return any(since == first or (last is not None and first <= since <= last) for first, last in ranges)

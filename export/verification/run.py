@@ -89,7 +89,9 @@ def verify(options: VerifyOptions) -> VerifyReport:
         try:
             device = Classifier(path, options.threads)
         except InputError as error:
-            if engine != "onnxruntime":  # reading a file of these engines checks all of it
+            # An .onnx graph that onnxruntime cannot load is a fault of the file. The library of another engine may be
+            # missing or too old, which is an error of this machine.
+            if engine != "onnxruntime":
                 raise
             faults.append(str(error))
     if device is None:  # the file cannot run on a device

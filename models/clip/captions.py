@@ -34,8 +34,9 @@ from edgekit.preprocess import ImageU8
 _NOUN_PROBABILITY = 0.4
 _TRAIT_PROBABILITY = 0.5
 
-# A second expression is named from the first share; from the second on, both count the same.
+# Least shares of the second largest expression: to be named, and to be named as equal to the largest.
 _SECOND_SHARE, _EQUAL_SHARE = 0.12, 0.35
+# Least share of an expression that is named alone and called sure, such as "clearly sad".
 _SURE_SHARE = 0.8
 _GRADED_PROBABILITY = 0.6
 _VOTED_NOUN_PROBABILITY = 0.35
@@ -180,7 +181,7 @@ def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed
     words = _Words(contents.names, np.random.default_rng(seed))
     # Shares of what the captions name, expressions or groups of them: (N, expressions) @ (expressions, named).
     shares = contents.shares[indices] @ words.members
-    # The content of each caption, int64 (N,) each: one or two names, the form, and the level of a property.
+    # Four numbers determine a caption: one or two names, the form, and the level of a property; int64 (N,) each.
     if words.is_graded:
         first, second, form = _graded(shares)
     else:
@@ -191,15 +192,16 @@ def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed
         form = torch.full_like(first, _FORMS.index("alone"))
     # `words.stated` is the index of the property that the captions state; None: they state none.
     level = torch.zeros_like(first) if words.stated is None else contents.properties[indices, words.stated]
-    contents_of_images = torch.stack([first, second, form, level], dim=1)  # (N, 4)
-    distinct, caption_of = torch.unique(contents_of_images, dim=0, return_inverse=True)
-    # A row of `distinct` has the values of the four tensors that are stacked above.
-    texts = [words.caption(row[0], row[1], _FORMS[row[2]], row[3]) for row in distinct.tolist()]
+    numbers = torch.stack([first, second, form, level], dim=1)  # (N, 4)
+    distinct, caption_of = torch.unique(numbers, dim=0, return_inverse=True)
+    texts = []
+    for one_name, other_name, form_index, property_level in distinct.tolist():
+        texts.append(words.caption(one_name, other_name, _FORMS[form_index], property_level))
     return texts, caption_of
 
 
 def _graded(shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what captions say of shares (N, names): indices of one or two names and of the form; int64 (N,) each.
+    """Return what captions of shares (N, names) state: indices of one or two names and of the form; int64 (N,) each.
 
     The names are those of the two largest shares. The index of the second one is 0 where the form has one name only.
     """
@@ -214,7 +216,7 @@ def _graded(shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def example_vote_captions(names: Sequence[str]) -> list[str]:
-    """Return captions that together have every form and every word of the captions of expressions and their groups."""
+    """Return captions that together have every word of the captions of expressions and their groups."""
     templates = _templates(_OF_VOTES)
     texts: list[str] = []
     vocabularies = _vocabularies(tuple(names))
@@ -226,7 +228,7 @@ def example_vote_captions(names: Sequence[str]) -> list[str]:
     one_adjective, other_adjective = words[0]["adjectives"][0], words[-1]["adjectives"][0]
     for form in ("sure", "mostly", "between"):
         texts += [template.format(one_adjective, other_adjective) for template in templates[form]]
-    joint = templates["joints"][0]  # "{}, {}" of a caption and a property
+    joint = templates["joints"][0]  # "{}, {}" of a caption and a property; no joint has words, so one is enough
     # Of each property, such as brightness: texts for low and for high values.
     for texts_of_little, texts_of_much in templates["looks"].values():
         texts += [joint.format(texts[0], text) for text in (*texts_of_little, *texts_of_much)]
@@ -237,7 +239,7 @@ def example_vote_captions(names: Sequence[str]) -> list[str]:
 class _Vocabulary:
     """Words of expressions or of groups of expressions.
 
-    `members` is float32 (names, contents): 1 if an expression belongs to a group.
+    `members` is float32 (expressions, named): 1 if an expression belongs to the expression or group that is named.
     """
 
     words: list[Mapping[str, list[str]]]
@@ -250,7 +252,8 @@ def _vocabularies(names: tuple[str, ...]) -> list[_Vocabulary]:
     templates = _templates(_OF_VOTES)
     own: dict[str, Mapping[str, list[str]]] = {**expression_words(), CONTEMPT: templates[CONTEMPT]}
     found = [_Vocabulary([own[name] for name in names], torch.eye(len(names)))]
-    if CONTEMPT not in names:  # then expressions of the groups are missing
+    has_all_expressions = CONTEMPT in names  # `contents_of` adds contempt only to all others
+    if not has_all_expressions:
         return found
     for grouping in templates["groupings"]:
         # A group without words of its own is one expression.
@@ -265,7 +268,7 @@ class _Words:
 
     Attributes:
         is_graded: Whether the captions state the two largest shares, and not one expression drawn by its share.
-        members: Matrix (names, contents) that sums the shares of expressions to those of what the captions name: the
+        members: Matrix (expressions, named) that sums the shares of expressions to those of what the captions name: the
             expressions themselves, or groups of them.
         stated: Index of the property of the picture that the captions state; None: none.
     """

@@ -74,8 +74,8 @@ class PromptCheckpoint:
         """Return a SHA-256 of all that the outputs depend on; it is equal for files of repeated, equal trainings."""
         prompts, clip = self.config, self.clip.config
         parts = [
-            # Each field by name, and the constants of `_METHOD`, which were fields in version 0.2: new and removed
-            # fields must not change the digest of older prompts.
+            # The digest of older prompts must stay the same if a class gets or loses a field. Therefore fields are
+            # listed one by one, and the constants of `_METHOD` stand where version 0.2 had fields.
             [weights_digest(self.state), self.clip.weights_sha256],
             [clip.activation, clip.image_size_px, clip.image_mean, clip.image_std, clip.vision.heads, clip.text.heads],
             [prompts.n_ctx, prompts.depth, prompts.cross_layer, prompts.context_words, _METHOD["flow"]],
@@ -153,7 +153,7 @@ def load_prompts(path: Path) -> PromptCheckpoint:
         data = parse_json(metadata[METADATA_KEY], "it")
         check_schema(data, SCHEMA_MAJOR)
         document = convert(data, _Document, "field")
-        for name, value in _METHOD.items():  # fields of edgekit 0.2, of which one value is left
+        for name, value in _METHOD.items():  # fields of edgekit 0.2, of which one value is supported
             if (found := data["config"].get(name, value)) != value:
                 raise InputError(f"{name} {found!r} is a variant of the method that only edgekit 0.2 has: train again")
         descriptions = parse_descriptions(document.descriptions)

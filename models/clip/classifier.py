@@ -97,7 +97,8 @@ def clip_contract(
 ) -> Contract:
     """Return the contract of a CLIP as a classifier of faces.
 
-    `crop` states the preprocessing on a device. In torch, a CLIP gets the pixels of its authors, see `to_clip_square`.
+    `crop` states the preprocessing on a device. In torch, the data is read with the fit "clip" instead, and
+    `to_clip_square` resizes the images as CLIP's authors do.
     """
     size_hw = (config.image_size_px, config.image_size_px)
     return Contract(
@@ -119,14 +120,15 @@ def evaluate_clip(clip: ClipOptions, prompts: str | None, data: Path, **values: 
     Raises:
         InputError: The CLIP, the prompts, the data or an option cannot be used, or they do not fit each other.
     """
-    options = build(EvaluateOptions, "", data, **values)
+    options = build(EvaluateOptions, model="", data=data, **values)  # only the other options are read here
     set_torch_threads(options.threads)
     if options.merges and options.ferplus:
         raise InputError("--merge with --ferplus is for nets: leave one of them out for a CLIP")
     assert clip.clip is not None  # the command calls this only with a CLIP
     trained = None if prompts is None else load_prompts(resolve_model(prompts, (CHECKPOINT_SUFFIX,)))
     frozen = load_clip(clip.clip, None if trained is None else trained.clip.config.activation)
-    net = None if trained is None else build_prompted(trained, frozen)  # before the long reading, to report errors
+    # Built before the data is read, which takes long, so that errors of the prompts are reported at once.
+    net = None if trained is None else build_prompted(trained, frozen)
     dataset = read_evaluation_data(data, frozen.image_size_px, "clip", options, options.merges)
     describe = partial(descriptions_for, dataset.classes, clip.descriptions, options.notify, dataset=dataset.name)
     if net is None or trained is None:

@@ -153,7 +153,8 @@ class PromptConfig:
         n_ctx: n, prompt tokens per layer, in each tower.
         depth: D, number of layers with prompts, counted from the input.
         cross_layer: k: knowledge flows from text to vision in layers 1 to k, from vision to text in layers k + 1 to D.
-        consistency_weight: λ, weight of the distance between trained and frozen features.
+        consistency_weight: λ, weight of the distance between the features that logits are computed from ("used") and
+            the frozen features.
         context_words: Initial text prompts of the first layer if n is at most 4; words beyond n stay in front of the
             class name and are not trained. No training option sets this field.
     """
@@ -219,7 +220,10 @@ class Losses:
 
 @dataclass(frozen=True)
 class _Features:
-    """Unit vectors (N or C, embed_dim): `used`, the means of prompted and frozen features, and the frozen ones."""
+    """Unit vectors (N or C, embed_dim): the frozen features, and `used`, the mean of prompted and frozen ones.
+
+    Logits are computed from the used features.
+    """
 
     used: Tensor
     frozen: Tensor
@@ -303,11 +307,11 @@ class PromptedClip(nn.Module):
     def loss(self, images: Tensor, labels: Tensor) -> Losses:
         """Return the losses of images (N, 3, size, size) with labels (N,).
 
-        The classification loss is the cross-entropy. Each consistency loss is 1 minus the mean cosine between trained
-        and frozen features.
+        The classification loss is the cross-entropy. Each consistency loss is 1 minus the mean cosine between used and
+        frozen features, see `_Features`.
         """
         prompts = self.learner()
-        image, text = self._image(images, prompts), self._text(prompts)  # each with `used` and `frozen` features
+        image, text = self._image(images, prompts), self._text(prompts)
         logits = self.logits(image.used, text.used)
         classification = F.cross_entropy(logits, labels)
         text_consistency, image_consistency = _distance(text), _distance(image)

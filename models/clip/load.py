@@ -303,9 +303,12 @@ class _Document:
 def read_clip_file(path: Path) -> ClipFile:
     """Return the weights in OpenAI's TorchScript archive, a state dict (also in a training checkpoint) or safetensors.
 
-    No code in the file is executed. The activation of OpenAI's files is QuickGELU. The architecture of files of
-    transformers is read from `config.json` in the same folder. The activation of other files is read from
-    `open_clip_config.json` in the same folder; without that file it is GELU.
+    No code in the file is executed. Where the activation comes from depends on the file:
+
+    - OpenAI's: it is QuickGELU.
+    - edgekit's: the header states the architecture, and with it the activation.
+    - transformers': `config.json` in the same folder states the architecture.
+    - Other files: `open_clip_config.json` in the same folder states the activation; without it, it is GELU.
 
     Raises:
         InputError: The file is damaged or has another format.
@@ -320,8 +323,8 @@ def read_clip_file(path: Path) -> ClipFile:
     if not isinstance(state, dict) or not state:
         raise InputError(f"'{path}' contains no state dict: give a CLIP's weights")
     is_of_openai = any(str(name).rpartition(".")[2] == _OPENAI_ONLY for name in state)
-    # Of other files the activation is None: other files in their folder state it.
-    return _described_by_files(_cleaned(state, path), path, "quick-gelu" if is_of_openai else None)
+    activation: Activation | None = "quick-gelu" if is_of_openai else None  # None: a configuration file states it
+    return _described_by_files(_cleaned(state, path), path, activation)
 
 
 def _looks_like_safetensors(path: Path) -> bool:

@@ -133,16 +133,17 @@ def load_task_data(
     sampled: dict[str, tuple[str, NDArray[np.int64]]] = {}
 
     def select(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
-        """Sample the images before `read` decodes them, and keep the selection."""
+        """Sample the images, and keep the selection in `sampled`."""
         sampled.update(few_shot(labels, _trained_classes(task, classes), shots, seed, splits, notify, groups))
         return sampled
 
-    found = read(path, size_px, select=select)
+    found = read(path, size_px, select=select)  # calls `select` before the images are decoded
     test = found.split(TEST)
     dataset = DataSet(found.name, found.classes, {name: found.split(name) for name in (TRAIN, VALIDATION)})
-    train_source, validation_source, test_source = (sampled[name][0] for name in (TRAIN, VALIDATION, TEST))
-    if test_source != validation_source:  # else there is no test split: the test images are the validation images
+    has_test_split = sampled[TEST] is not sampled[VALIDATION]  # without one, they are the same selection
+    if has_test_split:
         require_persons_apart(dataset.split(TRAIN), test)
+    train_source, validation_source = sampled[TRAIN][0], sampled[VALIDATION][0]  # splits of the data
     origin = "images held back from" if validation_source == train_source else "a few images of"
     return TaskData(dataset, _trained_classes(task, dataset.classes), f"{origin} {validation_source}", test)
 
@@ -319,9 +320,11 @@ def few_shot(
     """Return a selection of training, validation and test images.
 
     A class with fewer images than shots gives all its images. With the same seed, the images of fewer shots are a
-    subset of those of more shots. Without a validation split, the validation images come from the training split, and
-    where its groups are known, from groups that give no training image. Without a test split, the test images are the
-    validation images.
+    subset of those of more shots.
+
+    The validation images come from the validation split, if there is one. Otherwise they come from the training split:
+    from groups that are held back from training, or, if its groups are not known, from the images after the shots.
+    Without a test split, the test selection is the validation selection itself.
 
     Args:
         labels: The labels of each split.
@@ -333,13 +336,14 @@ def few_shot(
         groups: The group of each image of each split, such as a person; None: not known.
 
     Returns:
-        The splits "train", "val" and "test"; "test" has all images of all classes.
+        For "train", "val" and "test": the split of the data, and the indices of its images. "test" has all images of
+        all classes.
 
     Raises:
         InputError: A split does not exist, a class has no training image, or no image or group is left for validation.
     """
     train, validation = _training_and_validation_split(labels, splits)
-    # Mask of the training images that only validate; None without groups, or with a validation split.
+    # Mask of the images in the training split that are held back; None without groups, or with a validation split.
     is_held_back = None if validation else _held_back_groups(labels, groups or {}, train, len(classes), seed)
     generator = np.random.default_rng(seed)
     training_indices, validation_indices, short = [], [], []
@@ -351,7 +355,7 @@ def few_shot(
             for_validation = generator.permutation(np.flatnonzero(labels[validation] == label))
         elif is_held_back is not None:
             for_training, for_validation = members[~is_held_back[members]], members[is_held_back[members]]
-        else:  # the images after the shots validate
+        else:  # the training images are the first `shots` of the members, see below
             for_training, for_validation = members, members[shots:]
         if not len(for_training):
             raise InputError(f"class '{name}' has no image in split '{train}'")

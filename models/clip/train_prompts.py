@@ -102,10 +102,11 @@ def train_prompts(options: PromptOptions) -> PromptTrainingResult:
     check_evaluation(options.task, data, targets, describe_silently, clip.config)
     describe = partial(describe_silently, notify=notify)
     descriptions = describe(data.trained, dataset=name)
-    task = PromptTask(clip, config, descriptions, crop, data.training, data.validation, name)
+    prompt_task = PromptTask(clip, config, descriptions, crop, data.training, data.validation, name)
     training_data = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
     precision = "fp32" if options.precision == "auto" else options.precision  # bf16 is chosen for nets only
-    job = make_job(options, training_data, task, recipe, precision, task=options.task, shots=options.shots)
+    # The record of the training contains the keyword arguments.
+    job = make_job(options, training_data, prompt_task, recipe, precision, task=options.task, shots=options.shots)
     trained = run_training(job, options, training_data)
     if not is_first_process():
         return PromptTrainingResult(trained)  # the first process evaluates for all

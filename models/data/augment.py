@@ -81,7 +81,7 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
     """
     columns = numbers.unbind(dim=1)
     if augmentation.resized:
-        of_crop = numbers[:, (_ZOOM_OR_AREA, _ASPECT_RATIO, _LEFT, _TOP, _MIRROR)]  # the order of `draw_crops`
+        of_crop = numbers[:, (_ZOOM_OR_AREA, _ASPECT_RATIO, _LEFT, _TOP, _MIRROR)]  # the columns of `draw_crops`
         pixels = resized_crops(images, of_crop, augmentation.resized, augmentation.crop_px)
     elif augmentation.is_affine:
         pixels = _affine_crop(_fractions(images), columns, augmentation)
@@ -197,7 +197,10 @@ class ResizedCrop:
 
 
 def draw_crops(count: int, generator: torch.Generator) -> Tensor:
-    """Return the random numbers of `count` images: float32 (count, 5), uniform in [0, 1)."""
+    """Return the random numbers of `count` images: float32 (count, 5), uniform in [0, 1).
+
+    The columns are area, aspect ratio, horizontal position, vertical position, and mirroring.
+    """
     return torch.rand(count, 5, generator=generator)
 
 
@@ -217,7 +220,7 @@ def resized_crops(images: Tensor, numbers: Tensor, crop: ResizedCrop, size_px: i
         float32 (N, C, size_px, size_px) in 0..1.
     """
     height, width = images.shape[-2:]
-    area, ratio, across, down, mirror = numbers.unbind(dim=1)  # (N,) each
+    area, ratio, across, down, mirror = numbers.unbind(dim=1)  # (N,) each, see `draw_crops`
     area_px = (crop.min_area + (1 - crop.min_area) * area) * height * width
     aspect = torch.exp(math.log(crop.max_ratio) * (2 * ratio - 1))
     # Width and height of each crop, as fractions of the image.

@@ -30,7 +30,8 @@ _QUANTIZATION = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-_NOISE_VALUES = 1 << 18
+# Places in the table of noise at which the part of an image can start.
+_NOISE_STARTS = 1 << 18
 # Values of sigma between 0 and the largest one.
 _BLURS = 16
 
@@ -127,12 +128,12 @@ def _optics(side: int, blur_px: float, least_resolution: float, device: torch.de
     sigmas = torch.linspace(0, blur_px, _BLURS if blur_px else 1)[:, None, None].clamp(min=0.01)  # no division by 0
     weights = torch.exp(squared_distance / (-2 * sigmas.square()))  # Gaussian
     blurs = weights / weights.sum(dim=2, keepdim=True)  # (blurs, side, side)
-    # A linear operation on the rows of a unit matrix gives its matrix: here, scaling down and up again.
+    # Scaling the unit matrix down and up again gives the matrix that does the same to one axis of an image.
     unit = torch.eye(side)[None, None]
     smallest_px = round(side * least_resolution) if least_resolution else side
     reductions = []
     for size_px in range(side, smallest_px - 1, -1):
-        # Only the height changes: the matrix has one column per row of the image.
+        # Only the height is scaled, because the matrix is for one axis.
         smaller = F.interpolate(unit, (size_px, side), mode="bilinear", antialias=True, align_corners=False)
         reductions.append(F.interpolate(smaller, (side, side), mode="bilinear", align_corners=False)[0, 0])
     return (torch.stack(reductions) @ blurs[:, None]).to(device)
@@ -142,14 +143,14 @@ def _noise(start: Tensor, like: Tensor) -> Tensor:
     """Return standard normal noise of the shape of `like` (N, C, H, W): a part of a fixed table per image."""
     count = like[0].numel()
     table = _normal_values(count, like.device)
-    first = (start * _NOISE_VALUES).long()
+    first = (start * _NOISE_STARTS).long()  # (N,)
     return table[first[:, None] + torch.arange(count, device=like.device)].view_as(like)
 
 
 @functools.lru_cache(maxsize=8)
-def _normal_values(more: int, device: torch.device) -> Tensor:
-    """Return a fixed table of standard normal numbers, `more` longer than the number of starts of a part of it."""
-    return torch.randn(_NOISE_VALUES + more, generator=torch.Generator().manual_seed(0)).to(device)
+def _normal_values(count: int, device: torch.device) -> Tensor:
+    """Return a fixed table of standard normal numbers; `count` of them follow each of the `_NOISE_STARTS`."""
+    return torch.randn(_NOISE_STARTS + count, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def _compressed(pixels: Tensor, quality: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ import pytest
 import edgekit
 from edgekit.device.imaging import as_frame
 from edgekit.errors import GateError, InputError
+from edgekit.export import run
 from edgekit.export.verification import comparison
 from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.data import EXPRESSIONS
+from edgekit.models.data.readers import load_dataset
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 
@@ -81,6 +83,24 @@ def test_quantize_takes_an_exported_file_and_applies_the_gate(small_onnx: Path, 
         edgekit.quantize(small_onnx, target, method="fp16", merges=["a=happy"])
     with pytest.raises(InputError, match="takes no calibration"):
         edgekit.quantize(small_onnx, target, method="fp16", calibrate=faces)
+
+
+def test_quantize_takes_two_data_sets_with_equal_names(small_onnx: Path, faces: Path, tmp_path: Path) -> None:
+    calibrate, evaluate_on = load_dataset(faces, 48), load_dataset(faces, 48)
+    options = {"calibration_images": 4, "max_drop_points": 100}
+    result = edgekit.quantize(
+        small_onnx, tmp_path / "int8.onnx", calibrate=calibrate, evaluate_on=evaluate_on, **options
+    )
+    assert result.own is not None
+    assert result.own.total == 14
+
+
+def test_quantize_refuses_a_missing_split_of_data_for_both_purposes(
+    small: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_export", None)  # a slow step, after the data is read
+    with pytest.raises(InputError, match="has no split 'other'"):
+        edgekit.quantize(small, tmp_path / "int8.onnx", calibrate=faces, evaluate_on=faces, evaluation_split="other")
 
 
 def test_quantize_reports_images_that_it_leaves_out(small_onnx: Path, faces: Path, tmp_path: Path) -> None:

@@ -140,9 +140,10 @@ def test_targets_are_test_splits(bars_folder: Path, tmp_path: Path) -> None:
         load_target(tmp_path / "folders", 32, READ)
 
 
-def test_a_person_in_training_and_test_images_is_refused(bars_folder: Path) -> None:
+@pytest.mark.parametrize("splits", [Splits(), Splits(validation="test")], ids=["usual", "validated on test"])
+def test_a_person_in_training_and_test_images_is_refused(bars_folder: Path, splits: Splits) -> None:
     for split in ("Training", "PrivateTest"):
         for file in sorted((bars_folder / split).rglob("*.png")):
             file.rename(file.with_name(f"person-{int(file.stem) % 5}_{file.name}"))
     with pytest.raises(InputError, match="is in the training and in the test images, as are 4 other persons"):
-        load_task_data(bars_folder, "few-shot", 32, 8, 0, Splits(), READ)
+        load_task_data(bars_folder, "few-shot", 32, 8, 0, splits, READ)
