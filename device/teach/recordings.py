@@ -165,10 +165,10 @@ class Recordings:
             self._recorded = 0
         began = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         taken = {picture.group for pictures in self.classes.values() for picture in pictures}
-        # A board without a clock battery starts at the same time again: then a letter follows. After the last letter,
-        # the recordings with the time alone become one group.
+        # A board without a clock battery starts at the same time again: a letter then makes the name unique.
         names = [began, *(f"{began}{letter}" for letter in "bcdefghijklmnopqrstuvwxyz")]
-        return next((name for name in names if name not in taken), began)
+        free_names = [name for name in names if name not in taken]
+        return free_names[0] if free_names else began  # without a free name, the new pictures join the group `began`
 
     def add(self, label: str, group: str, jpeg: bytes, views: FloatArray) -> None:
         """Add a picture to the recording `group`, the result of `begin`.
