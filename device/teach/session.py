@@ -383,7 +383,7 @@ class TeachSession:
         return hold is not None and time.monotonic() - hold.latest_s >= 1 / RECORDED_FPS
 
     def _end_late_recording(self) -> None:
-        """End a recording that found no picture, as without a face, while its button was held and just after."""
+        """End a recording some time after its button was released; without a face, it has no picture until then."""
         with self._changed:
             if self._hold is not None and time.monotonic() > self._hold.until_s + _HOLD_LASTS_S:
                 with self._changing():

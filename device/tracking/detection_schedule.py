@@ -122,8 +122,8 @@ class Adaptive:
     may have entered) also causes a detection.
 
     While there are faces, changes are not checked in the first frames after a detection, so that other motion in the
-    scene does not cause a detection in every frame. After a detection in which a face appeared or disappeared, these
-    are 3 frames; after each further detection one more, at most 9.
+    scene does not cause a detection in every frame. Their number is 3 after a detection in which a face appeared or
+    disappeared. Each further detection adds one, up to 9.
     """
 
     follows = True

@@ -43,7 +43,7 @@ class StopSignals:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         has_early_signal = self.received and self._stop is None
-        has_failed = kind is not None  # without an exception, the block has ended in spite of the signal
+        has_failed = kind is not None  # else the block has ended in spite of the signal; see `raise_interrupt`
         if not (has_early_signal and has_failed):
             return
         if self.interrupted:

@@ -98,10 +98,9 @@ def _checked_report(label: str, document: Any, job: Job) -> BenchmarkReport:
     except InputError as error:
         raise HostError(f"{label}: {error}") from error
     measured = {model.sha256 for board in report.boards for model in board.models}
-    # A file that is damaged on the board was measured with another SHA-256. 'edgekit host clean' deletes it there, and
-    # edgekit's environments, too, one of which may write another report.
+    # A model that was damaged on the board's disk has another SHA-256; 'edgekit host clean' deletes the file.
     missing = [name for name, upload in job.models.items() if upload.sha256 not in measured]
-    if missing or len(report.boards) != 1:
+    if missing or len(report.boards) != 1:  # `merged_report` needs one board per report
         cure = "'edgekit host clean', then benchmark the board again"
         raise HostError(f"{label}: its report has no measurement of {', '.join(missing) or 'one board'}: {cure}")
     return report

@@ -187,7 +187,7 @@ def _bench(
     if failure is not None:
         raise failure
     if not hosts and not report.complete:
-        raise KeyboardInterrupt  # after which `benchmark` has returned the report of the finished processes
+        raise KeyboardInterrupt  # again: `benchmark` caught it, and returned the report of the finished processes
     if any(done.interrupted for done in results):
         out.warn(f"interrupted: the report has {len(report.boards)} of {len(results)} boards")
     raise_failures(results)

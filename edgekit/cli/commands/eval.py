@@ -324,7 +324,7 @@ def _confusion_table(
 ) -> TextTable:
     """Return the confusion matrix with the recall of each class, and the number of its missed faces if given.
 
-    `per_class` are the recalls. For photographs they include the missed faces, which those of `result` leave out.
+    `per_class` has the recalls. For photographs, missed faces count as wrong; the recalls of `result` leave them out.
     """
     rows = []
     for (label, recall), counts in zip(per_class.items(), result.confusion, strict=True):

@@ -240,7 +240,7 @@ class _Questions:
             for name, text in _RESULTS.items():
                 self._out.say(f"  {name:12} {text}")
             names = self._ask("4. Results, with commas", _DEFAULT_RESULTS, _results)
-        # The name "web" may be there twice: its settings are then set twice, to the same values.
+        # "web" may be in the list twice, which is harmless.
         return (*names, "web") if _TEACH in settings else names
 
     def settings_of(self, result: str) -> dict[str, Any]:

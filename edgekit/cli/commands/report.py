@@ -60,8 +60,7 @@ def _labels(paths: Sequence[Path], reports: Sequence[BenchmarkReport]) -> list[l
         names = [str(path.with_suffix("")) for path in paths]
     count: Counter[str] = Counter()  # how often each label would occur
     for name, report in zip(names, reports, strict=True):
-        # A board without a label counts by the name of its file. Another board with this name as label then does not
-        # keep the label.
+        # A board without a label counts by the name of its file, so that no other board keeps a label of this name.
         count.update(board.label or name for board in report.boards)
     labels = []
     for name, report in zip(names, reports, strict=True):
