@@ -82,7 +82,7 @@ _PUBLIC = {
     "compare": "edgekit.report.compare",
 }
 
-# The subpackage `edgekit.export` is callable itself: a function and a submodule of one name share one attribute.
+# `export` is not in `_PUBLIC`: function and subpackage would share one attribute, so the subpackage itself is callable.
 __all__ = ["__version__", "errors", "export", *_PUBLIC]
 
 
@@ -95,7 +95,7 @@ def __getattr__(name: str) -> object:
     try:
         value = getattr(_importlib.import_module(_PUBLIC[name]), name)
     except ModuleNotFoundError as error:
-        # No import statement: `edgekit.remote.program` would send the module to boards with every program.
+        # Not an import statement: `edgekit.remote.program` sends every module that a statement names to the boards.
         missing = _importlib.import_module("edgekit.install_hint").missing_module(error)
         if missing is None:
             raise

@@ -378,16 +378,20 @@ def _virtualization(root: Path, architecture: str, cpuinfo: str) -> Virtualizati
     """
     kernel_family = _family(_line(root / "proc/sys/kernel/arch"))
     own_family = _family(architecture)
+    # qemu-user runs the programs of one architecture on the kernel of another one.
     if _is_user_emulator(root) or (kernel_family and own_family and kernel_family != own_family):
         return "emulator"
     is_x86 = "vendor_id" in cpuinfo  # /proc/cpuinfo of an ARM kernel has "CPU implementer" instead
-    if is_x86 and (own_family == "arm" or "QEMU TCG" in cpuinfo):  # TCG: QEMU's translation of instructions
+    if is_x86 and own_family == "arm":  # qemu-user, on a kernel without proc/sys/kernel/arch
+        return "emulator"
+    if is_x86 and "QEMU TCG" in cpuinfo:  # the processor of a qemu-system that translates instructions
         return "emulator"
     if is_x86:
         return "virtual machine" if re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, re.MULTILINE) else "none"
+    # The device tree and the firmware device of qemu-system's machine "virt".
     if _device_tree(root, "model") == "linux,dummy-virt" or (root / "sys/firmware/qemu_fw_cfg").exists():
         return "virtual machine"
-    # Only a Raspberry Pi's firmware adds this to the kernel's command line; emulators load the same device tree.
+    # An emulated Raspberry Pi has the device tree of a real one, but no firmware, which adds this parameter.
     booted_by_firmware = "vc_mem.mem_base=" in (_read(root / "proc/cmdline") or "")
     return "none" if booted_by_firmware and own_family == "arm" else None
 

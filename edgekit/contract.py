@@ -307,10 +307,10 @@ def _check_uncertain(contract: Contract) -> None:
     """Check the two reasons for the label "uncertain": a low probability, and a large distance."""
     below, distance = contract.uncertain_below, contract.distance
     _require(0 <= below <= 1, "uncertain_below", str(below), "0 to 1")
-    # A class of this name would have the same label as an uncertain face or image.
-    is_ambiguous = (below > 0 or distance is not None) and UNCERTAIN in contract.labels
-    field_name = "uncertain_below" if below else "distance"
-    _require(not is_ambiguous, field_name, str(below), f"none, because the model has a label named '{UNCERTAIN}'")
+    if UNCERTAIN in contract.labels:  # a class with the same label as an uncertain face or image
+        expected = f"none, because the model has a label named '{UNCERTAIN}'"
+        _require(below == 0, "uncertain_below", str(below), expected)
+        _require(distance is None, "distance", "a threshold", expected)
     if distance is not None:
         in_range = abs(distance.threshold) <= _MAX_FACTOR
         _require(in_range, "distance.threshold", str(distance.threshold), f"at most {_MAX_FACTOR:g}")

@@ -108,10 +108,10 @@ def default_cache_dir() -> Path:
         UnavailableError: There is no home folder.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # A relative $XDG_CACHE_HOME is not valid, and is ignored.
     with suppress(RuntimeError):  # there is no home folder
+        # A relative $XDG_CACHE_HOME is not valid, and is ignored.
         folder = Path(base) if base.startswith("/") else Path.home() / ".cache"
-        if folder.is_absolute():
+        if folder.is_absolute():  # $HOME may be relative
             return folder / "edgekit"
     raise UnavailableError("there is no home folder for downloads: set XDG_CACHE_HOME to an absolute path")
 

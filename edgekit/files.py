@@ -38,9 +38,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        # While the file is locked, `remove_leftovers` of another process does not delete it. That function tries the
-        # lock, so it may have it for a moment.
-        with suppress(BlockingIOError):
+        # While the file is locked, `remove_leftovers` of another process does not delete it.
+        with suppress(BlockingIOError):  # `remove_leftovers` may hold the lock for a moment, to try it
             lock_file(handle)
         yield temporary
         sync(temporary)
@@ -52,7 +51,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         cure = ": choose another place" if handle < 0 else ""
         raise StorageError(f"cannot write '{target}': {error.strerror or error}{cure}") from error
     finally:
-        # Ctrl-C can arrive after the file was created, and before `handle` is set.
+        # Also without a handle: Ctrl-C can arrive after the file was created, and before `handle` is set.
         with suppress(OSError):
             temporary.unlink()
         if handle >= 0:
@@ -204,7 +203,7 @@ def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
 
     What is locked is a file beside `target`, `.NAME.lock`, because `target` itself may be renamed or deleted meanwhile.
     The kernel releases the lock when the process ends, however it ends. Pipes and devices are not locked, nor are files
-    in folders that cannot be written.
+    in folders that cannot be written. Missing folders are created, and removed at the end if they are still empty.
 
     Raises:
         TemporaryError: Another process has locked the name.
@@ -215,7 +214,7 @@ def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
     handle = None
     try:
         if target.is_file() or not target.exists():  # it is no pipe or device
-            # `_open_locked` creates them; the innermost is the first.
+            # `_open_locked` creates them. The innermost is the first, as their removal needs it.
             created_folders = [parent for parent in target.parents if not parent.exists()]
             handle = _open_locked(lock_path)
     except BlockingIOError as error:

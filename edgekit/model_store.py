@@ -63,13 +63,13 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
 
 def _cure_of_suffix(suffix: str, expected: tuple[str, ...]) -> str:
     """Return the end of the error message for a file with a suffix that is not one of the `expected` ones."""
-    if suffix == CHECKPOINT_SUFFIX:
+    if suffix == CHECKPOINT_SUFFIX:  # a checkpoint, where an exported file is expected
         return " ('edgekit export' writes one)"
-    if CHECKPOINT_SUFFIX not in expected:
+    if CHECKPOINT_SUFFIX not in expected:  # any other file, where an exported file is expected
         return ""
-    if suffix in DEVICE_SUFFIXES:
+    if suffix in DEVICE_SUFFIXES:  # an exported file, where a checkpoint is expected
         return ": give the checkpoint that the file was exported from, or the folder of its training"
-    return " ('edgekit import' converts the authors' checkpoint)"
+    return " ('edgekit import' converts the authors' checkpoint)"  # such as .t7, where a checkpoint is expected
 
 
 def _shipped_path(name: str, suffixes: tuple[str, ...]) -> Path:

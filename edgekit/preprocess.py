@@ -52,7 +52,8 @@ def square_crop_box(
     frame_w, frame_h = frame_wh
     side = (x1 - x0 + y1 - y0) / 2 * (1 + 2 * margin)
     side_px = int(min(max(round(side), 1), frame_w, frame_h))
-    # `floor(x + 0.5)` rounds one half up; `round` would round it to the even neighbour.
+    # One half is rounded up. `round` would round it to the even neighbour: while a box moves by 1 px per frame, its
+    # crop would move by 0 or 2 px.
     left = math.floor((x0 + x1 - side_px) / 2 + 0.5)
     top = math.floor((y0 + y1 - side_px) / 2 + 0.5)
     left = min(max(left, 0), frame_w - side_px)
@@ -102,7 +103,7 @@ def _central_part(image: ImageU8, shape_hw: tuple[int, int]) -> ImageU8:
     # Pixels of the image per pixel of the shape, so that the part just fits into the image.
     scale = min(height / shape_h, width / shape_w)
     part_h, part_w = max(round(shape_h * scale), 1), max(round(shape_w * scale), 1)
-    # `floor(x + 0.5)` rounds one half up; `round` would round it to the even neighbour.
+    # One half is rounded up, as in `square_crop_box`.
     top, left = math.floor((height - part_h) / 2 + 0.5), math.floor((width - part_w) / 2 + 0.5)
     return image[top : top + part_h, left : left + part_w]
 
@@ -194,7 +195,7 @@ def log_mean_probabilities(logits: FloatArray) -> FloatArray:
         logits: float32 (views, N, classes).
 
     Returns:
-        float32 (N, classes); as logits they have the mean probabilities.
+        float32 (N, classes), to be used as logits: their softmax is the mean probabilities.
     """
     means: FloatArray = softmax(logits).mean(axis=0)
     # The smallest positive number instead of 0, which has no logarithm.

@@ -164,7 +164,7 @@ def fit_classes(
 def fit_distance(
     views: FloatArray, labels: IntArray, groups: Sequence[str] | None = None
 ) -> tuple[Novelty, float, FloatArray]:
-    """Fit the distance from the taught classes, with which other things are recognised as such.
+    """Fit the distance from the taught classes; pictures of anything else have a larger distance.
 
     The arguments are those of `fit_classes`.
 
@@ -199,9 +199,9 @@ def check_counts(labels: IntArray, classes: Sequence[str]) -> None:
 def folds(labels: IntArray, groups: Sequence[str] | None = None) -> IntArray:
     """Return the number of the fold of each picture (N,), for a cross-validation with at most 5 folds.
 
-    Each fold has about the same share of each class, and all pictures of a group are in one fold. Only a class with a
-    single group is cut into consecutive parts, which makes its measured accuracy too high. Without `groups`, each
-    picture is a group.
+    Each fold has about the same share of each class. The pictures of one class and one group are in one fold; a group
+    with pictures of two classes may be in two folds. Only a class with a single group is cut into consecutive parts,
+    which makes its measured accuracy too high. Without `groups`, each picture is a group.
     """
     if groups is None:
         groups = [str(index) for index in range(len(labels))]
@@ -326,14 +326,15 @@ def _accuracy_text(held_back: HeldBack) -> str:
 def _advice(fit: Fit, recorded_once: Sequence[str]) -> str:
     """Return a sentence on what to record next; empty if nothing is needed.
 
-    This is more of two classes that are often taken for each other, or a second recording of a class in
-    `recorded_once`, the classes with one recording only.
+    - If two classes are often taken for each other: more pictures of the class that has fewer.
+    - Otherwise, if classes have one recording only (`recorded_once`): a second recording of them.
     """
     pictures = Counter(fit.classes[label] for label in fit.held_back.labels)  # by class
     wrong: Counter[tuple[str, str]] = Counter()  # errors by pair of classes, in either direction
     for label, predicted, count in fit.held_back.confusions(fit.classes):
         wrong[min(label, predicted), max(label, predicted)] += count
-    for (first, second), count in wrong.most_common(1):  # none without errors
+    if wrong:
+        (first, second), count = wrong.most_common(1)[0]
         if count / (pictures[first] + pictures[second]) >= _ALIKE_SHARE:
             fewer = min(first, second, key=lambda name: pictures[name])
             return f"{first} and {second} look alike: record more of {fewer}."

@@ -87,7 +87,8 @@ def fit_linear(
     Args:
         features: float32 (N, features).
         labels: Numbers of the classes (N,).
-        classes: The names of the classes; a class without a picture gets the smallest logit.
+        classes: The names of the classes. The pictures of the other classes lower the bias of a class without a
+            picture, so that its logit is the smallest one.
         strength: Strength of the L2 regularisation of the weights on standardised features.
         start: A fit of similar pictures or strength, which shortens the search.
     """

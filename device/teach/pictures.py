@@ -113,7 +113,8 @@ def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
         return folders[_LABELLED]
     train = next((folders[name] for name in _TRAIN if name in folders), None)
     if train is not None:
-        if others := sorted(folders.keys() - set(_SPLITS)):  # nobody expects that other splits are taught
+        # The warning does not name splits such as `test`, which nobody expects to be taught.
+        if others := sorted(folders.keys() - set(_SPLITS)):
             notify(f"only '{train}' is taught; not used: {', '.join(others)}")
         return train
     for name, each in folders.items():
@@ -183,11 +184,12 @@ def _with_groups(files: list[PictureFile], root: Path, listed: dict[str, str]) -
         relative = file.path.relative_to(root)  # CLASS/picture or CLASS/RECORDING/picture
         sub_folder = relative.parent.as_posix() if len(relative.parts) > 2 else None
         group = relative.as_posix() if file.is_video else listed.get(relative.as_posix(), sub_folder)
-        time = None if group else _recording_time(file.path)
-        if time is None:  # without group and time, the picture's recording stays unknown: None
+        if group:
             grouped.append(PictureFile(file.path, file.label, group))
-        else:
+        elif (time := _recording_time(file.path)) is not None:
             timed.append((time, file))
+        else:
+            grouped.append(file)  # its recording stays unknown
     recording, time_before = 0, None
     for time, file in sorted(timed, key=lambda time_and_file: time_and_file[0]):
         if time_before is None or (time - time_before).total_seconds() > _PAUSE_S:

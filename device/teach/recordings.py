@@ -165,10 +165,10 @@ class Recordings:
             self._recorded = 0
         began = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         taken = {picture.group for pictures in self.classes.values() for picture in pictures}
-        # A board without a clock battery starts at the same time again: then a letter follows. After the last letter,
-        # the recordings with the time alone become one group.
+        # A board without a clock battery starts at the same time again. A letter makes the name unique.
         names = [began, *(f"{began}{letter}" for letter in "bcdefghijklmnopqrstuvwxyz")]
-        return next((name for name in names if name not in taken), began)
+        free_names = [name for name in names if name not in taken]
+        return free_names[0] if free_names else began  # without a free name, the new pictures join the group `began`
 
     def add(self, label: str, group: str, jpeg: bytes, views: FloatArray) -> None:
         """Add a picture to the recording `group`, the result of `begin`.
@@ -213,8 +213,8 @@ class Recordings:
     def _changing(self, what: str) -> Iterator[_Change]:
         """Yield a new change, to which the block adds its moves, and make it the one that `undo` undoes.
 
-        Only the latest change can be undone, so what the one before has removed is deleted now. After an error in the
-        block, nothing can be undone.
+        Only the latest change can be undone, so the files that the change before has removed are deleted now. After an
+        error in the block, nothing can be undone.
         """
         shutil.rmtree(self.folder / _REMOVED, ignore_errors=True)
         self._change = None

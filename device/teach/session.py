@@ -142,6 +142,7 @@ class TeachSession:
             if hold is None or hold.label != label:
                 return  # a late request to end the recording of another class
             hold.until_s = time.monotonic() + (_HOLD_LASTS_S if is_held else 0.0)
+            # A recording without a picture goes on: `_record` ends it after one picture.
             if not is_held and hold.taken > 0:
                 self._end_recording()
 
@@ -271,9 +272,7 @@ class TeachSession:
                 "file": str(file.path),
                 "is_used": file.is_used,
                 "has_before": file.has_before,
-                # The latest "Use it" was of the newest fit, which is compared by identity, and of this region, and its
-                # file is in use.
-                "is_fit_used": self._stored == (result, self._region, self._used_sha256),
+                "is_fit_used": self._is_fit_used(),
                 "base": None if file.is_for_any else file.base.name,
                 "region": None if self._region is None else vars(self._region),
                 # Whether the region can be drawn on the page: --roi sets it for the run, and faces need none.
@@ -282,6 +281,14 @@ class TeachSession:
                 "fit": None if result is None else {"accuracy": result.accuracy, "advice": result.advice},
                 "message": self._message,
             }
+
+    def _is_fit_used(self) -> bool:
+        """Return whether the run classifies with the newest fit and the present region."""
+        if self._stored is None:
+            return False
+        stored_fit, stored_region, stored_sha256 = self._stored
+        is_newest = stored_fit is self._result and stored_region == self._region
+        return is_newest and stored_sha256 == self._used_sha256  # not after "Go back"
 
     def watch(self) -> None:
         """Classify the newest frame for `live`, and record pictures, again and again until the end.
@@ -376,7 +383,7 @@ class TeachSession:
         return hold is not None and time.monotonic() - hold.latest_s >= 1 / RECORDED_FPS
 
     def _end_late_recording(self) -> None:
-        """End a recording that found no picture, as without a face, while its button was held and just after."""
+        """End a recording some time after its button was released; without a face, it has no picture until then."""
         with self._changed:
             if self._hold is not None and time.monotonic() > self._hold.until_s + _HOLD_LASTS_S:
                 with self._changing():

@@ -82,7 +82,8 @@ class TaughtFile:
         If the new file equals the one in use, the model before stays. If `base` was in use, there is no model before.
 
         Raises:
-            StorageError: The disk fails; the files are as before, or the one before is a copy of the one in use.
+            StorageError: The disk fails. my-before.onnx may already be a copy of my.onnx. If only my.json cannot be
+                written, my.onnx is already the new model.
         """
         with atomic_path(self.path) as new:
             write(new)

@@ -246,7 +246,8 @@ def accuracy_with_twice(fit: Fit, views: FloatArray, labels: IntArray, groups: S
             errors_of_draws.append(float((predicted != labels[~chosen]).mean()))
         shares.append(share)
         errors.append(float(np.mean(errors_of_draws)))
-    log_errors = np.log(np.maximum(errors, 1 / len(labels)))  # no error counts as one wrong picture
+    # Zero errors count as one wrong picture, because the logarithm of 0 is infinite.
+    log_errors = np.log(np.maximum(errors, 1 / len(labels)))
     slope, _offset = np.polyfit(np.log(shares), log_errors, 1)
     power = min(float(slope), 0.0)  # more pictures make nothing worse
     return float(1 - error_now * 2.0**power)

@@ -62,8 +62,7 @@ class SceneCuts:
 
 # Largest number of frames from one detection to the next, and the same while tracks may be mixed up.
 _MAX_FRAMES, _MAX_FRAMES_DOUBTFUL = 10, 2
-# While there are faces, changes of the image are checked from this frame after a detection in which a face appeared or
-# disappeared; one frame later after each further detection.
+# While there are faces, changes of the image are checked from this frame on after a detection; see `Adaptive`.
 _FIRST_CHECKED = 4
 # Largest time from one detection to the next, for cameras with a low frame rate.
 _MAX_S = 0.5
@@ -120,9 +119,11 @@ class Adaptive:
     """Runs the detector on every tenth frame, and at once when a face is lost or the scene changes.
 
     With poorly tracked or overlapping faces, it runs on every second frame. A change outside the known faces (a person
-    may have entered) also causes a detection. While there are faces, such changes are not checked in the first frames
-    after a detection: in 3 frames if a face has appeared or disappeared in it, and in one more after each further
-    detection.
+    may have entered) also causes a detection.
+
+    While there are faces, changes are not checked in the first frames after a detection, so that other motion in the
+    scene does not cause a detection in every frame. Their number is 3 after a detection in which a face appeared or
+    disappeared. Each further detection adds one, up to 9.
     """
 
     follows = True
@@ -142,7 +143,7 @@ class Adaptive:
         # Poorly tracked or overlapping faces may have been mixed up.
         if state.frames >= _MAX_FRAMES_DOUBTFUL and (state.followed < _MIN_FOLLOWED or _overlap(state.boxes)):
             return True
-        # While there are faces, changes of the image are checked some frames after a detection only: see the class.
+        # Too early to check changes of the image: see the class.
         if state.boxes and state.frames < self._first_checked:
             return False
         changed_cells, mean_levels = self._change(state)

@@ -154,8 +154,8 @@ def _end_process(exit_code: int) -> NoReturn:
     """End the process, without the interpreter's clean-up if one of edgekit's threads is still running."""
     # Threads that may be blocked have such a name.
     if any(thread.name.startswith("edgekit ") for thread in threading.enumerate()):
-        # The interpreter's own exit would wait for a thread that is blocked in a camera driver, or abort with one that
-        # an encoder still has.
+        # The interpreter's own exit would wait for a thread that is blocked in a camera driver. It would abort the
+        # process if an encoder still uses a thread.
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
@@ -198,7 +198,8 @@ def _call(arguments: list[str], debug: bool, interruptions: _Interruptions) -> i
         return _report_interruption()
     except click.exceptions.Exit as done:  # such as after --help
         return done.exit_code
-    except SystemExit as ended:  # a repeated SIGTERM; `main` ends the process, with threads that are blocked
+    except SystemExit as ended:  # `StopSignals` raises it after SIGTERM
+        # Returned, so that `_end_process` also ends a process with blocked threads.
         return ended.code if isinstance(ended.code, int) else EXIT_FAULT
     except _StdoutClosedError:
         # Python flushes stdout at exit, which would fail again.
@@ -268,10 +269,10 @@ class _Interruptions:
                 self._previous[number] = signal.signal(number, self._receive)
 
     def end(self, ends_process: bool) -> None:
-        """Restore the handlers of signals, or ignore all but SIGTERM because the process ends.
+        """Restore the handlers of signals; if the process ends, ignore all signals but SIGTERM.
 
-        Otherwise a late Ctrl-C would kill the process, and its exit code would be lost. SIGTERM still ends a process
-        whose exit is blocked.
+        They are ignored, because a late Ctrl-C would kill the process, and its exit code would be lost. SIGTERM still
+        ends a process whose exit is blocked.
         """
         self._ended = True  # `_receive` raises no more
         for number, handler in self._previous.items():

@@ -141,6 +141,7 @@ def make_option(kind: type[Any], field: str, declared: Option, *, is_negatable: 
         opposite = f"/--no-{declared.key}" if is_negatable or default else ""
         return click.Option([f"{declared.flag}{opposite}", name], is_flag=True, default=default, help=declared.help)
     flags = [flag for flag in (declared.short, declared.flag) if flag]
+    # The default is only shown: without the option, its class of options sets the field.
     shown_default = declared.default_text if declared.default_text is not None else _default_text(default)
     bare: dict[str, Any] = {}
     if declared.bare is not None:  # the option can be given without a value

@@ -68,11 +68,12 @@ def run_stream(
         from edgekit.device.sinks.context import OutputContext
 
         context = OutputContext(rules=option_of(outputs, OutputOptions), notify=out.warn)
-        # Both receive the video that a camera encodes: the recorder of --record, and the tap of --event-clips.
+        # The video that a camera encodes goes to the recorder of --record. With --event-clips, it first goes to a tap,
+        # which passes it on to the recorder.
         recorder = option_of(outputs, RecordOptions).recorder(context)
         has_camera = stream_options.camera is not None
         tap = option_of(outputs, ClipOptions).tap(context.rules, recorder) if has_camera else None
-        camera = replace(camera, recording=tap or recorder)  # the tap passes the video on to the recorder
+        camera = replace(camera, recording=tap or recorder)
         if taught is not None:
             stream_options = replace(stream_options, model=taught.current)
         stream = opened.enter_context(Stream(replace(stream_options, camera_settings=camera, notify=out.warn)))

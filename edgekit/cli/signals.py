@@ -35,14 +35,16 @@ class StopSignals:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        """Restore the handlers; after a signal that came before `on_stop`, raise the exception of the signal again.
+        """Restore the handlers.
 
-        A library that was being imported may have raised another exception in its place.
+        If an exception ends the block after a signal that came before `on_stop`, raise the signal's own exception: a
+        library that was being imported may have replaced it by another one.
         """
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         has_early_signal = self.received and self._stop is None
-        if kind is None or not has_early_signal:  # None: the block has ended without an exception
+        has_failed = kind is not None  # else the block has ended in spite of the signal; see `raise_interrupt`
+        if not (has_early_signal and has_failed):
             return
         if self.interrupted:
             raise KeyboardInterrupt

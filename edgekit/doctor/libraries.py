@@ -66,7 +66,9 @@ def opencv(probe: Probe) -> Finding:
         text = _failure(names or "the system's OpenCV", done)
         if "libGL" in done.stderr:
             text = "a build with windows, on a system without libGL"
-        return Finding("opencv", "fault", text, replace_by_headless if versions else install_command("device"))
+        # Without `versions` it is the system's OpenCV, which pip cannot uninstall.
+        cure = replace_by_headless if versions else install_command("device")
+        return Finding("opencv", "fault", text, cure)
     text = ", ".join(f"{name} {version}" for name, version in versions.items()) or "the system's own"
     if any(version.startswith("5.") for version in versions.values()):
         return Finding("opencv", "warning", f"{text}: has no Haar detector", "pip install 'opencv-python-headless<5'")

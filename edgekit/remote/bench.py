@@ -98,8 +98,9 @@ def _checked_report(label: str, document: Any, job: Job) -> BenchmarkReport:
     except InputError as error:
         raise HostError(f"{label}: {error}") from error
     measured = {model.sha256 for board in report.boards for model in board.models}
+    # A model that was damaged on the board's disk has another SHA-256; 'edgekit host clean' deletes the file.
     missing = [name for name, upload in job.models.items() if upload.sha256 not in measured]
-    if missing or len(report.boards) != 1:
+    if missing or len(report.boards) != 1:  # `merged_report` needs one board per report
         cure = "'edgekit host clean', then benchmark the board again"
         raise HostError(f"{label}: its report has no measurement of {', '.join(missing) or 'one board'}: {cure}")
     return report
@@ -133,6 +134,8 @@ def _without_address(text: str, host: Host) -> str:
     if host.identity:
         replacements[str(host.identity)] = host.identity.name
     for private, public in replacements.items():
-        # Whole words only: an address can be as short as "a". `re.sub` reads backslashes as escapes.
-        text = re.sub(rf"(?<![\w.@/-]){re.escape(private)}(?![\w/-])", public.replace("\\", r"\\"), text)
+        # Whole words only, because an address can be as short as "a": not in "b.a", "b@a", "b-a" or "/b/a", but before
+        # the dot that ends a sentence.
+        whole_word = rf"(?<![\w.@/-]){re.escape(private)}(?![\w/-])"
+        text = re.sub(whole_word, public.replace("\\", r"\\"), text)  # `re.sub` reads backslashes as escapes
     return text

@@ -28,10 +28,10 @@ _T = TypeVar("_T")
 _HEALTH_S = 200
 SETTLE_S = 10
 _TRIAL_S = 300
-# Time for the trial, two waits for the first frame, and the steps between them on a slow card.
-_TIMEOUT_S = 1800
-# An interrupted change is completed first, and each of the two changes can go back.
-_MAX_SETTLINGS = 4
+# Largest number of starts: an interrupted change is completed first, and each of the two changes can go back.
+_MAX_STARTS = 4
+# Time for all other steps, on a slow card.
+_STEPS_S = 700
 
 
 @dataclass(frozen=True)
@@ -274,8 +274,8 @@ def _run_on_board(
         "trial_s": _TRIAL_S,
         **details,
     }
-    # Up to four starts are waited for, see `_MAX_SETTLINGS`; the actions without `settle_s` start no release.
-    timeout_s = _TIMEOUT_S + _MAX_SETTLINGS * details.get("settle_s", 0)
+    settle_s = details.get("settle_s", 0)  # the actions without it start no release
+    timeout_s = _TRIAL_S + _MAX_STARTS * (_HEALTH_S + settle_s) + _STEPS_S
     try:
         return run_program(connection, [python.path], "deploy", plan, reporter, kind=kind, timeout_s=timeout_s)
     except ConnectionLostError as error:

@@ -91,7 +91,7 @@ def run_on_hosts(
     for future in futures:
         if future.cancelled() or future.result().host in results:  # never started, or reported already
             continue
-        # A host that had not ended before, and has no result, has only the error of its closed connection.
+        # The error of a host that ended before Ctrl-C is kept. A later error is that of the closed connection.
         if future in ended_before or future.result().result is not None:
             results[future.result().host] = future.result()
             finished(future.result())

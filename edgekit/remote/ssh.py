@@ -151,7 +151,7 @@ class Connection:
         """
         # The shell's start files may print a greeting: the program's output begins after the token.
         token = _token()
-        # `exec`: what the shell's start files set up for the end of the shell must not print after the program.
+        # `exec` replaces the shell, so that an EXIT trap of its start files does not print after the program.
         process = self._start(f"echo {token}; exec {command_line(arguments)}")
         exchange = _Exchange(process, on_stderr_line)
         try:

@@ -39,8 +39,9 @@ class ReportOptions(Options):
         """Make a temporary file beside each file, and return a function that writes a report to the temporary files.
 
         A folder that cannot be written therefore raises an error before the measurement. When the stack closes without
-        an error, the temporary files get their final names; the function must have been called. If that fails, because
-        the disk became full meanwhile, the caller must still print the report: a measurement takes long.
+        an error, the temporary files get their final names. The function must have been called before, else the files
+        are empty. If the renaming fails, because the disk became full meanwhile, the caller must still print the
+        report: a measurement takes long.
         """
         from edgekit.files import atomic_path
 

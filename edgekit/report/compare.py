@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal, TypeAlias
 
+import msgspec
 import numpy as np
 
 from edgekit.errors import InputError
@@ -253,27 +254,27 @@ def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     name_after, model_differences = _paired_models(before, after)
     differences = [*_board_differences(before, after), *model_differences]
     unpaired_after = {cell.key: cell for cell in _in_order(after)}
-    cells, unmatched = [], []
+    pairs, unmatched = [], []
     for cell in _in_order(before):
-        # The `CellResult.key` of the counterpart: only the model may have another name ("": it has no counterpart).
-        key = cell.kind, name_after.get(cell.model, ""), cell.engine, cell.intra_op_threads, cell.batch
+        # The counterpart has the same key, except for another name of the model ("": it has no counterpart).
+        key = msgspec.structs.replace(cell, model=name_after.get(cell.model, "")).key
         counterpart = unpaired_after.pop(key, None)
         if counterpart is None:
             unmatched.append(_only_in(cell, "first"))
             continue
-        cells.append(_change(cell, counterpart))
+        pairs.append((cell, counterpart))
         differences += _cell_differences(cell, counterpart)
-        if cell.detector:
-            differences += _detector_size_differences(before, after)
     unmatched += [_only_in(cell, "second") for cell in unpaired_after.values()]
-    if any(cell.kind in ("frame", "run") for cell in cells):  # the kind "net" uses no frames
+    if any(cell.detector for cell, _ in pairs):
+        differences += _detector_size_differences(before, after)
+    if any(cell.kind in ("frame", "run") for cell, _ in pairs):  # the kind "net" uses no frames
         differences += _frame_differences(before, after)
     title_before, title_after = board_title(before), board_title(after)
     return BoardChange(
         board=title_after if title_after == title_before else f"A: {title_before}; B: {title_after}",
         differences=tuple(dict.fromkeys(differences)),  # each once, in their order
         notes=(*_text_differences(before.versions, after.versions), *_text_differences(before.notes, after.notes)),
-        cells=tuple(cells),
+        cells=tuple(_change(cell, counterpart) for cell, counterpart in pairs),
         unmatched=tuple(unmatched),
         doubts=(*_doubts(before, "first report"), *_doubts(after, "second report")),
     )
@@ -388,10 +389,14 @@ def _change(before: CellResult, after: CellResult) -> CellChange:
     ratio_limits: Interval | None = None
     if before_limits and after_limits:
         ratio_limits = ratio_interval(before_ms, before_limits, after_ms, after_limits)
-    why = None if ratio_limits else _FEW_PROCESSES
-    invalidating_flags = sorted(INVALIDATING.intersection(before.quality_flags + after.quality_flags))
-    if invalidating_flags:
-        why = ", ".join(invalidating_flags)
+    verdict: Verdict = "not judged"
+    why: str | None = None
+    if invalidating_flags := INVALIDATING.intersection(before.quality_flags + after.quality_flags):
+        why = ", ".join(sorted(invalidating_flags))
+    elif ratio_limits is None:
+        why = _FEW_PROCESSES
+    else:
+        verdict = _verdict(ratio_limits)
     return CellChange(
         model=after.model,
         baseline=before.model,
@@ -403,7 +408,7 @@ def _change(before: CellResult, after: CellResult) -> CellChange:
         after_ms=after_ms,
         ratio=after_ms / before_ms,
         ratio_interval=ratio_limits,
-        verdict="not judged" if why or not ratio_limits else _verdict(ratio_limits),  # without limits, `why` is set
+        verdict=verdict,
         why=why,
     )
 

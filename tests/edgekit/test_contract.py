@@ -278,6 +278,8 @@ def test_a_threshold_and_a_label_uncertain_exclude_each_other() -> None:
     assert Contract.from_json(own.to_json()) == own
     with pytest.raises(InputError, match="because the model has a label named 'uncertain'"):
         replace(own, uncertain_below=0.4)
+    with pytest.raises(InputError, match="field 'distance' has a threshold: expected none, because the model has a"):
+        replace(own, distance=DistanceSpec("distance", 0.5))
     assert read(document() | {"uncertain_below": 0.4}).uncertain_below == 0.4
 
 

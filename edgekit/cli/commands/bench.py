@@ -143,7 +143,7 @@ def command(
         raise click.UsageError("--formats takes one MODEL")
     from edgekit.cli.formats import bench_formats
 
-    results: list[HostResult[HostReport]] = []
+    results: list[HostResult[HostReport]] = []  # of the boards; `_measure_files` appends them
     measure_files = partial(_measure_files, out, options, boards, hosts, results)
     # The default of `benchmark_formats` is the target of this machine, which boards may not have.
     target = formats.target or ("generic" if hosts else None)
@@ -187,7 +187,7 @@ def _bench(
     if failure is not None:
         raise failure
     if not hosts and not report.complete:
-        raise KeyboardInterrupt  # again, because the measurement has ended with a report
+        raise KeyboardInterrupt  # again: `benchmark` caught it, and returned the report of the finished processes
     if any(done.interrupted for done in results):
         out.warn(f"interrupted: the report has {len(report.boards)} of {len(results)} boards")
     raise_failures(results)

@@ -308,10 +308,10 @@ def _show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> 
     try:
         for result in results:
             done.append(result)
-            # Failures are printed at the end.
-            if result.error is None or not result.tried:
-                text = result.error if result.result is None else _change_text(result.result)
-                out.say(f"{result.host.label}: {text}")
+            if not result.tried:
+                out.say(f"{result.host.label}: {result.error}")  # the reason why the board was skipped
+            elif result.error is None and result.result is not None:  # failures are printed at the end
+                out.say(f"{result.host.label}: {_change_text(result.result)}")
     finally:
         out.result({"boards": [change_document(result) for result in done]})
     if any(result.interrupted for result in done):

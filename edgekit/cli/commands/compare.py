@@ -96,12 +96,13 @@ def command(out: Output, before: Path, after: Path | None, options: CompareOptio
 
 
 def _show(out: Output, board: BoardChange) -> None:
-    """Print the comparison of a board: a table per pair of models, then notes, unmatched cells and doubts."""
+    """Print the comparison of a board: a table per pair of models, then the remarks."""
     if board.differences:
         out.say(f"DIFFERENT CONDITIONS, which also change the times: {'; '.join(board.differences)}", bold=True)
     out.say(board.board)  # its title
     for pair in dict.fromkeys((cell.baseline, cell.model) for cell in board.cells):
         out.show(_table([cell for cell in board.cells if (cell.baseline, cell.model) == pair]))
+    # `cures`: how to measure again, so that the cells "not judged" can be judged.
     remarks = {"note": board.notes, "unmatched": board.unmatched, "not judged": board.cures, "doubtful": board.doubts}
     out.show("")
     for kind, lines in remarks.items():

@@ -74,8 +74,9 @@ def crop(out: Output, options: CropOptions) -> None:
 def _print_crops(out: Output, report: CropReport, output: str | Path) -> None:
     """Print how many faces were cropped, per folder, and how many photographs or frames have no crop."""
     images = "photographs" if all(row.time_s is None for row in report.rows) else "frames"  # of a video
-    # A video's crops, and those of photographs without class folders, are beside crops.csv.
-    folders = "" if set(report.per_folder) == {"."} else f": {_shares(report.per_folder)}"
+    # "." is the folder of crops.csv, with the crops of a video or of photographs without class folders.
+    has_subfolders = set(report.per_folder) != {"."}
+    folders = f": {_shares(report.per_folder)}" if has_subfolders else ""
     out.fields(
         [
             (images, f"{report.photographs:,}"),
@@ -205,7 +206,7 @@ def _report_fields(scan: Scan, findings: Findings) -> Iterator[tuple[str, str]]:
     yield "crossing", f"{counted(len(findings.crossing), 'group')} of identical images in several splits"
     for (first, second), shared in findings.pairs.items():
         yield "", f"{shared:,} in {first} and {second}"
-    # Groups with images in the training split and in another one; with two splits, the line above has their number.
+    # With two splits, the line of their pair has this number already.
     if findings.leaking and len(scan.splits) > 2:
         yield "", f"{findings.leaking:,} in {findings.training} and any of the others"
     yield from _examples([first_of([record.name for record in group], _EXAMPLES) for group in findings.crossing])

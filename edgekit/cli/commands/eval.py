@@ -97,7 +97,7 @@ def command(
       edgekit eval runs/prompts/best.safetensors --clip ViT-B-16.pt --data fer2013.tar.gz
       edgekit eval zero-shot --clip ViT-B-16.pt --data folders --descriptions mine.json --split test
     """
-    models = [str(model) for model in photos.models]
+    models = [str(model) for model in photos.models]  # the argument MODEL, which --data uses, too
     if shown.data is None and photos.photos is None:
         raise click.UsageError("give one of --data and --photos")
     if len(models) > 1 and (shown.data is not None or shown.plot):
@@ -322,7 +322,10 @@ def _percent(value: float | None) -> str:
 def _confusion_table(
     result: Evaluation, per_class: Mapping[str, float | None], missed: Mapping[str, int] | None = None
 ) -> TextTable:
-    """Return the confusion matrix with the recall of each class, and the number of its missed faces if given."""
+    """Return the confusion matrix with the recall of each class, and the number of its missed faces if given.
+
+    `per_class` has the recalls. For photographs, missed faces count as wrong; the recalls of `result` leave them out.
+    """
     rows = []
     for (label, recall), counts in zip(per_class.items(), result.confusion, strict=True):
         rows.append([label, _percent(recall), *map(str, counts)])

@@ -85,7 +85,7 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
 
 
 def show_export(out: Output, exported: Exported, quantized: QuantizedExport | None, options: ExportOptions) -> None:
-    """Print the result of an export. For a quantised file this is `quantized`, and `exported` is the float32 file."""
+    """Print the result of an export: `exported` is the float32 file, `quantized` the quantised one if it was made."""
     check, cost = exported.verification, exported.cost
     file = quantized or exported
     # A file for ncnn has no opset.
@@ -94,6 +94,7 @@ def show_export(out: Output, exported: Exported, quantized: QuantizedExport | No
     rewrites = f"{applied} (places changed)" if applied else "none applies to this net"
     difference = f"max abs difference of logits to torch {check.max_abs_difference:.1e}"
     verified = f"on {check.crops} crops of a test picture: {difference} (allowed: {check.tolerance:.0e})"
+    # --clip without --class is for trained prompts, whose classes become the labels.
     has_new_labels = bool(options.classes or options.classes_file or options.merges or options.clip)
     out.fields(
         [

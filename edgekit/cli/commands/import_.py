@@ -52,8 +52,9 @@ def command(
       edgekit import raf_model.t7 -o raf.safetensors --dataset raf-db --channels rgb
     """
     if file.suffix != ONNX_SUFFIX:
-        # Of these options, a checkpoint takes only --channels rgb.
-        if options.channels == "bgr" or replace(options, channels=None) != ImportOptions():
+        # Of `options`, a checkpoint takes only --channels rgb, or its default gray.
+        has_other_options = replace(options, channels=None) != ImportOptions()
+        if has_other_options or options.channels == "bgr":
             raise click.UsageError(
                 "only --labels, --dataset and --channels rgb are for checkpoints: leave the others out"
             )

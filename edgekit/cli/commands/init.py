@@ -240,7 +240,7 @@ class _Questions:
             for name, text in _RESULTS.items():
                 self._out.say(f"  {name:12} {text}")
             names = self._ask("4. Results, with commas", _DEFAULT_RESULTS, _results)
-        # A name that is there twice gives the same settings twice.
+        # "web" may be in the list twice, which is harmless.
         return (*names, "web") if _TEACH in settings else names
 
     def settings_of(self, result: str) -> dict[str, Any]:

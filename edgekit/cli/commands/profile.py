@@ -79,6 +79,7 @@ def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
     rows = []
     for case in report.estimates:
         if estimate := case.estimate:
+            # `rows` is the number of published nets, each of which was left out of a fit once.
             coverage = f"{estimate.roofline.coverage:.0%} of {estimate.roofline.rows}"
             latency = _interval(estimate.low_ms, estimate.high_ms)
             rows.append((_where(case), latency, f"{estimate.memory_share:.0%}", coverage))

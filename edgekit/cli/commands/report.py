@@ -29,8 +29,8 @@ _MAX_LABEL = 64
 def command(out: Output, paths: tuple[Path, ...], files: ReportOptions) -> None:
     """Show reports of `edgekit bench`, or write them in another form. Several reports are merged into one.
 
-    In a merged report, a board gets the name of its file as label if it has no label, or the label of another board. In
-    a report of several boards, the name of the file is put before such a label.
+    In a merged report, each board needs its own label. A board whose label is missing or is also that of another board
+    gets the name of its file as label. If its report has several boards, the name of the file is put before its label.
 
     Each report is first checked against the schema. Reports from other people are therefore safe to open.
 
@@ -60,7 +60,7 @@ def _labels(paths: Sequence[Path], reports: Sequence[BenchmarkReport]) -> list[l
         names = [str(path.with_suffix("")) for path in paths]
     count: Counter[str] = Counter()  # how often each label would occur
     for name, report in zip(names, reports, strict=True):
-        # A board without a label has the name of its file, which may be the label of another board.
+        # A board without a label counts by the name of its file, so that no other board keeps a label of this name.
         count.update(board.label or name for board in report.boards)
     labels = []
     for name, report in zip(names, reports, strict=True):

@@ -272,7 +272,8 @@ def _checked_options(folder: Path, chosen: InstallOptions, given: Sequence[str])
     with chdir(folder) if folder.is_dir() else nullcontext():
         values = checked_run(options)
     has_records = values["jsonl"] is not None or values["csv"] is not None
-    # The settings file can also be in `given`, as in a deploy, whose later releases may have no records.
+    # A deploy gives its settings file in `given`. An option that is added here would stay in the unit, and --records
+    # would be an error after the deploy of settings without records.
     flags = {word.partition("=")[0] for word in options}
     if has_records and flags.isdisjoint(("--config", "--records")):
         options += ["--records", "changes"]

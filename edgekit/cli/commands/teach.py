@@ -135,7 +135,8 @@ def _changed_ns(path: Path) -> int | None:
 def _show_end(out: Output, taught: TaughtFile, is_changed: bool) -> None:
     """Print which files the user of the page has made, and the next command.
 
-    `is_changed` is true if the model file was written in this run; it may also be one of an earlier run.
+    `taught.is_used`: a taught model is in use, maybe one of an earlier run. `is_changed`: the model file was changed in
+    this run, or moved away by "Go back" on the page.
     """
     pictures = f"; the pictures are in {taught.pictures}" if taught.pictures.is_dir() else ""
     if is_changed and taught.is_used:

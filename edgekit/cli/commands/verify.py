@@ -79,10 +79,10 @@ def verify_document(report: VerifyReport) -> dict[str, Any]:
 def _show_parity(out: Output, check: ParityCheck) -> None:
     """Print the differences between the training's code and the device's, each with its limit."""
     parity, tolerance = check.parity, check.tolerance
-    # Each precision has a limit of one of these two kinds.
-    limit = "" if check.allowed_difference is None else f"allowed: {check.allowed_difference:.1e}"
     if tolerance.relative is not None:  # int8 and half floats
         limit = f"{parity.relative_difference:.3f} of their root mean square, allowed: {tolerance.relative:g}"
+    else:
+        limit = f"allowed: {check.allowed_difference:.1e}"
     largest = f"{parity.logits_difference:.2e} ({limit}; largest {parity.largest_logit:.1f})"
     out.fields(
         [

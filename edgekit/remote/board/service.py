@@ -127,6 +127,9 @@ class Service:
     def _check(self, release: str, old_pid: int | None) -> str | None:
         """Wait until a new process has finished a frame and keeps running; return the reason of a failure, or None.
 
+        Until its first frame, a few bad polls in a row are allowed: systemd restarts a service through states that look
+        like a failure. From its first frame on, the process must run for `settle_s`, without a bad poll.
+
         `old_pid` is the process that ran before, if there was one.
         """
         first_frame_until_s = time.monotonic() + self._health_s
@@ -134,7 +137,6 @@ class Service:
         running_pid: int | None = None
         running_since_s = 0.0
         bad_polls = 0
-        # After the first frame, the loop ends when the process has run for `settle_s`, or has ended.
         while running_pid is not None or time.monotonic() < first_frame_until_s:
             found = self.status(release)
             state, pid = found["state"], found.get("pid")
@@ -150,7 +152,6 @@ class Service:
             else:
                 bad_polls += 2 if state in _FAILED else 1  # "stopped" is a weaker sign of a failure
             has_ended = running_pid is not None and (bad_polls > 0 or pid != running_pid)
-            # A few bad polls are allowed: systemd restarts a service through states that look like a failure.
             if has_ended or bad_polls >= _MAX_BAD_POLLS:
                 return self._with_logged_error(release, _ended(state, found.get("last_exit")))
             time.sleep(_POLL_S)
