@@ -100,8 +100,8 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
     state = _without_last_layer(checkpoint, contract)
     # The classes that both nets have: (index in the new net, index in the old one).
     known = [(index, old_labels.index(name)) for index, name in enumerate(new_labels) if name in old_labels]
-    has_space = old != plain or new != plain  # the names of nets with an embedding space differ from the plain name
-    if known and not has_space:  # else no row of the last layer can be kept
+    either_has_space = old != plain or new != plain  # a net in an embedding space is named NAME@WIDTH
+    if known and not either_has_space:
         dimensions = class_dimensions(plain)
         rows = {name: checkpoint.state[name] for name in dimensions}
         added = tuple(name for name in new_labels if name not in old_labels)

@@ -1,7 +1,7 @@
 """Linear layers on the frozen features of a pretrained net.
 
-The last layer of a pretrained net is fitted so before all layers learn. The choice of `crop.fit`, how pictures that are
-not square become square, compares such layers on held-back pictures.
+Before all layers of a pretrained net are trained, its last layer is fitted in this way. `choose_fit` compares the
+accuracy of such layers on held-back pictures, to choose how pictures that are not square become square (`crop.fit`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from edgekit.preprocess import ImageU8, center_crop, to_tensor
 # Regularisation of the weights, for standardised features: a layer that fits all images leaves the layers before it
 # nothing to learn but noise.
 _L2 = 1.0
-# Share of the mean standard deviation of all features.
+# Smallest standard deviation of a feature, as a share of the mean over all features.
 _LEAST_STD = 0.1
 _STEPS = 200
 _BATCH_IMAGES = 64

@@ -282,7 +282,6 @@ class _Trainer:
             Sum of the losses, number of correct predictions, and number of examples of this share: (3,).
         """
         device = self.fabric.device
-        # `_share` is the slice of the batch that belongs to this process.
         indices, numbers = batch[self._share].to(device), numbers[self._share].to(device)  # (n,), (n, ...)
         loss, correct = self.job.task.loss(self.net, indices, numbers)
         self.optimizer.zero_grad()

@@ -42,9 +42,9 @@ _MOST_NEAR_COPIES = 0.3
 class TrainingData:
     """A data set with its training and validation images; the names describe where these come from.
 
-    `training_name` is None where `dataset` contains sampled images only. `calibration` are
-    the images that the temperature is fitted on; their labels are the majorities of FER+ votes if the training targets
-    are mostly votes, as the temperature for the data's own labels would be too high.
+    `training_name` is None where `dataset` contains sampled images only. `calibration` are the images that the
+    temperature is fitted on. If the training targets are mostly FER+ votes, their labels are the majorities of the
+    votes, because the temperature for the data's own labels would be too high.
     """
 
     dataset: DataSet

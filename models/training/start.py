@@ -150,7 +150,7 @@ class Look:
 
     @property
     def is_square(self) -> bool:
-        """Whether all of the pictures are square."""
+        """Whether all of the pictures are square; true if none is counted."""
         return self.squares == self.pictures
 
 
