@@ -23,7 +23,8 @@ from edgekit.models.nets.registry import class_dimensions, create_model, takes_a
 from edgekit.preprocess import CROP_MARGIN
 
 MAX_IMAGE_SIZE_PX = 224
-# Logits are clamped to at most this far below the image's largest one: in float32, 1 + exp(-80) equals 1.
+# Logits are clamped to at most this far below the image's largest one. The probabilities stay the same, because in
+# float32 1 + exp(-80) equals 1.
 _MAX_GAP = 80.0
 
 
@@ -226,7 +227,8 @@ class MergedClasses(nn.Module):
         """Return logits (N, new classes)."""
         logits: Tensor = self.net(images)  # (N, old classes)
         # ncnn's logsumexp does not subtract the maximum, so large logits would overflow. The probabilities are the same
-        # for logits minus a number that is equal for all classes of an image.
+        # for logits minus a number that is equal for all classes of an image. The clamp keeps the exponentials above 0:
+        # the logarithm of 0 is -inf.
         shifted = (logits - _row_maximum(logits)).clamp_min(-_MAX_GAP)
         parts = torch.split(shifted, self._sizes, dim=1)  # (N, members) for each new class
         merged = [part if part.shape[1] == 1 else part.logsumexp(dim=1, keepdim=True) for part in parts]

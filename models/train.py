@@ -50,8 +50,7 @@ def train(options: TrainOptions) -> TrainingResult:
         require_net(options.model)  # reports an unknown net before the data is read
     start = choose_start(options)
     options = replace(options, init=start.init, recipe=start.recipe)
-    # `net_recipe_of` also reports a recipe that cannot be used, before the data is read.
-    balance = "sampler" if options.balance else net_recipe_of(options).balance
+    net_recipe_of(options)  # reports a recipe that cannot be used, before the data is read
     model, image_size_px, fit = start.model, start.image_size_px, start.fit
     require_net(model, image_size_px)  # reports an image size that the net does not take
     data = read_training_data(options, options.merges, image_size_px, fit)
@@ -64,9 +63,14 @@ def train(options: TrainOptions) -> TrainingResult:
         initial = with_fitted_layer(initial, contract, data.training)
         notify("the last layer starts from one that is fitted on the frozen features of the training images")
     recipe = net_recipe_of(options, initial, notify)
-    calibration = data.calibration if options.calibrate else None
     task = ClassificationTask(
-        contract, recipe, data.training, data.validation, initial=initial, balance=balance, calibration=calibration
+        contract,
+        recipe,
+        data.training,
+        data.validation,
+        initial=initial,
+        balance="sampler" if options.balance else None,  # None: as in the recipe
+        calibration=data.calibration if options.calibrate else None,
     )
     result = train_net(options, data, task, recipe, merged=tuple(options.merges))
     _report_chance(result, data.validation, options)

@@ -78,6 +78,9 @@ _SENTENCES_PER_STEP = 2
 _MAPS_BATCH = 64
 # Share of the epochs with patch dropout.
 _DROPOUT_EPOCHS = 0.75
+# The last two columns of the random numbers of a step. The first selects the expression that an image's caption names,
+# by its share of the votes. The second has one number for the whole batch: the seed of the captions' words.
+_EXPRESSION, _SEED = -2, -1
 
 
 def hybrid_config(trunk: str) -> ClipConfig:
@@ -182,10 +185,10 @@ class MiniClipTask(Task):
         return torch.randperm(len(self.training), generator=generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return random numbers (count, 11 + 2): augmentation, choice of the expression, seed of the words."""
-        per_image = torch.rand(count, 1, generator=generator)
-        per_batch = torch.rand(1, 1, generator=generator).expand(count, 1)
-        return torch.cat([draw(count, generator, self.recipe.plain_augmentation), per_image, per_batch], dim=1)
+        """Return random numbers (count, 11 + 2): those of the augmentation, then the columns _EXPRESSION and _SEED."""
+        of_expression = torch.rand(count, 1, generator=generator)
+        of_seed = torch.rand(1, 1, generator=generator).expand(count, 1)
+        return torch.cat([draw(count, generator, self.recipe.plain_augmentation), of_expression, of_seed], dim=1)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Set the epoch's patch dropout. Before the first epoch, compute the trunk's feature maps of all images.
@@ -205,23 +208,23 @@ class MiniClipTask(Task):
         An image counts as correct if its caption is the most similar one of the batch.
         """
         assert self._feature_maps is not None
-        columns = numbers.unbind(dim=1)  # the last two: choice of the expression, seed of the words
+        columns = numbers.unbind(dim=1)
         is_mirrored = flips(columns, self.recipe.plain_augmentation)  # (N,)
         feature_maps = self._feature_maps[is_mirrored.long(), indices].float()  # (N, channels, h, w)
         device = feature_maps.device
-        seed = int(columns[-1][0].item() * (1 << 24))  # a float32 has 24 bits; one seed for the whole batch
-        texts, caption_of = self._captions(indices, columns[-2], seed)
+        seed = int(columns[_SEED][0].item() * (1 << 24))  # a float32 has 24 bits
+        texts, caption_of = self._captions(indices, columns[_EXPRESSION], seed)
         caption_of = caption_of.to(device)
         tokens = tokenize(texts, self.config)  # (texts, context_length)
-        if self._targets is not None:  # encode the captions and the sentences for the teacher's loss together
+        if self._targets is not None:  # one call of the net also encodes the sentences of the teacher's loss
             tokens = torch.cat([tokens, self._description_tokens(seed)])
         with torch.no_grad():  # limits the learned scale of the logits, as CLIP's training does
             log_scale: Any = net.logit_scale
             log_scale.clamp_(0, _MAX_LOG_SCALE)
         with trained_attention(self.config.context_length, device):
-            # Unit vectors: image (N, embed_dim), text (texts + sentences, embed_dim).
-            image, text, scale = net(feature_maps, tokens.to(device))
-        captions, sentences = text[: len(texts)], text[len(texts) :]
+            # Unit vectors: image (N, embed_dim), encoded (texts + sentences, embed_dim).
+            image, encoded, scale = net(feature_maps, tokens.to(device))
+        captions, sentences = encoded[: len(texts)], encoded[len(texts) :]
         loss = caption_loss(image, captions, caption_of, scale)
         if self._targets is not None:
             loss = loss + self._teacher_loss(image, sentences, scale, self._targets[indices])
@@ -283,9 +286,10 @@ def caption_loss(image: Tensor, captions: Tensor, caption_of: Tensor, scale: Ten
 
     It is the mean of two losses:
 
-    - Of images: the cross-entropy over the captions. Each caption counts once; in open_clip's loss it counts once for
-      each of its images. So the similarities learn how frequent a caption is.
-    - Of captions: the cross-entropy over the images. The target of a caption is divided equally among its images.
+    - Of images: the cross-entropy over the captions. A caption has one term in the softmax; in open_clip's loss it has
+      one for each of its images. So the similarities learn how frequent a caption is.
+    - Of captions: the cross-entropy over the images. The target of a caption is divided equally among its images. In
+      the mean over the captions, the weight of a caption is the number of its images.
 
     Args:
         image: Unit vectors (N, embed_dim).
@@ -296,9 +300,10 @@ def caption_loss(image: Tensor, captions: Tensor, caption_of: Tensor, scale: Ten
     with torch.autocast(image.device.type, enabled=False):  # in float32, also if the towers compute in bf16
         logits = scale.float() * image.float() @ captions.float().T  # (N, texts)
         loss_of_images = F.cross_entropy(logits, caption_of)
-        # Log-probability of each image, given its caption: (N,).
+        # Log-probability of each image, given its caption: (N, 1).
         log_probabilities = logits.log_softmax(dim=0).gather(1, caption_of[:, None])
-    return (loss_of_images - log_probabilities.mean()) / 2
+        loss_of_captions = -log_probabilities.mean()
+    return (loss_of_images + loss_of_captions) / 2
 
 
 @torch.no_grad()

@@ -62,7 +62,8 @@ def shared_groups(first: Iterable[str] | None, second: Iterable[str] | None) -> 
 def groups_in_table(table: PurePosixPath, content: bytes, images: Set[PurePosixPath]) -> dict[PurePosixPath, str]:
     """Return the group of each file that a table names; empty if it has no column of files or of groups.
 
-    The keys are paths of `images`; a path in the table that is no image is a key as it is.
+    The keys are paths of `images`. A path in the table that is no image is kept as a key, because an image is also
+    found by its file name alone.
     """
     groups = {}
     for file, row in _files(table, content, images):

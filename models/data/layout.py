@@ -52,11 +52,11 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
     if not files.images:
         raise InputError(f"data '{where}' has no image in <split>/<class>/")
     _require_utf8({name.parent for name in files.images}, where)
-    # Images are in <split>/<class>/: these are the split folders, and `empty` are class folders without images.
-    folders_of_classes = {image.parts[:-2] for image in files.images}
-    empty = [str(folder) for folder in files.empty_folders if folder.parts[:-1] in folders_of_classes]
-    if empty:
-        notify(f"folders without images are ignored: {', '.join(empty)}")
+    # The folders that contain class folders: those of the splits, or without splits the one of the data.
+    parents = {image.parts[:-2] for image in files.images}
+    empty_classes = [str(folder) for folder in files.empty_folders if folder.parts[:-1] in parents]
+    if empty_classes:
+        notify(f"folders without images are ignored: {', '.join(empty_classes)}")
     name, entries = _named_entries(files, where, notify)
     classes, splits = {entry.class_name for entry in entries}, {entry.split for entry in entries}
     _require_distinct(classes, "classes", where)
@@ -114,17 +114,18 @@ def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry
     """Return split and class of each file from its path.
 
     A path is <split>/<class>/<file>, or without splits <class>/<file>. Both may have the folder of a group before the
-    file, and other folders at the start.
+    file, and other folders at the start. An example with all of them is data/train/happy/person-12/003.jpg. If all
+    paths start with data/, the path in the data is train/happy/person-12/003.jpg.
     """
     has_groups = group_folders(files, KNOWN_SPLITS)
-    # The paths without the folders of groups.
+    # The paths without the folders of groups, such as data/train/happy/003.jpg.
     images = tuple(file.parent.parent / file.name for file in files) if has_groups else files
     has_splits = _have_split_folders(images, where)
     names_have_split = all(_USAGE_PREFIX.match(image.name) for image in images)  # as in Training_123.jpg
     # The folders at the start that all paths share are not part of the path in the data. Folders of splits and classes
-    # are part of it, also if there is only one.
-    first_own_folder = -3 if has_splits else -2
-    root_length = _common_start([image.parts[:first_own_folder] for image in images])
+    # are part of it, also if there is only one, so they are not compared.
+    roots = [image.parts[:-3] if has_splits else image.parts[:-2] for image in images]
+    root_length = _common_start(roots)
     entries = []
     for file, image in zip(files, images, strict=True):
         split = image.parts[-3] if has_splits else ALL_IMAGES
@@ -171,6 +172,8 @@ def _with_groups(entries: list[ImageEntry], files: Files, notify: Notify) -> lis
     if listed_paths and not any(in_tables):
         notify(one_line(f"no group in a table is used: none of its paths is an image, such as '{listed_paths[0]}'"))
     parts = _video_parts(entries, videos)
+    # Pictures that were added by hand are in no table. Groups in names alone are used only if every image has one,
+    # because single names can match by chance.
     others_are_alone = any(in_tables) or bool(parts)
     result = []
     for entry, in_table in zip(entries, in_tables, strict=True):

@@ -152,13 +152,12 @@ def _splits(
         chosen: Indices of the entries of each split; an image can be in several splits.
         folder: Where the pixels are kept in a file; None: they are in memory.
     """
-    # All splits are parts of one array, one after the other; these are the rows of each entry in the array.
+    # All splits are parts of one array, one after the other.
+    entry_of_row = [index for indices in chosen.values() for index in indices]
     rows_of: dict[int, list[int]] = defaultdict(list)
-    total = 0
-    for indices in chosen.values():
-        for index in indices:
-            rows_of[index].append(total)
-            total += 1
+    for row, index in enumerate(entry_of_row):
+        rows_of[index].append(row)
+    total = len(entry_of_row)
     pixels = np.empty((0, 1, 1, 1), np.uint8)
     for index, image in images:
         pixels = _array_for(image, pixels, total, folder)  # a new array for the first image, and the first in colour
@@ -252,9 +251,8 @@ def to_clip_square(image: ImageU8, size_px: int) -> ImageU8:
     """Return the central square of an image, resized to uint8 (size_px, size_px, 1 or 3 RGB), as CLIP's authors do.
 
     The shorter side is resized to `size_px` (bicubic, antialiased) with the aspect ratio kept, then the centre is
-    cropped. A CLIP in torch is trained and evaluated with these pixels. A device computes others: for an exported CLIP
-    it resizes the central square as for every other model ("square"), and `edgekit.evaluate` and `edgekit.verify` read
-    images for an exported file as the device does.
+    cropped. A CLIP in torch is trained and evaluated with these pixels. A device does the reverse: it crops the central
+    square, then resizes it (fit "square"). An exported CLIP is evaluated and verified with the device's pixels.
     """
     from PIL import Image
 

@@ -114,7 +114,10 @@ class DistillationTask(NetTask):
         return net
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return the weighted sum of the losses on augmented images; see `LossWeights`."""
+        """Return the weighted sum of the losses on augmented images; see `LossWeights`.
+
+        `indices` are those of the training images, `numbers` the random numbers of their augmentation.
+        """
         images, weights = self.normalised(self.augmented(indices, numbers)), self.weights
         if self._embeddings is None:  # the teacher has no embedding space
             embeddings, logits = None, net(images).float()

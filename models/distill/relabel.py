@@ -73,6 +73,7 @@ def relabel_by_text(
     tower = _teachers_tower(_teacher_of(checkpoint), clip, prompts, text_tower)
     descriptions = _with_known_words(tower.clip, descriptions, notify)
     vectors = tower.vectors(descriptions)  # (sentences, labels, embed_dim)
+    # Only a damaged text tower has other vectors. A CLIP that is given has been compared with the teacher's.
     if vectors.shape[2] != checkpoint.state[CLASS_VECTORS].shape[1]:
         raise InputError(
             f"text tower '{text_tower}' has vectors of another length than the student: make the student again"
@@ -90,14 +91,12 @@ def _teachers_tower(
     teacher: _ClipTeacher, clip: str | None, prompts: Path | None, text_tower: Path | None
 ) -> TextTower:
     """Return the teacher's text tower: from `clip` and `prompts` if one is given, else from the file `text_tower`."""
-    if text_tower is None or not text_tower.is_file():
-        return _tower_of_clip(teacher, clip, prompts, text_tower)
-    if clip is None and prompts is None:
-        return _tower_beside(teacher, text_tower)
-    if teacher.kind == _PROMPTED and (clip is None or prompts is None):
-        raise InputError(
-            f"'{text_tower}' has the text tower of CLIP and prompts: leave out clip and prompts, or give both"
-        )
+    file = text_tower if text_tower is not None and text_tower.is_file() else None
+    if file is not None and clip is None and prompts is None:
+        return _tower_beside(teacher, file)
+    if file is not None and teacher.kind == _PROMPTED and (clip is None or prompts is None):
+        # Raised here, because the errors of `_tower_of_clip` do not state that the file alone is enough.
+        raise InputError(f"'{file}' has the text tower of CLIP and prompts: leave out clip and prompts, or give both")
     return _tower_of_clip(teacher, clip, prompts, text_tower)
 
 
@@ -114,6 +113,9 @@ def _tower_beside(teacher: _ClipTeacher, path: Path) -> TextTower:
 
 def _tower_of_clip(teacher: _ClipTeacher, clip: str | None, prompts: Path | None, text_tower: Path | None) -> TextTower:
     """Return the text tower of the teacher's CLIP and prompts; `text_tower` is only named in an error."""
+    is_prompted = teacher.kind == _PROMPTED
+    if prompts is not None and not is_prompted:
+        raise InputError("the student's teacher had no prompts: leave prompts out")
     if clip is None:
         cure = "give this CLIP (--clip)"
         if text_tower is not None:
@@ -122,15 +124,12 @@ def _tower_of_clip(teacher: _ClipTeacher, clip: str | None, prompts: Path | None
             f"new classes need the text tower of the student's teacher, CLIP '{teacher.clip.source}' "
             f"(sha256 {teacher.clip.sha256}): {cure}"
         )
-    is_prompted = teacher.kind == _PROMPTED
     if is_prompted and prompts is None:
         raise InputError(f"the student's teacher had prompts ('{teacher.name}'): give their file (--prompts)")
     if prompts is None:
         frozen = load_clip(clip, teacher.clip.config.activation)
         _check_plain(frozen, teacher.clip)
         return TextTower(frozen, prompted=None, teacher_sha256=teacher.sha256)
-    if not is_prompted:
-        raise InputError("the student's teacher had no prompts: leave prompts out")
     if prompts.is_dir():
         prompts = resolve_model(str(prompts), (CHECKPOINT_SUFFIX,))
     trained = _teachers_prompts(prompts, teacher)
@@ -165,7 +164,7 @@ def _with_known_words(
 def report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vectors: Tensor, notify: Notify) -> None:
     """Report the caption nearest to each class, and the words that are in no caption.
 
-    The words decide about the warning, because the cosine does not: in a small CLIP's space all texts are close.
+    Only unknown words cause a warning. A low cosine does not, because in a small CLIP's space all texts are close.
 
     Args:
         clip: The CLIP; nothing is reported if its file does not state its captions.

@@ -133,9 +133,10 @@ def teacher_side_px(teacher: Teacher) -> int:
 
 
 def images_for_teacher(part: ImageSet, teacher: Teacher, options: TrainingOptions, fit: Fit) -> ImageU8:
-    """Return the images of `part`, of the data of `options`, for a teacher.
+    """Return the images for a teacher, uint8 (N, side, side, C): those of `part`, or larger ones of the same files.
 
-    If the teacher takes larger images, and `part` has names of files, they are read again and made square with `fit`.
+    If the teacher takes larger images, and the images are files, the files in `options.data` are read again. They are
+    made square with `fit`.
 
     Raises:
         InputError: A file has changed or is damaged.
@@ -148,6 +149,6 @@ def images_for_teacher(part: ImageSet, teacher: Teacher, options: TrainingOption
     images = new_array(folder_on_disk(math.prod(shape), options.output, options.notify), shape)
     for index, _, image in stored_files(options.data, part, options.contempt, reading):
         square = to_size(image, side_px, fit)
-        # If the data set has images in colour, a gray one gets three equal channels.
+        # With one channel, all images are gray, but a file can have three equal channels.
         images[index] = single_channel_if_gray(square) if channels == 1 else np.broadcast_to(square, shape[1:])
     return images

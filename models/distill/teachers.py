@@ -417,7 +417,8 @@ def _clip_teacher(
         sha256=sha256,
         predict=predict,
         space=EmbeddingSpace(vectors, scale),
-        # A tower's file has the token embeddings of these texts only; CLIPs of other projects do not state theirs.
+        # A CLIP of another project does not state the texts of its training. It has no tower, because a tower's file
+        # contains only the token embeddings of these texts.
         text_tower=TextTower(clip, prompted, sha256) if clip.texts else None,
         facts={"clip": asdict(identity)},
     )

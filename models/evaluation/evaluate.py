@@ -209,11 +209,13 @@ def open_named(model: str | Path | CropClassifier, intra_op_threads: int | None 
 def open_classifier(path: Path, intra_op_threads: int | None = None) -> CropClassifier:
     """Return the classifier in an exported file or a checkpoint.
 
+    `intra_op_threads` is for an exported file; a checkpoint is evaluated with torch's number of threads.
+
     Raises:
         InputError: The file is missing, damaged or of another kind.
     """
     if path.suffix != CHECKPOINT_SUFFIX:
-        # Imported here, because checkpoints do not need onnxruntime; they use torch's number of threads.
+        # Imported here, because checkpoints do not need onnxruntime.
         from edgekit.device.engines.classifier import Classifier
 
         return Classifier(path, intra_op_threads)
@@ -280,12 +282,17 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
 
 
 def label_numbers(classes: Sequence[str], contract: Contract) -> list[int | None]:
-    """Return for each class of some data the number of its label: -1 if the label map removes it, None if unknown."""
+    """Return for each class of some data the number of its label: -1 if the label map removes it, None if unknown.
+
+    Data whose classes are all labels is not merged, even if a label is also the name of an old class. Other data with
+    any of the old classes is merged by the label map. The map does not list the classes that it removes, so all other
+    classes of the data are removed.
+    """
     labels, label_map = contract.labels, contract.label_map
-    has_labels = set(classes) <= set(labels)  # then nothing is merged, even if a label is also the name of an old class
-    if label_map is not None and not has_labels and not set(classes).isdisjoint(label_map.old):
-        return [label_map.number(name) for name in classes]  # data with the classes that are merged into labels
-    return [labels.index(name) if name in labels else None for name in classes]
+    has_only_labels = set(classes) <= set(labels)
+    if has_only_labels or label_map is None or set(classes).isdisjoint(label_map.old):
+        return [labels.index(name) if name in labels else None for name in classes]
+    return [label_map.number(name) for name in classes]
 
 
 def with_contract_channels(images: ImageSet, contract: Contract) -> ImageSet:

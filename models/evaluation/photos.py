@@ -108,7 +108,7 @@ def evaluate_photos(options: EvaluatePhotosOptions) -> list[PhotoEvaluation]:
         face_detector = PhotoDetector(detector, min_face_px=options.min_face_px, threads=threads, notify=notify)
     with open_files(path, notify) as files:
         entries = _of_split(labelled_photos(files, str(path), notify), options.split, path)
-        # Without classes, the name is that of the folder or archive.
+        # No classes, so that the name is always that of the folder or archive: photographs are not FER-2013.
         name = dataset_name(path, classes=(), splits={entry.split for entry in entries})
         unreadable = _read_photos(files, entries, face_detector, tallies, options)
     detector_name = None if face_detector is None else face_detector.name

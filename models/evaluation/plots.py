@@ -57,6 +57,7 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
     side = max(2.0 + 0.7 * len(evaluation.labels), 5.0) if is_named else _UNNAMED_SIDE_IN
     figure = Figure(figsize=(side, side + 5.0), layout="constrained")
     wrapped = textwrap.fill(title, _TITLE_CHARS)
+    # Dollar signs in file names do not enclose formulas.
     figure.suptitle(f"{wrapped}\n{evaluation.accuracy:.2%} of {evaluation.total} images", parse_math=False)
     # Below each other, so that the text is legible at the width of a phone.
     matrix, diagram = figure.subplots(2, 1, height_ratios=(side, 5.0))
@@ -126,8 +127,8 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation, is_named: bool) -> None:
     if not is_named:
         return
     positions = range(len(evaluation.labels))
-    # Names of classes and files may contain dollar signs.
     names = [textwrap.fill(label, _NAME_CHARS, max_lines=3, placeholder="…") for label in evaluation.labels]
+    # Dollar signs in names do not enclose formulas.
     axes.set_xticks(positions, names, rotation=45, ha="right", parse_math=False)
     axes.set_yticks(positions, names, parse_math=False)
     for (row, column), share in np.ndenumerate(shares):

@@ -42,20 +42,17 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     data = options.data
     if not isinstance(data, DataSet):
         data = read_evaluation_data(data, crop.resize_hw[0], crop.fit, options)
-    # The votes are for FER-2013's own classes: with votes, the classes are merged after the majorities are known.
-    if options.ferplus is None:
-        data = merged(data, options.merges, options.notify)
     split = data.chosen_split(options.split, "test")
     # Images without a majority; images whose majority is contempt, or None where `eight_class_accuracy` is undefined.
     left_out, contempt_count = 0, None
-    if options.ferplus is not None:
+    if options.ferplus is not None:  # before the classes are merged, because the votes are for FER-2013's own classes
         images_in_split = len(data.split(split))
         data, contempt_count = _with_majorities(data, split, Path(options.ferplus), options.notify)
         left_out = images_in_split - len(data.split(split))
-    if options.ferplus is not None and options.merges:
-        data = merged(replace(data, splits={split: data.split(split)}), options.merges, options.notify)
-        contempt_count = None
-    elif contract.label_map is not None and not set(data.classes) <= set(contract.labels):  # `aligned` merges them
+    if options.merges:
+        data = merged(data, options.merges, options.notify)
+        contempt_count = None  # FER+'s protocol has no merged classes
+    if contract.label_map is not None and not set(data.classes) <= set(contract.labels):  # `aligned` merges them
         report_removed(contract.label_map, data.classes, options.notify)
         contempt_count = None
     if data.name == contract.provenance.dataset and split == usual_split(data.splits, "train"):

@@ -40,7 +40,8 @@ class EmbeddingNet(nn.Module):
     def replace_classes(self, vectors: Tensor) -> None:
         """Replace the classes by those of unit vectors (per class, classes, embed_dim).
 
-        The number of vectors per class is a power of two; a class with fewer vectors has some of them more than once.
+        The caller passes a power of two of vectors per class, because `forward` compares them by halves. For a class
+        with fewer vectors, the caller repeats some of them.
         """
         self._num_classes = vectors.shape[1]
         self.class_vectors = vectors.flatten(0, 1).to(self.class_vectors)  # (per class * classes, embed_dim)
@@ -52,8 +53,8 @@ class EmbeddingNet(nn.Module):
         if embeddings_only:
             return embeddings
         logits = embeddings @ (self.logit_scale * self.class_vectors).T  # (N, per class * classes)
-        # The maximum over the vectors of each class, by halves: pnnx does not convert a maximum reduction. Each half
-        # has all classes in the same order.
+        # The maximum over the vectors of each class, by halves, because pnnx does not convert a maximum reduction.
+        # Each half has all classes in the same order.
         while logits.shape[1] > self._num_classes:
             logits = torch.maximum(*torch.split(logits, logits.shape[1] // 2, dim=1))
         return logits

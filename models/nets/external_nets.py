@@ -59,6 +59,7 @@ def from_timm(name: str, num_classes: int) -> nn.Module:
     if not timm.is_model(name):
         raise InputError(f"timm has no net '{name}': timm.list_models() in Python lists the names")
     net: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    # A net is created before its image size is known, so it must accept the smallest input of a training.
     try:
         with torch.no_grad():
             shape = net.eval()(torch.zeros(1, 3, INPUT_SIZE_PX, INPUT_SIZE_PX)).shape

@@ -134,12 +134,13 @@ def edgecnn_g_condensed(num_classes: int) -> EdgeCNN:
 def set_training_progress(net: nn.Module, progress: float) -> None:
     """Drop connections of every learned group convolution in `net` according to the training's `progress`, 0..1.
 
-    During the first half of training the input channels of a group decrease in `groups - 1` equal steps from all
-    channels to `inputs_per_group`.
+    The first half of training has `groups` equal parts. At the start of each part but the first one, a group loses
+    `inputs_per_group` of its input channels, so in the last part it has `inputs_per_group` left.
     """
     for module in net.modules():
         if isinstance(module, LearnedGroupConv2d):
-            steps_done = min(module.groups - 1, int(progress / _DROP_UNTIL * module.groups))
+            part = int(progress / _DROP_UNTIL * module.groups)  # counted from 0; larger in the second half
+            steps_done = min(part, module.groups - 1)
             module.drop_connections(module.conv.in_channels - steps_done * module.inputs_per_group)
 
 

@@ -97,11 +97,12 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
     if old == new and old_labels == new_labels:
         return InitialWeights(checkpoint.state, sha256_of(path))
     plain = plain_name(new)
-    dimensions = class_dimensions(plain)
     state = _without_last_layer(checkpoint, contract)
     # The classes that both nets have: (index in the new net, index in the old one).
     known = [(index, old_labels.index(name)) for index, name in enumerate(new_labels) if name in old_labels]
-    if old == new == plain and known:  # neither net has an embedding space
+    either_has_space = old != plain or new != plain  # a net in an embedding space is named NAME@WIDTH
+    if known and not either_has_space:
+        dimensions = class_dimensions(plain)
         rows = {name: checkpoint.state[name] for name in dimensions}
         added = tuple(name for name in new_labels if name not in old_labels)
         if added:

@@ -1,7 +1,7 @@
 """Linear layers on the frozen features of a pretrained net.
 
-The last layer of a pretrained net is fitted so before all layers learn. The choice of `crop.fit`, how pictures that are
-not square become square, compares such layers on held-back pictures.
+Before all layers of a pretrained net are trained, its last layer is fitted in this way. `choose_fit` compares the
+accuracy of such layers on held-back pictures, to choose how pictures that are not square become square (`crop.fit`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from edgekit.preprocess import ImageU8, center_crop, to_tensor
 # Regularisation of the weights, for standardised features: a layer that fits all images leaves the layers before it
 # nothing to learn but noise.
 _L2 = 1.0
-# Share of the mean standard deviation of all features.
+# Smallest standard deviation of a feature, as a share of the mean over all features.
 _LEAST_STD = 0.1
 _STEPS = 200
 _BATCH_IMAGES = 64
@@ -121,23 +121,23 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
     accuracies: dict[Fit, float] = {}
     split = train_split or "Training"  # "Training" also means "train" and other usual names
     size_hw = (_IMAGE_SIZE_PX, _IMAGE_SIZE_PX)
-    folds, images = None, 0
+    folds = np.zeros(0, np.int64)  # set by the first fit: all fits have the same images, although the pixels differ
     for fit in get_args(Fit):
+        # Whole squares: `frozen_features` takes the centre crop.
         crop = CropSpec(margin=0.0, grayscale=False, resize_hw=size_hw, center_crop_hw=size_hw, fit=fit)
         # Without messages and progress, because the training reads the data again and then reports.
         data, part = load_some(
             path, split, _PICTURES, crop, contempt=contempt, notify=ignore_message, progress=of_stage(None, "")
         )
-        images = len(part)
-        if folds is None:  # the same folds for each fit, although the pixels differ
+        if len(folds) == 0:
             folds = _fold_numbers(part)
-        if len(np.unique(folds)) < 2:  # too few groups to validate with
-            return "square"
+            if len(np.unique(folds)) < 2:  # too few groups to validate with
+                return "square"
         values = pretrained_input(EFFICIENTNET_LITE0)
         contract = contract_for(EFFICIENTNET_LITE0, data.classes, data.name, data.is_gray, fit, _IMAGE_SIZE_PX, values)
         features = frozen_features(net, layer, part.images, contract)
         accuracies[fit] = _cross_validated(features, part.labels, folds, len(data.classes))
-    best = _first_of_best(accuracies, images)
+    best = _first_of_best(accuracies, images=len(folds))
     shown = ", ".join(f"{fit} {accuracy:.1%}" for fit, accuracy in accuracies.items())
     notify(f"fit {best}: right on held-back pictures with a linear layer on frozen features: {shown}")
     return best

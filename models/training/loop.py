@@ -172,23 +172,28 @@ def _save_curves(trainer: _Trainer, output: Path) -> None:
 
 
 class _Trainer:
-    """Net, optimiser, averaged weights and history of one training."""
+    """Net, optimiser, averaged weights and history of one training.
+
+    - `plain` is the trained net. `net` wraps it for several processes and for bf16. `learned` is its trained part.
+    - `average` is a net with averaged weights: `learned_average` in place of `learned`. It shares all other tensors
+      with `plain`. Without averaging it is `plain` itself.
+    - `interpolated` is a net for the interpolation of `initial_state` and `average`, with tensors of its own. It is
+      None if the recipe keeps no share of the initial weights.
+    """
 
     def __init__(self, job: TrainingJob, fabric: Fabric) -> None:
         self.job = job
         self.fabric = fabric
         self.history: list[EpochReport] = []
         self.steps_taken = 0
-        net = job.task.build(fabric.device).to(fabric.device)  # before the copies, which must be on the same device
-        # If the recipe keeps a share of the initial weights: these, and a net that receives the interpolated weights.
+        net = job.task.build(fabric.device).to(fabric.device)
         self.initial_state = copy.deepcopy(net.state_dict()) if job.recipe.initial_share else {}
         self.interpolated = copy.deepcopy(net) if job.recipe.initial_share else None
-        # The net with averaged weights; without averaging it is the net itself.
         self.average = _copy(net, job.task.learned(net)) if job.recipe.ema_decay else net
         if fabric.world_size > 1:
             gather_batchnorms(net, fabric)  # after the copies, which one process evaluates alone
-        # `plain` is the net itself; `net` wraps it for several processes and for bf16.
-        self.plain = net.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            net.to(fabric.device)  # the new BatchNorms
+        self.plain = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learned, self.learned_average = job.task.learned(self.plain), job.task.learned(self.average)
         freeze(self.learned, job.recipe.depth_decay, job.recipe.keeps_statistics)
         self.net, self.optimizer = fabric.setup(self.plain, make_optimizer(job.recipe, self.learned))
@@ -200,7 +205,7 @@ class _Trainer:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # dropout draws from the global generator
         batches = self._batches(task.order(generator))
-        task.start_epoch(self.plain, epoch)  # `plain` is `net` without its wrapper for processes and bf16
+        task.start_epoch(self.plain, epoch)
         self.net.train()
         # Again for each epoch, because `train` also switches the frozen BatchNorms to the statistics of the batch.
         freeze(self.learned, recipe.depth_decay, recipe.keeps_statistics)
@@ -277,7 +282,6 @@ class _Trainer:
             Sum of the losses, number of correct predictions, and number of examples of this share: (3,).
         """
         device = self.fabric.device
-        # `_share` is the slice of the batch that belongs to this process.
         indices, numbers = batch[self._share].to(device), numbers[self._share].to(device)  # (n,), (n, ...)
         loss, correct = self.job.task.loss(self.net, indices, numbers)
         self.optimizer.zero_grad()

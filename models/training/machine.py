@@ -89,7 +89,10 @@ class GatheredBatchNorm2d(nn.BatchNorm2d):
         return result
 
     def _normalised_over_all(self, input: Tensor) -> Tensor:
-        """Return the tensor (N, C, H, W), normalised with the statistics of all processes, which are also averaged."""
+        """Return the tensor (N, C, H, W) normalised with the statistics of all processes.
+
+        The running statistics are updated with these statistics.
+        """
         x = input.float()
         count = x.numel() // x.shape[1] * self._fabric[0].world_size  # values per channel in all processes
         moments = torch.stack([x.mean(dim=(0, 2, 3)), x.square().mean(dim=(0, 2, 3))])  # (2, C)

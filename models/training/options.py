@@ -109,20 +109,21 @@ class TrainingOptions(Options):
     on_step: StepCallback | None = None
     on_epoch: EpochCallback | None = None
 
-    # Fields with words. A path may be given as text, which is convenient in Python.
+    # Fields that take one of several words, and the `Literal` of these words.
     _words: ClassVar[dict[str, Any]] = {"precision": Precision, "accelerator": Accelerator}
 
     def __post_init__(self) -> None:
-        """Convert texts to paths, choose a folder for the output if none is given, and check the fields with words."""
+        """Convert texts to paths, choose a folder for the output if none is given, and check the fields in `_words`."""
         super().__post_init__()
         for field in fields(self):
             value = getattr(self, field.name)
-            # The type is a text, such as "Path | None", because annotations are not evaluated.
+            # In Python, a path may be given as text. Annotations are not evaluated, so the field's type is a text, too,
+            # such as "Path | None".
             if isinstance(value, str) and str(field.type).startswith("Path"):
                 object.__setattr__(self, field.name, Path(value))  # the data class is frozen
         if self.output == _RUNS:  # the default
             object.__setattr__(self, "output", _new_run(self.data))
-        for name, literal in self._words.items():  # the `Literal` of each field that takes one of several words
+        for name, literal in self._words.items():
             value, words = getattr(self, name), get_args(literal)
             if value is not None and value not in words:
                 raise InputError(f"{name} is {value!r}: expected one of {', '.join(words)}")

@@ -127,7 +127,9 @@ class Recipe:
         if self.schedule == "warm-epoch-cosine":
             if epoch == 0:
                 return self.warmup_lr
-            return self.max_lr * _cosine_decay((epoch - 1) / self.epochs)  # above 0 in the last epoch, too
+            # The cosine starts after the warm epoch and is as long as all epochs, as in Dassl, the library of CoOp. So
+            # the last epoch has a rate above 0.
+            return self.max_lr * _cosine_decay((epoch - 1) / self.epochs)
         # Share of all steps, including this one: the last step has the rate 0.
         progress = (epoch * steps_per_epoch + step + 1) / (self.epochs * steps_per_epoch)
         if progress < self.warmup:
@@ -274,7 +276,7 @@ def get_recipe(name: str) -> Recipe:
 
 
 def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser for all parameters of `net`.
+    """Return the recipe's optimiser for the trained parameters of `net`.
 
     SGD and Adam add weight decay to the gradient. AdamW shrinks the weights directly, except for gains, biases and
     scalars, as in CLIP (arXiv 2103.00020).
@@ -289,7 +291,7 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
             {"params": [each for each in learned if each.ndim >= 2], "weight_decay": recipe.weight_decay},
             {"params": [each for each in learned if each.ndim < 2], "weight_decay": 0.0},  # gains, biases, scalars
         ]
-        # The fused kernel reads the parameters once, most of which are a small CLIP's token embedding.
+        # Fused is faster, because it reads each parameter once: a small CLIP has a large token embedding.
         return torch.optim.AdamW(
             groups, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=True
         )

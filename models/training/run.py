@@ -42,9 +42,9 @@ _MOST_NEAR_COPIES = 0.3
 class TrainingData:
     """A data set with its training and validation images; the names describe where these come from.
 
-    `training_name` is None where `dataset` contains sampled images only. `calibration` are
-    the images that the temperature is fitted on; their labels are the majorities of FER+ votes if the training targets
-    are mostly votes, as the temperature for the data's own labels would be too high.
+    `training_name` is None where `dataset` contains sampled images only. `calibration` are the images that the
+    temperature is fitted on. If the training targets are mostly FER+ votes, their labels are the majorities of the
+    votes, because the temperature for the data's own labels would be too high.
     """
 
     dataset: DataSet
@@ -161,25 +161,27 @@ def read_training_data(
 
 
 def _calibration_images(
-    options: TrainingOptions, unmerged: DataSet, name: str, merges: Sequence[str], validation: ImageSet
+    options: TrainingOptions, unmerged: DataSet, validation_name: str, merges: Sequence[str], validation: ImageSet
 ) -> ImageSet:
     """Return `TrainingData.calibration`: the validation images, with their labels or the majorities of FER+ votes.
 
-    The votes are used if they are most of the training targets, because they then decide how confident the net is.
+    The training targets decide how confident the net is. If they are mostly votes, the majorities are used.
 
-    `unmerged` is the data with its own classes, `name` the validation split or a description of held-back images.
+    `unmerged` is the data with its own classes. `validation_name` is a split, or describes held-back images.
     """
     if not isinstance(options, NetOptions) or options.ferplus is None or not options.calibrate:
         return validation
-    if options.label_weight >= EQUAL_WEIGHT:  # the training targets are mostly labels, as the validation images have
+    # The targets are mostly labels. With `ferplus_labels` "majority", whose weight is EQUAL_WEIGHT, the labels of the
+    # validation images are majorities already.
+    if options.label_weight >= EQUAL_WEIGHT:
         return validation
-    if name not in unmerged.splits:
+    if validation_name not in unmerged.splits:
         options.notify("the calibration uses the labels of the held-back images, not their votes")
         return validation
     try:
-        return majority_part(unmerged, options.ferplus, name, merges)
+        return majority_part(unmerged, options.ferplus, validation_name, merges)
     except InputError as error:
-        options.notify(f"the calibration uses the labels of {name}, not votes: {error}")
+        options.notify(f"the calibration uses the labels of {validation_name}, not votes: {error}")
         return validation
 
 
@@ -230,7 +232,7 @@ def precision_for(options: TrainingOptions, architecture: str) -> Precision:
         return options.precision
     state = options.output / STATE_NAME
     if options.resume and state.exists() and (recorded := state_fingerprint(state).get("precision")):
-        return recorded  # type: ignore[no-any-return] # load_state compares it
+        return recorded  # type: ignore[no-any-return] # edgekit wrote the file
     # `choose_precision` compares the precisions of CPUs only.
     precision = "fp32" if options.accelerator != "cpu" and torch.cuda.is_available() else choose_precision(architecture)
     options.notify(f"precision {precision}")

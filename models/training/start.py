@@ -48,9 +48,12 @@ class Start:
 def choose_start(options: TrainOptions) -> Start:
     """Return what a training starts from, and report what was chosen.
 
-    What the options leave open is taken from the training to resume, or else from the initial checkpoint, or else from
-    the data: known face data sets and gray squares of at most 64 pixels are faces for EdgeCNN. Everything else is whole
-    images for EfficientNet-Lite0 with its ImageNet weights.
+    What the options leave open is taken from the training to resume. A new training takes net, size and fit from the
+    initial checkpoint, if there is one. Its recipe follows from the net and the weights. Its subject depends on the
+    data, because a model of faces can also start a model of whole images.
+
+    Without a checkpoint, known face data sets and gray squares of at most 64 pixels are faces for EdgeCNN. Everything
+    else is whole images for EfficientNet-Lite0 with its ImageNet weights.
 
     Raises:
         InputError: The data or the initial weights cannot be read.
@@ -58,8 +61,8 @@ def choose_start(options: TrainOptions) -> Start:
     notify = options.notify
     resumed = _checkpoint_to_resume(options)
     initial = initial_checkpoint(options.init) if resumed is None and options.init is not None else None
-    earlier = resumed or initial
-    known = earlier.contract if earlier else None
+    checkpoint = resumed or initial
+    known = checkpoint.contract if checkpoint else None
     look = look_at(options.data, options.contempt)
 
     subject = options.subject
@@ -147,7 +150,7 @@ class Look:
 
     @property
     def is_square(self) -> bool:
-        """Whether all of the pictures are square."""
+        """Whether all of the pictures are square; true if none is counted."""
         return self.squares == self.pictures
 
 
@@ -169,7 +172,8 @@ def look_at(path: Path, contempt: str) -> Look:
             try:
                 pictures.append(single_channel_if_gray(decode_image(files.read(name), str(name))))
             except InputError:
-                continue  # reported with all others when the images are read
+                # Reading all images fails on an unreadable one, so what is found here then has no effect.
+                continue
         has_crop_table = any(name.name.lower() == CROP_TABLE for name in files.names)
     is_square = [picture.shape[0] == picture.shape[1] for picture in pictures]
     are_small = all(len(picture) <= _MOST_FACE_PX for picture in pictures)

@@ -200,6 +200,7 @@ def _bad_changes(folder: Path) -> list[tuple[str, Relabel, str]]:
             _by_text(None),
             "need the text tower of the student's teacher, CLIP 'random:1'",
         ),
+        ("student", _by_text(None, folder / "others.safetensors"), "had no prompts: leave prompts out"),
         ("student", _by_text(str(folder / "other.safetensors")), "the weights differ"),
         ("student", _by_text(text, None, long), "description of class 'x': .*: shorten it"),
         ("prompted", _by_text(text), r"give their file \(--prompts\)"),

@@ -88,6 +88,12 @@ def test_images_are_measured_against_the_majority_of_ferplus(bars: DataSet, tmp_
     assert (result.correct, result.total, result.left_out, result.contempt) == (18, 19, 2, 1)
     assert result.eight_class_accuracy == 18 / 20
     assert result.dataset == "fer2013 with FER+ majority labels"
+    merges = ["good=happy", "bad=sad,angry,fear,surprise,disgust"]
+    merged = evaluate_model(_AlwaysGood(), data, ferplus=tmp_path / "votes.csv", merges=merges)
+    is_neutral = result.truths == EXPRESSIONS.index("neutral")
+    is_happy = result.truths == EXPRESSIONS.index("happy")
+    assert (merged.total, merged.correct) == ((~is_neutral).sum(), is_happy.sum())
+    assert (merged.left_out, merged.eight_class_accuracy) == (2, None)
 
 
 class _AlwaysGood:
