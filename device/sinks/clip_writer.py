@@ -243,7 +243,8 @@ class ClipFiles(Target[Item]):
         self._until_s = float("-inf")
         # Number of items that are not reported as safe yet: all since the beginning of the clip that is being written.
         self._unsafe = 0
-        # Those of them whose clip the current `write` has ended. They are safe also if this `write` fails afterwards.
+        # Those of them that belong to a clip which the current `write` has completed. They stay safe if
+        # this `write` then fails to begin another clip.
         self._complete = 0
 
     def write(self, items: Sequence[Item]) -> int:
@@ -292,7 +293,7 @@ class ClipFiles(Target[Item]):
         """Let the clip of an event end later, or begin it."""
         if self._file is not None and self._name != wanted.name:
             self._end()
-            self._complete = self._unsafe - 1  # all items but the event belong to the clip before
+            self._complete = self._unsafe - 1  # all items but this event, which begins the next clip
         if self._file is None:
             self._begin(wanted)
         self._until_s = wanted.until_s

@@ -161,8 +161,7 @@ def lock_outputs(options: Iterable[SinkOptions]) -> Iterator[None]:
     with ExitStack() as locks:
         for each in options:
             for path in (*each.files(), *each.folders()):
-                # Before any lock, because a lock creates a file, which would be below the mount point.
-                check_mounted(path)
+                check_mounted(path)  # before the lock, whose file would be written into the empty mount point
             for path in each.files():
                 locks.enter_context(exclusive_file(path))
             for folder in each.folders():

@@ -41,7 +41,8 @@ def examine_host(connection: Connection, reporter: HostReporter) -> Examined:
     board = probe(connection)
     python = check_python(board, connection.host.label).path
     installed = board.commands[0] if board.commands else ""  # path of the installed edgekit
-    # A script that runs the arguments with the first of these Pythons that exists.
+    # A script that looks for a Python in a deployed release, beside the installed edgekit and in the environment of
+    # `bench`; if there is none, it takes the system's `python`.
     chooser = shell(_CHOOSE_PYTHON, installed, board.root, python)
     examined = run_program(connection, chooser, "doctor", {}, reporter, kind=Examined, timeout_s=_TIMEOUT_S)
     if not board.commands:

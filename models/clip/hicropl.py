@@ -373,8 +373,9 @@ def frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequenc
 def _context(clip: FrozenClip, config: PromptConfig) -> tuple[Tensor | None, str]:
     """Return the initial text prompts (n, d_t) or None for noise, and the words in front of the class names.
 
-    The prompts replace the first n = `n_ctx` of these words' tokens, so for noise the words are n placeholders. Prompts
-    start from noise if there are no context words, or if n is too large for them.
+    The prompts replace the first n = `n_ctx` tokens of the context words. Prompts start from noise if there are no
+    context words, or if n > `MAX_WORDS_N_CTX`; the words are then n placeholders. A smaller n that is larger than the
+    number of the context words' tokens is an error.
     """
     if config.n_ctx > MAX_WORDS_N_CTX or not config.context_words.strip():
         return None, " ".join([_PLACEHOLDER] * config.n_ctx)
