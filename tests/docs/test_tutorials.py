@@ -265,10 +265,13 @@ def test_faces_from_a_camera_to_a_board(
 
 def test_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "edgekit/assets/astronaut.png", tmp_path / "portrait.png")
+    (tmp_path / "pictures").mkdir()
+    for name in ("portrait.png", "pictures/first.png", "pictures/second.png"):
+        shutil.copy(ROOT / "edgekit/assets/astronaut.png", tmp_path / name)
     printed = Walk(tmp_path).follow(TUTORIALS["first-run"])
     assert "labels: happy 150" in printed["run --source demo --save demo.mp4 --jsonl demo.jsonl"]
-    assert len((tmp_path / "faces.csv").read_text().splitlines()) == 2
+    assert len((tmp_path / "faces.csv").read_text().splitlines()) == 1 + 2
+    assert {path.name for path in (tmp_path / "annotated").iterdir()} == {"first.png", "second.png"}
     assert {path.name for path in tmp_path.iterdir()} >= {"demo.mp4", "demo.jsonl", "annotated.png", "bench.html"}
 
 
@@ -292,7 +295,7 @@ def test_many_boards(
     assert [each["label"] for each in report["boards"]] == ["room-01", "room-02"]
     (measured,) = (text for command, text in printed.items() if command.startswith("bench"))
     assert "All boards" in measured
-    (repeated,) = (text for command, text in printed.items() if "--canary" in command and "default" in command)
+    (repeated,) = (text for command, text in printed.items() if "deploy default" in command and "--only" not in command)
     assert "room-01: 0001-efc6a7c1 is already current" in repeated
     (rolled_back,) = (text for command, text in printed.items() if command.startswith("rollback"))
     assert "room-01: 0001-efc6a7c1 runs; before: 0002-5a691b23" in rolled_back

@@ -107,15 +107,16 @@ def command(
     A cell is one model with one kind and one number of threads. Each cell is measured in several processes, after a
     warm-up, for at least --seconds and at least 100 iterations. The report contains percentiles, the interval of the
     median, memory, and temperature, clock frequency and throttle flags of the board. If the board throttled or its
-    clock frequency changed, the process is repeated after a pause. After Ctrl-C or a failure, the finished measurements
-    are kept.
+    clock frequency changed, the process is repeated after a pause. After Ctrl-C or a failure, the report contains the
+    finished measurements.
 
     With --formats, MODEL is a checkpoint that is exported in each format for the measurement. A table shows accuracy,
     size, p50, p99 and memory of the formats. The recommended format is the fastest one whose accuracy drops by at most
     0.5 percentage points plus two standard errors.
 
     With --host or --inventory, the models are measured on boards over SSH. The command first installs edgekit on the
-    boards, which need no internet access.
+    boards, which need no internet access. After Ctrl-C, the report contains the finished boards. The finished
+    measurements of another board are in ~/.cache/edgekit/board/report.json on this board.
 
     \b
     Examples:

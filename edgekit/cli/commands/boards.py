@@ -80,7 +80,7 @@ def deploy(
     \b
     Examples:
       edgekit deploy mine.onnx --host pi@raspberrypi.local --config edgekit.toml
-      edgekit deploy mine.onnx --inventory boards.toml --canary 1 --config edgekit.toml
+      edgekit deploy mine.onnx --inventory boards.toml --config edgekit.toml
     """
     from edgekit.remote.deploy import deploy_host, roll_out
 
