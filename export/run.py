@@ -46,6 +46,7 @@ def export(options: ExportOptions) -> Exported:
     Example:
         exported = edgekit.export("runs/mine/best.safetensors", "mine.onnx", target="a53")
         print(exported.size_bytes, exported.cost.macs, exported.verification.max_abs_difference)
+        edgekit.export("default", "moods.onnx", merges=["positive=happy", "negative=angry,sad"])
 
     Raises:
         InputError: The model cannot be used, or the arguments do not fit it.

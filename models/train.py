@@ -20,6 +20,7 @@ from edgekit.models.training.init_weights import initial_weights
 from edgekit.models.training.linear_layer import with_fitted_layer
 from edgekit.models.training.loop import check_output
 from edgekit.models.training.options import TrainOptions
+from edgekit.models.training.recipes import get_recipe
 from edgekit.models.training.run import (
     TrainingResult,
     check_training_images,
@@ -48,6 +49,8 @@ def train(options: TrainOptions) -> TrainingResult:
     if options.model is not None:
         require_no_space(options.model)
         require_net(options.model)  # reports an unknown net before the data is read
+    if options.recipe != "auto":
+        get_recipe(options.recipe)  # reports an unknown name before the pictures are looked at
     start = choose_start(options)
     options = replace(options, init=start.init, recipe=start.recipe)
     net_recipe_of(options)  # reports a recipe that cannot be used, before the data is read

@@ -100,7 +100,7 @@ def verify(options: VerifyOptions) -> VerifyReport:
     if reference.contract.labels != device.contract.labels:
         raise InputError(
             f"the labels differ, {', '.join(reference.contract.labels)} and {', '.join(device.contract.labels)}: "
-            "compare with a source that has the file's labels"
+            "compare with a source that has the file's labels, such as a float32 export with the same merges (--merge)"
         )
     images = read_images(
         Path(options.data),

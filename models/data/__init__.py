@@ -40,6 +40,12 @@ _USUAL: dict[SplitKind, tuple[str, ...]] = {
     "val": ("PublicTest", "val", "valid", "validation"),
     "test": ("PrivateTest", "test", "testing"),
 }
+# Options that choose a split of each kind, in the error for a missing one.
+_SPLIT_OPTIONS: dict[SplitKind, str] = {
+    "train": "train: --train-split; export: --calibrate-split",
+    "val": "train: --val-split",
+    "test": "eval, verify: --split; export: --eval-split",
+}
 # A folder with one of these names, in any case, is a split, even if it is the only one.
 KNOWN_SPLITS = frozenset(name.casefold() for names in _USUAL.values() for name in names)
 
@@ -116,11 +122,15 @@ class DataSet:
 
 
 def missing_split(subject: str, name: str, splits: Iterable[str]) -> InputError:
-    """Return the error for data that has the splits `splits`, but not the chosen one `name`."""
-    return InputError(
-        f"{subject} has no split '{name}': it has {', '.join(splits)}; choose one of these with --split, or with the "
-        "command's option that ends in -split"
-    )
+    """Return the error for data that has the splits `splits`, but not the chosen one or the default, `name`."""
+    choice = f"choose split {' or '.join(splits)}"
+    for kind, usual_names in _USUAL.items():
+        if name in (kind, usual_names[0]):  # names that the user need not have typed: the latter is a default, too
+            return InputError(
+                f"{subject} has no split '{kind}': give a folder that contains {kind}/<class>/… "
+                f"(docs/how-to/datasets.md), or {choice} ({_SPLIT_OPTIONS[kind]})"
+            )
+    return InputError(f"{subject} has no split '{name}': {choice}")
 
 
 def chosen_split(subject: str, splits: Iterable[str], name: str | None, kind: SplitKind) -> str:

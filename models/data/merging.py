@@ -30,7 +30,9 @@ def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> LabelMap:
         new, mark, rest = (part.strip() for part in text.partition("="))
         names = tuple(name.strip() for name in rest.split(","))
         if not mark or not new or not all(names):
-            raise InputError(f"merge '{text}': expected the form NEW=OLD,OLD")
+            raise InputError(
+                f"merge '{text}': expected the form NEW=OLD,OLD, such as good=happy,surprise (Python: a list of these)"
+            )
         if new in merges:
             raise InputError(f"merge '{text}': the new class '{new}' is defined twice")
         for name in names:

@@ -199,6 +199,7 @@ def distill(options: DistillOptions) -> DistillationResult:
     # Errors of options and files are reported first, before the data is read and the teacher runs for hours.
     require_net(options.student)
     check_output(options.output, options.resume)
+    net_recipe_of(options)
 
     fit: Fit = options.fit if options.fit != "auto" else fit_of(options.teachers)
     data = read_training_data(options, fit=fit)

@@ -142,7 +142,7 @@ def check_output(output: Path, resume: bool) -> None:
     check_writable(output / STATE_NAME)
     has_state = (output / STATE_NAME).exists()
     if has_state and not resume:
-        raise InputError(f"'{output}' already contains a training: resume it, or choose another output folder")
+        raise InputError(f"'{output}' already contains a training: resume it (--resume), or choose another folder")
     if not has_state and (output / BEST_NAME).exists():
         raise InputError(f"'{output}' contains {BEST_NAME} without {STATE_NAME} to resume from: choose another folder")
 

@@ -317,8 +317,15 @@ def train_net(
         errors = f"calibration error {found.error_before:.3f} before, {found.error_after:.3f} after"
         options.notify(f"calibrated with temperature {found.temperature:.3f}: {errors}")
     elif options.calibrate:
-        options.notify(
-            f"not calibrated: there are fewer than {MIN_CALIBRATION_IMAGES} validation images, all or none of them are "
-            "classified correctly, or the net's last layer is not linear"
-        )
+        images = data.calibration or data.validation
+        options.notify(f"not calibrated: {_why_not_calibrated(len(images), result.validation_accuracy)}")
     return replace(result, temperature=checkpoint.contract.temperature)
+
+
+def _why_not_calibrated(images: int, accuracy: float) -> str:
+    """Return which condition of `edgekit.models.training.task.calibrated` a training does not meet."""
+    if images < MIN_CALIBRATION_IMAGES:
+        return f"{counted(images, 'validation image')}, at least {MIN_CALIBRATION_IMAGES} are needed"
+    if accuracy in (0, 1):
+        return f"{'all' if accuracy else 'none'} of the validation images are classified correctly"
+    return "the net's last layer is not linear"

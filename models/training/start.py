@@ -74,7 +74,6 @@ def choose_start(options: TrainOptions) -> Start:
     if model is None:
         default = "edgecnn" if subject == "face" else EFFICIENTNET_LITE0
         model = plain_name(known.architecture) if known else default
-        notify(f"net: {model}")
     init = options.init or (PRETRAINED if model == EFFICIENTNET_LITE0 else None)
     is_fine_tuned = init is not None and is_pretrained_net(model)
 
@@ -83,6 +82,7 @@ def choose_start(options: TrainOptions) -> Start:
         recipe = "fine-tune" if is_fine_tuned else DEFAULT_RECIPE
         if resumed is not None:
             recipe = TrainingRecord.read(resumed.training).recipe_name or recipe
+    notify(f"net: {model}; initial weights: {init or 'random'}; recipe: {recipe}")
 
     image_size_px = options.image_size
     if image_size_px is None and known and known.architecture == model:  # the size of another net has no meaning here
@@ -105,7 +105,7 @@ def _warn_of_whole_images(subject: Subject, look: Look, notify: Notify) -> None:
     if subject == "face" and look.squares < look.pictures / 2:
         notify(
             f"warning: {look.pictures - look.squares} of {look.pictures} pictures are not square, but a model of faces "
-            "learns from crops of faces: cut them with 'edgekit data crop', or train on whole images with subject image"
+            "learns from crops of faces: cut them with 'edgekit data crop', or train on whole images (--subject image)"
         )
 
 
@@ -131,7 +131,7 @@ def _subject(look: Look, known: Contract | None, notify: Notify) -> Subject:
     if known is not None and known.subject == "face" and look.is_square:
         notify("the data shows faces: its pictures are squares, and the initial model is one of faces")
         return "face"
-    notify("the model classifies whole images (subject face: crops of faces)")
+    notify("the model classifies whole images: for crops of faces, choose subject face (--subject face)")
     return "image"
 
 

@@ -43,7 +43,9 @@ def command(out: Output, options: VerifyOptions) -> None:
     show_report(out, report)
     out.result({**verify_document(report), "data": str(options.data), "split": options.split})
     if not report.passed:
-        raise GateError(f"'{report.model}' is refused: {'; '.join(report.faults)}")
+        # Without a check, the file cannot run on a device at all.
+        cure = f": check that it was made from '{report.against}'" if report.check and not report.is_itself else ""
+        raise GateError(f"'{report.model}' is refused: {'; '.join(report.faults)}{cure}")
     out.say("verified")
 
 

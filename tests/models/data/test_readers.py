@@ -222,7 +222,7 @@ def test_held_back_images_leave_the_training_split(bars: DataSet) -> None:
 
 
 def test_unknown_split_lists_those_there_are(bars: DataSet) -> None:
-    with pytest.raises(InputError, match="it has Training, PublicTest, PrivateTest"):
+    with pytest.raises(InputError, match="Training or PublicTest or PrivateTest"):
         bars.split("nowhere")
     assert bars.split("test") is bars.splits["PrivateTest"]
 

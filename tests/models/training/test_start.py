@@ -81,8 +81,10 @@ def test_options_decide_before_the_data(draw: Draw) -> None:
 
 
 def test_the_initial_model_states_the_net_and_for_squares_the_subject(draw: Draw, tmp_path: Path) -> None:
-    start = start_of(draw(60, 80, 3), init="default", recipe="adapt")
+    notices: list[str] = []
+    start = start_of(draw(60, 80, 3), notices, init="default", recipe="adapt")
     assert (start.subject, start.model, start.recipe) == ("image", "edgecnn", "adapt")
+    assert any("edgecnn" in line and "default" in line and "adapt" in line for line in notices)
     assert start_of(draw(60, 60, 3, split="val"), init="default").subject == "image"  # some are still not square
     (tmp_path / "data").rename(tmp_path / "before")
     assert start_of(draw(60, 60, 3), init="default").subject == "face"
