@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from edgekit.errors import InputError
@@ -173,7 +174,9 @@ def build(kind: Callable[_Arguments, _Kind], *args: _Arguments.args, **kwargs: _
     positional = [name for name, field in fields.items() if not field.kw_only]
     if len(args) > len(positional):
         named = [name for name, field in fields.items() if field.kw_only]
-        raise InputError(f"too many arguments without a name: give {', '.join(named[:3])} by name")
+        value = args[len(positional)]
+        example = f', such as {named[0]}="{value}"' if named and isinstance(value, (str, Path)) else ""
+        raise InputError(f"too many arguments without a name: give {', '.join(named[:3])} by name{example}")
     for name in kwargs:
         if name not in fields:
             raise InputError(f"unknown argument '{name}': {_nearest(name, fields)}")
@@ -258,7 +261,7 @@ def _nearest(name: str, known: Any) -> str:
     """Return the cure for an unknown name: the most similar known one, or all of them."""
     import difflib
 
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}"
 
 

@@ -15,12 +15,13 @@ _T = TypeVar("_T")
 _SHOWN_CHARS = 60
 
 
-def parse_json(content: str | bytes, name: str) -> Any:
+def parse_json(content: str | bytes, name: str, cure: str = "") -> Any:
     """Return the value of a JSON text; NaN and infinity are refused.
 
     Args:
         content: The text.
         name: The document in error messages, such as "the contract".
+        cure: The end of the error message for a text that is not JSON.
 
     Raises:
         InputError: The text is not JSON.
@@ -29,7 +30,7 @@ def parse_json(content: str | bytes, name: str) -> Any:
         return json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         why = "it is not text" if isinstance(error, UnicodeDecodeError) else str(error)[:_SHOWN_CHARS]
-        raise InputError(f"{name} is not JSON: {why}") from error
+        raise InputError(f"{name} is not JSON: {why}{cure}") from error
 
 
 def convert(value: Any, to: type[_T], field: str) -> _T:

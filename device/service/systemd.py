@@ -267,7 +267,7 @@ def find_manager(scope: Scope) -> SystemdManager:
     if not systemd_is_running():
         raise InputError(
             "this machine does not run systemd, so edgekit cannot manage a service here: `edgekit run` works in the "
-            "foreground under any service manager; to start it at boot, add '@reboot PATH/edgekit run ...' to "
-            "'crontab -e'"
+            "foreground under any service manager; to start it at boot, add '@reboot cd FOLDER && PATH/edgekit run "
+            "--config edgekit.toml' to 'crontab -e'"
         )
     return SystemdManager(scope)

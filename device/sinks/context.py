@@ -192,12 +192,14 @@ class OutputContext:
     Attributes:
         rules: The options that all outputs share.
         notify: Called with one line that the user should read, possibly from another thread.
+        say: Called with one line of the command's output, possibly from another thread.
         accounts: Counts of all outputs, in the order of their creation.
         shutdown: The common end of the outputs.
     """
 
     rules: OutputOptions
     notify: Callable[[str], None]
+    say: Callable[[str], None] = print
     accounts: list[Account] = field(default_factory=list)
     shutdown: Shutdown = field(default_factory=Shutdown)
 
@@ -245,7 +247,6 @@ class RunContext(OutputContext):
         contract: The contract of the model.
         controls: Pauses and commands.
         monitor: The current state of the run.
-        say: Called with one line of the command's output.
         recogniser: Returns the function that classifies a picture which a client posts; None: none are accepted.
         recorder: The sink of --record, which the camera uses already.
         tap: Delivers the camera's own video to --event-clips; None if the clips do not use it.
@@ -261,7 +262,6 @@ class RunContext(OutputContext):
     contract: Contract
     controls: Controls
     monitor: Monitor
-    say: Callable[[str], None] = print
     recogniser: Callable[[], Any] | None = None
     recorder: Sink | None = None
     tap: PacketTap | None = None

@@ -97,6 +97,7 @@ class FileSeries(Generic[T]):
         path: The latest file.
         rotation: When to begin a new file, and how many older files to keep.
         open_file: Opens a file for a first item; raises StorageError.
+        say: Called with one line if the file exists: that it is continued, or its new name.
         continues: Whether an existing file is continued; otherwise it is renamed.
         begins: Whether a file may begin with an item.
     """
@@ -104,10 +105,12 @@ class FileSeries(Generic[T]):
     path: Path
     rotation: Rotation
     open_file: Callable[[Path, T], OutputFile[T]]
+    say: Callable[[str], None]
     continues: Callable[[Path], bool] = lambda _: False
     begins: Callable[[T], bool] = lambda _: True
     _file: OutputFile[T] | None = None
     _begun_s: float = 0.0
+    _was_open: bool = False
 
     def write(self, items: Sequence[T]) -> int:
         """Append items to the file, or to a new one if the rotation requires it or the file is gone.
@@ -143,8 +146,11 @@ class FileSeries(Generic[T]):
         # The file of an earlier run gets a time in its name, not a number: otherwise some restarts would soon make the
         # rotation delete all older files.
         if self.path.is_file() and not self.continues(self.path):
-            _set_aside(self.path)
+            self.say(f"'{self.path}' existed and is now called '{_set_aside(self.path)}'")
+        elif self.path.is_file() and not self._was_open:  # after an outage of the disk, it is this run's own file
+            self.say(f"'{self.path}' exists and is continued")
         self._file = self.open_file(self.path, item)
+        self._was_open = True
         # A file that is continued has an age: a rotation by time counts on over restarts.
         self._begun_s = time.monotonic() - self._file.age_s
 
@@ -182,11 +188,11 @@ def _shift(path: Path, keep: int) -> None:
     path.replace(_numbered(path, 1))
 
 
-def _set_aside(path: Path) -> None:
-    """Rename `path` to a free name with the time of its last change, such as `door.20261130T021500Z.mp4`."""
+def _set_aside(path: Path) -> Path:
+    """Rename `path` to a free name with the time of its last change, such as `door.20261130T021500Z.mp4`; return it."""
     stem = f"{path.stem}.{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y%m%dT%H%M%SZ}"
     names = (f"{stem}{'' if number == 1 else f'-{number}'}{path.suffix}" for number in itertools.count(1))
-    path.replace(next(place for name in names if not (place := path.with_name(name)).exists()))
+    return path.replace(next(place for name in names if not (place := path.with_name(name)).exists()))
 
 
 def _numbered(path: Path, number: int) -> Path:

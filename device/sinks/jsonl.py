@@ -51,11 +51,11 @@ def as_document(result: FrameResult) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "sequence": result.sequence,
         "file": result.file,
-        "position_s": None if result.position_s is None else round(result.position_s, 6),
         "subject": None if is_of_faces else result.subject,
         "monotonic_s": round(result.monotonic_s, 6),
         "wall_s": round(result.wall_s, 6),
         "clock_synchronised": None if result.clock_synchronised else False,
+        "position_s": None if result.position_s is None else round(result.position_s, 6),
         "frame_wh": list(result.frame_wh),
         "age_ms": round(result.age_ms, 3),
         "stage_ms": {stage: round(duration, 3) for stage, duration in result.stage_ms.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +175,6 @@ def run_context(
     health: ReadHealth,
     recorder: H264Recorder | None,
     tap: PacketTap | None,
-    say: Callable[[str], None],
     taught: TaughtFile | None = None,
 ) -> RunContext:
     """Return what a run offers to its sinks.
@@ -186,7 +185,6 @@ def run_context(
         health: Returns the newest health sample.
         recorder: The recorder of `RecordOptions.recorder`.
         tap: The tap of `ClipOptions.tap`.
-        say: Called with one line of the command's output.
         taught: The file of the taught model, with --teach.
     """
     from edgekit.device.sinks.context import RunContext
@@ -206,7 +204,6 @@ def run_context(
         controls=stream.controls,
         # A function, because sinks add accounts later.
         monitor=Monitor(stream.source.name, health, lambda: outputs.accounts, stream.controls),
-        say=say,
         recogniser=stream.picture_recogniser,  # a method, which only the web page calls
         recorder=recorder,
         tap=tap,

@@ -85,7 +85,7 @@ class H264Recorder(Sink):
         )
         # A video can begin with a key frame only.
         files: FileSeries[EncodedPacket] = FileSeries(
-            target, outputs.rules.rotation, self._open_file, begins=lambda packet: packet.is_key
+            target, outputs.rules.rotation, self._open_file, outputs.say, begins=lambda packet: packet.is_key
         )
         # None ends a file, see `stop`.
         self._writer: Writer[EncodedPacket | None] = Writer(

@@ -192,6 +192,7 @@ class RecordSink(Writer[str]):
                 Path(target),
                 run.rules.rotation,
                 lambda path, _first_item: TextFile(path, header),
+                run.say,
                 continues=lambda path: has_header(path, header),
             )
         # To stdout the run itself writes, so that it ends when the program that reads the lines has ended.

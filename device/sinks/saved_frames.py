@@ -55,7 +55,7 @@ class VideoSink(Writer[Shot]):
             slow="encoder or disk too slow",
             reserve=run.reserve(target, VIDEO),
         )
-        files = FileSeries(target, run.rules.rotation, self._open_file)
+        files = FileSeries(target, run.rules.rotation, self._open_file, run.say)
         super().__init__(files, rules, run.account("save"), run.shutdown, run.notify, threaded=source.live)
 
     def write(self, frame: Frame, result: FrameResult) -> None:

@@ -144,7 +144,7 @@ def _check(url: str, token: str | None) -> str:
         host = ""
     is_plain_text = url.isascii() and url.isprintable() and " " not in url
     if not host or not is_plain_text or parts.scheme not in ("http", "https"):
-        raise InputError("the webhook address must look like https://host/path")
+        raise InputError("the webhook address must look like http://host/path or https://host/path")
     if parts.username is not None or parts.password is not None:
         raise InputError("the webhook address contains a password: use --webhook-token-file")
     if token is not None and not token.isascii():

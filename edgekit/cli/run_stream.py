@@ -67,7 +67,9 @@ def run_stream(
         from edgekit.device.pipeline.summary import Tally
         from edgekit.device.sinks.context import OutputContext
 
-        context = OutputContext(rules=option_of(outputs, OutputOptions), notify=out.warn)
+        # With `--jsonl -`, stdout has the results, and text goes to stderr as with --json.
+        text = replace(out, as_json=True) if prints_results else out
+        context = OutputContext(rules=option_of(outputs, OutputOptions), notify=out.warn, say=text.say)
         # The video that a camera encodes goes to the recorder of --record. With --event-clips, it first goes to a tap,
         # which passes it on to the recorder.
         recorder = option_of(outputs, RecordOptions).recorder(context)
@@ -80,9 +82,7 @@ def run_stream(
         # The localizer as a function, because a new model replaces it during the run.
         monitor = RuntimeMonitor(results_folder(outputs), lambda: stream.localizer, out.warn, live=stream.source.live)
         opened.enter_context(monitor)
-        # With `--jsonl -`, stdout has the results, and text goes to stderr as with --json.
-        text = replace(out, as_json=True) if prints_results else out
-        sinks = open_sinks(outputs, run_context(context, stream, monitor.health, recorder, tap, text.say, taught))
+        sinks = open_sinks(outputs, run_context(context, stream, monitor.health, recorder, tap, taught))
         tally = Tally()
         sinks.append(tally)
         if not prints_results:

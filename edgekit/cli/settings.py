@@ -127,7 +127,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"settings '{path}' cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # no TOML, or no UTF-8; brackets that are nested too deeply
-        raise InputError(f"settings '{path}' are not valid TOML: {error}") from error
+        # What tomllib reports for words and for 10MB without quotes.
+        is_bare_text = str(error).startswith(("Invalid value", "Expected newline"))
+        cure = ': text needs quotes, such as "usb"' if is_bare_text else ""
+        raise InputError(f"settings '{path}' are not valid TOML: {error}{cure}") from error
 
 
 def checked_run(options: Sequence[str]) -> dict[str, Any]:
@@ -175,7 +178,7 @@ def _unknown(key: str, known: Mapping[str, object], replaced: Mapping[str, str])
 
     if key in replaced:
         return f"key '{key}' does not exist any more: {replaced[key]}"
-    near = difflib.get_close_matches(key.replace("_", "-").lower(), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key.replace("_", "-").lower(), known, n=1)
     cure = f"did you mean '{near[0]}'?" if near else "`edgekit run --print-config` lists all keys"
     return f"unknown key '{key}': {cure}"
 
@@ -194,7 +197,7 @@ def _checked(declared: Option, option: click.Option, value: Any) -> Any:
         return declared.bare if value else None  # `true` is the option without a value
     if option.multiple:
         if not isinstance(value, list):
-            raise ValueError("write a list, [...]")
+            raise ValueError(f"write a list, {_toml(declared, [value])}")
         return [_text_or_number(declared, option, item) for item in value]
     if isinstance(value, list):
         raise ValueError("write one value instead of a list")

@@ -22,6 +22,9 @@ from edgekit.remote.ssh import Connection, ConnectionLostError
 from edgekit.report.document import BenchmarkReport, HostOutcome, from_document, merge
 from edgekit.text import printable
 
+# The latest report of a board, in its default cache folder; it stays there after a lost connection or Ctrl-C.
+KEPT_REPORT = "~/.cache/edgekit/board/report.json"
+
 
 @dataclass(frozen=True)
 class Job:

@@ -329,7 +329,7 @@ def parse_document(content: bytes, name: str) -> BenchmarkReport:
     Raises:
         InputError: The document is not JSON, of another major version, or does not match the schema.
     """
-    return from_document(parse_json(content, name), name)
+    return from_document(parse_json(content, name, cure=": give the JSON file of 'edgekit bench -o'"), name)
 
 
 def from_document(document: Any, name: str) -> BenchmarkReport:

@@ -21,8 +21,8 @@ from edgekit.report.document import (
 from edgekit.text import TextTable, counted
 
 KIND_NOTE = (
-    "run: the loop of edgekit run, the frame rate that you get; frame: one frame through detection and classification, "
-    "in one thread; net: one inference"
+    "run: the loop of edgekit run, the frame rate that you get; frame: one frame through detection and then "
+    "classification; net: one inference; threads: those of each net"
 )
 INTERVAL_NOTE = (
     "±: half of the median's 95 % interval, from the spread between processes; -: fewer than three processes"

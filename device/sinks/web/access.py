@@ -102,7 +102,9 @@ def bind(address: str, token: str | None) -> socket.socket:
         listener.close()
         # A port below 1024 needs another user. An address that is in use or not there yet may be free later.
         kind = InputError if isinstance(error, PermissionError) else TemporaryError
-        raise kind(f"web address '{address}' cannot be used: {error.strerror or error}: use another") from error
+        raise kind(
+            f"web address '{address}' cannot be used: {error.strerror or error}: use another, such as --web 9000"
+        ) from error
     return listener
 
 

@@ -219,12 +219,14 @@ def _measure_on_hosts(
 
     A board whose benchmark failed after some measurements has a result and an error.
     """
-    from edgekit.remote.bench import bench_host, merged_report
-    from edgekit.remote.parallel import run_on_hosts
+    from edgekit.remote.bench import KEPT_REPORT, bench_host, merged_report
+    from edgekit.remote.parallel import INTERRUPTED, run_on_hosts
 
     with BoardReporter(out, len(hosts)) as reporter:
         work = partial(bench_host, job=job, reporter=reporter)
         results = run_on_hosts(hosts, work, boards.parallel, reporter.finished, failure=lambda report: report.failure)
+    if any(done.error == INTERRUPTED for done in results):
+        out.warn(f"interrupted: a board keeps its finished measurements, if it has any, in '{KEPT_REPORT}'")
     return merged_report(results), results
 
 

@@ -198,9 +198,11 @@ class _Questions:
         given = self._given
         if given.source is not None:
             return {"source": _absolute_if_file(given.source)}
-        if given.camera is not None or not self._asks:
-            return {"camera": given.camera or "auto"}
+        if given.camera is not None:
+            return {"camera": given.camera}
         cameras = self._list_cameras()
+        if not self._asks:
+            return {"camera": "auto"}
 
         def parse(answer: str) -> dict[str, Any]:
             is_number_in_list = answer.isdecimal() and 0 < int(answer) <= len(cameras)
@@ -269,7 +271,7 @@ class _Questions:
         for obstacle in found.obstacles:
             self._out.say(f"  obstacle: {obstacle}")
         if not found.cameras:
-            self._out.say("  no camera found: connect one, or try the bundled recording: demo")
+            self._out.warn("no camera found: connect one, or try the bundled recording: demo (option: --source demo)")
         return [camera.name for camera in found.cameras]
 
     def _ask(self, text: str, default: str, parse: Callable[[str], Any]) -> Any:

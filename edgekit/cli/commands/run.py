@@ -14,6 +14,7 @@ from edgekit.device.sink import SinkOptions
 from edgekit.device.sinks.outputs import option_of, other_sink_options, own_sink_options
 from edgekit.device.sinks.teach import TeachTabOptions
 from edgekit.device.sources.settings import CameraSettings
+from edgekit.text import printable
 
 
 class _RunCommand(SettingsCommand):
@@ -40,6 +41,15 @@ class _RunCommand(SettingsCommand):
         "tracker": "edgekit.stream(tracker=...) chooses another tracker",
     }
     _is_complete = False
+    allow_extra_args = True  # `parse_args` reports them, with the cure
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line; further words are an error, usually the files of a pattern without quotes."""
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:  # resilient: the shell completes the command line
+            cure = "give the source with --source, and a pattern in quotes: --source 'pictures/*.png'"
+            raise click.UsageError(f"unexpected argument '{printable(rest[0])}': {cure}", ctx)
+        return rest
 
     def complete(self) -> None:
         """Add the options of sinks of other packages; finding the packages takes 30 ms on a PC."""

@@ -199,8 +199,12 @@ class Service:
 
 def _ended(state: str, last_exit: str | None) -> str:
     """Return what happened to a run that does not go on."""
-    if last_exit == "exit code 0":
-        return "the run ended with exit code 0: its source ended, or max-frames of the settings was reached"
+    # systemd may have forgotten how a run ended that did not fail; one that failed is in another state.
+    if last_exit == "exit code 0" or (last_exit is None and state == "stopped"):
+        return (
+            "the run ended with exit code 0: use a source without an end, such as a camera, and no max-frames in the "
+            "settings"
+        )
     if last_exit is None:
         return f"the run ended, and the service is {state}"
     # Such as "exit code 1"; else the name of a signal or of another cause.

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.device.sources.opencv import DiscoveredCameras
 from tests.device.http_client import request
 from tests.waiting import wait_until
 
@@ -88,6 +89,15 @@ def test_the_lines_of_the_page_are_regions(edgekit, line: str, tmp_path: Path) -
 def test_a_wrong_answer_writes_nothing(edgekit, wrong: tuple[str, str], tmp_path: Path) -> None:
     assert edgekit("init", "-o", tmp_path / "edgekit.toml", *wrong)[0] == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_camera_the_default_answer_is_a_warning(
+    edgekit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.device.sources.opencv.list_cameras", lambda: DiscoveredCameras((), ()))
+    code, _, err = edgekit("init", "-o", tmp_path / "edgekit.toml", "--results", "records", "--quiet")
+    assert code == 0
+    assert "no camera found" in err
 
 
 def test_existing_settings_are_kept(edgekit, tmp_path: Path) -> None:

@@ -61,6 +61,17 @@ def test_a_folder_becomes_a_table_a_video_lines_and_rows(edgekit_run, crops, tmp
     assert play(video) == 3
 
 
+def test_a_second_run_states_what_becomes_of_the_files_of_the_first(edgekit_run, crops, tmp_path, capsys):
+    options = ["--source", crops, "--jsonl", tmp_path / "r.jsonl", "--save", tmp_path / "r.mp4"]
+    assert edgekit_run(*options) == EXIT_OK
+    assert str(tmp_path / "r.") not in capsys.readouterr().out
+    assert edgekit_run(*options) == EXIT_OK
+    text = capsys.readouterr().out
+    (renamed,) = tmp_path.glob("r.*Z.mp4")
+    assert str(renamed) in text
+    assert text.count(str(tmp_path / "r.jsonl")) == 1
+
+
 def test_json_is_one_document_on_stdout_and_the_table_is_on_stderr(edgekit_run, crops, capsys):
     assert edgekit_run("--source", crops, "--json", "--threads", 1, "--max-frames", 2) == EXIT_OK
     captured = capsys.readouterr()

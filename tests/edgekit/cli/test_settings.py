@@ -105,6 +105,23 @@ def test_a_misspelled_key_is_answered_with_the_nearest(edgekit, tmp_path):
     assert "max-frames" in edgekit("run", "--config", path)[2]
 
 
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("source = door.mp4\n", "text needs quotes"),
+        ("rotate-files = 10MB\n", "text needs quotes"),
+        ("event-label = 'sad'\n", '["sad"]'),
+        ("loop = true\n", "--print-config"),  # no key is similar
+    ],
+)
+def test_a_wrong_file_is_answered_with_the_cure(edgekit, tmp_path, text, cure):
+    path = tmp_path / "edgekit.toml"
+    path.write_text(text)
+    code, _, err = edgekit("run", "--config", path)
+    assert code == 2
+    assert cure in err
+
+
 def test_settings_run(edgekit, tiny_model, tmp_path):
     path = tmp_path / "edgekit.toml"
     path.write_text(f'model = "{tiny_model}"\nsource = "demo"\ndetector = "none"\nmax-frames = 3\n')

@@ -166,6 +166,7 @@ def test_ctrl_c_ends_the_command_on_the_board(sshd: Sshd, plant: Plant, tiny_mod
     home = os.fsencode(f"HOME={sshd.home}")
     wait_until(lambda: not processes_with(home), failure=lambda: f"still on the board: {processes_with(home)}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["started"]
+    assert ".cache/edgekit/board/report.json" in stderr
 
 
 def processes_with(variable: bytes) -> list[bytes]:

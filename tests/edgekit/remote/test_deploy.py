@@ -286,8 +286,12 @@ def test_a_file_that_the_settings_name_must_be_on_the_board(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("last", "fault"),
-    [({"state": "running", "pid": 8}, None), ({"state": "failed", "last_exit": "watchdog"}, "was ended (watchdog)")],
-    ids=["the new run works", "the new run fails"],
+    [
+        ({"state": "running", "pid": 8}, None),
+        ({"state": "failed", "last_exit": "watchdog"}, "was ended (watchdog)"),
+        ({"state": "stopped"}, "use a source without an end"),
+    ],
+    ids=["the new run works", "the new run fails", "the source of the new run ends"],
 )
 def test_while_the_old_run_ends_the_new_one_has_not_failed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, last: dict[str, Any], fault: str | None
