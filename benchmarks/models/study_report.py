@@ -103,7 +103,8 @@ def _budget_text(budget: dict[str, Any] | None, nets: Sequence[dict[str, Any]]) 
     return (
         f"The nets were trained for {budget['epochs']} epochs (recipe `{budget['recipe']}`, batch size "
         f"{budget['batch_size']}, seed {budget['seed']}). The best epoch was chosen on PublicTest. {precisions} "
-        "edgecnn-g-condensed is edgecnn-g with learned instead of fixed groups, in its ONNX form. It was not trained."
+        "edgecnn-g-condensed is the net that an export of a trained edgecnn-g-learned contains. Only its cost was "
+        "measured, with random weights."
     )
 
 
