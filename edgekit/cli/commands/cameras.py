@@ -32,7 +32,7 @@ def command(out: Output) -> None:
     for obstacle in found.obstacles:
         out.say(f"obstacle: {obstacle}")
     if not found.cameras:
-        out.say("no camera found: connect one, or run without a camera: edgekit run --source demo")
+        out.say("no camera found: connect one, or run without a camera: edgekit run --source demo --realtime")
     out.result({"cameras": list(map(asdict, found.cameras)), "obstacles": list(found.obstacles)})
 
 
