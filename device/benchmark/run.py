@@ -170,7 +170,9 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
     planned = plan_cells(named, options.threads, options.kinds or KINDS)
     cells = [cell for cell in planned if cell.kind == "net" or cell.path not in of_features]
     if not cells:
-        raise InputError(f"'{names[0]}' returns features instead of classes, so it has the kind 'net' only")
+        raise InputError(
+            f"'{names[0]}' returns features instead of classes, so it has the kind 'net' only: leave kinds out"
+        )
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
     uses_frames = any(cell.kind != "net" for cell in cells)

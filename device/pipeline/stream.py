@@ -58,7 +58,7 @@ _OF_FACES = (
 
 
 # The streams and their iterators that still exist. At the end of Python, their threads would abort the process.
-_EXISTING: WeakSet[Any] = WeakSet()
+_EXISTING: WeakSet[Stream | _Results] = WeakSet()
 
 
 @atexit.register

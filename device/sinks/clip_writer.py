@@ -243,8 +243,8 @@ class ClipFiles(Target[Item]):
         self._until_s = float("-inf")
         # Number of items that are not reported as safe yet: all since the beginning of the clip that is being written.
         self._unsafe = 0
-        # Those of them that belong to a clip which the current `write` has completed. They stay safe if
-        # this `write` then fails to begin another clip.
+        # Those of them that belong to a clip which the current `write` has completed. They stay safe if the same
+        # `write` fails to begin the next clip.
         self._complete = 0
 
     def write(self, items: Sequence[Item]) -> int:

@@ -24,8 +24,8 @@ class ClipOptions(SinkOptions):
 
     event_clips: Path | None = option(
         "--event-clips",
-        "Save an MP4 video of each event: a face or image has a new label. The video begins before the event and ends "
-        "after it.",
+        "Save an MP4 video of each event, which is a new label of a face or image. The video begins before the event "
+        "and ends after it.",
         metavar="DIR",
         main=True,
     )

@@ -79,6 +79,12 @@ class CollectOptions(SinkOptions):
         needs="--collect",
     )
 
+    def files(self) -> list[Path]:
+        """Return the table of the crops, which no other output may write."""
+        from edgekit.device.sinks.picture_folder import CROPS_FILE
+
+        return [] if self.collect is None else [self.collect / CROPS_FILE]
+
     def folders(self) -> list[Path]:
         """Return the folder of the crops."""
         return [] if self.collect is None else [self.collect]

@@ -22,8 +22,9 @@ from edgekit.remote.ssh import Connection, ConnectionLostError
 from edgekit.report.document import BenchmarkReport, HostOutcome, from_document, merge
 from edgekit.text import printable
 
-# The latest report of a board, in its default cache folder; it stays there after a lost connection or Ctrl-C.
-KEPT_REPORT = "~/.cache/edgekit/board/report.json"
+# The latest report of a board, in edgekit's folder on it. It stays there after a lost connection or Ctrl-C.
+_REPORT_NAME = "report.json"
+KEPT_REPORT = f"~/.cache/edgekit/board/{_REPORT_NAME}"  # if the board has the default cache folder
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
     for argument, upload in job.files.items():
         options[argument] = board.stored_path(upload)
         names[options[argument]] = printable(upload.path.name)
-    kept = f"{board.root}/report.json"  # the board can write it after the connection has ended
+    kept = f"{board.root}/{_REPORT_NAME}"  # the board can write it after the connection has ended
     connection.run(["rm", "-f", kept])  # the report of an earlier benchmark
     measurement_started_s: list[float] = []  # one value, when the first progress has arrived
 

@@ -12,7 +12,6 @@ import pytest
 import edgekit
 from edgekit.device.imaging import as_frame
 from edgekit.errors import GateError, InputError
-from edgekit.export import run
 from edgekit.export.verification import comparison
 from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.data import EXPRESSIONS
@@ -95,10 +94,7 @@ def test_quantize_takes_two_data_sets_with_equal_names(small_onnx: Path, faces: 
     assert result.own.total == 14
 
 
-def test_quantize_refuses_a_missing_split_of_data_for_both_purposes(
-    small: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run, "_export", None)  # a slow step, after the data is read
+def test_quantize_refuses_a_missing_split_of_data_for_both_purposes(small: Path, faces: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no split 'other'"):
         edgekit.quantize(small, tmp_path / "int8.onnx", calibrate=faces, evaluate_on=faces, evaluation_split="other")
 

@@ -115,8 +115,8 @@ def command(
     0.5 percentage points plus two standard errors.
 
     With --host or --inventory, the models are measured on boards over SSH. The command first installs edgekit on the
-    boards, which need no internet access. After Ctrl-C, the report contains the finished boards. The finished
-    measurements of another board are in ~/.cache/edgekit/board/report.json on this board.
+    boards, which need no internet access. After Ctrl-C, the report contains the finished boards, and a
+    message names the file in which each other board keeps its finished measurements.
 
     \b
     Examples:

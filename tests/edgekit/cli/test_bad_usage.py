@@ -51,8 +51,8 @@ def place(
 
 @pytest.fixture(scope="module")
 def printed() -> Iterator[dict[tuple[str, str], str]]:
-    """The messages that the commands have printed; of `make wording`, they are the new transcripts."""
-    messages: dict[tuple[str, str], str] = {}
+    """The messages of all commands, in which a test replaces that of its command; `make wording` writes them."""
+    messages = dict(MESSAGES)  # that of a command whose test fails stays
     yield messages
     if "EDGEKIT_WRITE_WORDING" in os.environ:
         for room in {room for room, _ in messages}:
@@ -78,6 +78,10 @@ def test_bad_input_is_one_line_and_changes_nothing(
     printed[room, words] = OF_LIBRARIES.sub("…", err.strip().replace(str(place.resolve()), PLACE))
     if "EDGEKIT_WRITE_WORDING" not in os.environ:
         assert printed[room, words] == MESSAGES[room, words], "`make wording` writes the messages again"
+
+
+def test_each_room_has_a_transcript() -> None:
+    assert {room for room, _ in MESSAGES} == {"device", "edgekit", "export", "models"}
 
 
 def content(folder: Path) -> dict[Path, int]:
